@@ -1,0 +1,158 @@
+"""Boxes and crops: the one place where pixels, crops and box forms are converted.
+
+Coordinates are continuous: the pixel in column `x` covers `[x, x + 1)`, its centre lies at `x + 0.5`, and a box `xywh`
+covers `[x, x + w) x [y, y + h)`. Training, tracking and evaluation all crop through `search_crop`, so a box that a
+network is trained on and a box that the tracker reads back differ by nothing but the network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from had_snn.errors import InputError
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square region of the sensor, resampled to `size x size` crop pixels.
+
+    A point `x` of the sensor lies at `(x - x0) * scale` in the crop. An event of pixel `(x, y)` stands for the pixel's
+    centre, `x + 0.5`, and falls into the crop pixel `floor((x + 0.5 - x0) * scale)`.
+
+    Attributes:
+        x0: Left edge in sensor pixels; may be negative.
+        y0: Top edge in sensor pixels; may be negative.
+        scale: Crop pixels per sensor pixel.
+        size: Side of the crop in crop pixels.
+    """
+
+    x0: float
+    y0: float
+    scale: float
+    size: int
+
+    def boxes_to_crop(self, boxes_xywh: np.ndarray) -> np.ndarray:
+        """Moves boxes `[..., 4]` from sensor pixels to crop pixels."""
+        boxes = np.asarray(boxes_xywh, dtype=np.float64)
+        shift = np.array([self.x0, self.y0, 0.0, 0.0])
+        return (boxes - shift) * self.scale
+
+    def boxes_to_sensor(self, boxes_xywh: np.ndarray) -> np.ndarray:
+        """Moves boxes `[..., 4]` from crop pixels to sensor pixels: the inverse of `boxes_to_crop`."""
+        boxes = np.asarray(boxes_xywh, dtype=np.float64)
+        shift = np.array([self.x0, self.y0, 0.0, 0.0])
+        return boxes / self.scale + shift
+
+
+def search_crop(box_xywh: np.ndarray, *, factor: float, size: int) -> Crop:
+    """The square region around a box that a tracker looks at.
+
+    Its side is `factor * sqrt(w * h)` sensor pixels (the rule of the OSTrack family, without rounding up to whole
+    pixels, which would move the scale by up to 2 % on small targets), centred on the box.
+
+    Args:
+        box_xywh: Box `[4]` in sensor pixels.
+        factor: Side of the region in units of `sqrt(w * h)`.
+        size: Side of the crop in crop pixels.
+
+    Returns:
+        The crop.
+
+    Raises:
+        InputError: If the box has no area or is not finite.
+    """
+    x, y, w, h = (float(v) for v in box_xywh)
+    if not all(math.isfinite(v) for v in (x, y, w, h)) or w <= 0 or h <= 0:
+        raise InputError(f"box {x:g},{y:g},{w:g},{h:g} has no area; expected x,y,w,h with w > 0 and h > 0")
+    side = factor * math.sqrt(w * h)
+    return Crop(x0=x + w / 2 - side / 2, y0=y + h / 2 - side / 2, scale=size / side, size=size)
+
+
+def check_box(box_xywh: np.ndarray, sensor_hw: tuple[int, int]) -> np.ndarray:
+    """Checks a box given by a user against the sensor.
+
+    Args:
+        box_xywh: Four numbers, sensor pixels.
+        sensor_hw: Sensor height and width in pixels.
+
+    Returns:
+        The box as float64 `[4]`.
+
+    Raises:
+        InputError: If the box is not four finite numbers, has no area, or its centre lies outside the sensor.
+    """
+    box = np.asarray(box_xywh, dtype=np.float64).reshape(-1)
+    height, width = sensor_hw
+    shown = ",".join(f"{v:g}" for v in box)
+    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
+        raise InputError(f"box {shown}: expected four numbers x,y,w,h in pixels with w > 0 and h > 0")
+    cx, cy = box[0] + box[2] / 2, box[1] + box[3] / 2
+    if not (0 <= cx <= width and 0 <= cy <= height):
+        raise InputError(f"box {shown} has its centre at ({cx:g}, {cy:g}), outside the {width}x{height} sensor")
+    return box
+
+
+def clip_boxes(boxes_xywh: np.ndarray, sensor_hw: tuple[int, int], *, min_side: float = 4.0) -> np.ndarray:
+    """Limits boxes `[..., 4]` so that at least `min_side` pixels of each side stay on the sensor and sizes stay sane."""
+    height, width = sensor_hw
+    boxes = np.array(boxes_xywh, dtype=np.float64)
+    boxes[..., 2] = np.clip(boxes[..., 2], min_side, 2.0 * width)
+    boxes[..., 3] = np.clip(boxes[..., 3], min_side, 2.0 * height)
+    boxes[..., 0] = np.clip(boxes[..., 0], min_side - boxes[..., 2], width - min_side)
+    boxes[..., 1] = np.clip(boxes[..., 1], min_side - boxes[..., 3], height - min_side)
+    return boxes
+
+
+def xywh_to_cxcywh(boxes_xywh: Tensor) -> Tensor:
+    """Top-left form to centre form, `[..., 4]`."""
+    xy, wh = boxes_xywh[..., :2], boxes_xywh[..., 2:]
+    return torch.cat([xy + wh / 2, wh], dim=-1)
+
+
+def cxcywh_to_xywh(boxes_cxcywh: Tensor) -> Tensor:
+    """Centre form to top-left form, `[..., 4]`."""
+    centre, wh = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:]
+    return torch.cat([centre - wh / 2, wh], dim=-1)
+
+
+def _overlap(boxes_a: Tensor, boxes_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Intersection, union and smallest enclosing area of paired centre-form boxes `[..., 4]`."""
+    a_low, a_high = boxes_a[..., :2] - boxes_a[..., 2:] / 2, boxes_a[..., :2] + boxes_a[..., 2:] / 2
+    b_low, b_high = boxes_b[..., :2] - boxes_b[..., 2:] / 2, boxes_b[..., :2] + boxes_b[..., 2:] / 2
+    inter = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0).prod(dim=-1)
+    union = boxes_a[..., 2:].prod(dim=-1) + boxes_b[..., 2:].prod(dim=-1) - inter
+    hull = (torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low)).prod(dim=-1)
+    return inter, union, hull
+
+
+def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
+    """Intersection over union of paired centre-form boxes.
+
+    Args:
+        boxes_a: `[..., 4]` as cx, cy, w, h.
+        boxes_b: `[..., 4]` as cx, cy, w, h.
+
+    Returns:
+        `[...]` in [0, 1].
+    """
+    inter, union, _ = _overlap(boxes_a, boxes_b)
+    return inter / union.clamp(min=1e-9)
+
+
+def box_giou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
+    """Generalised IoU of paired centre-form boxes, `iou - (hull - union) / hull` (Rezatofighi et al., CVPR 2019).
+
+    Args:
+        boxes_a: `[..., 4]` as cx, cy, w, h.
+        boxes_b: `[..., 4]` as cx, cy, w, h.
+
+    Returns:
+        `[...]` in [-1, 1].
+    """
+    inter, union, hull = _overlap(boxes_a, boxes_b)
+    return inter / union.clamp(min=1e-9) - (hull - union) / hull.clamp(min=1e-9)
