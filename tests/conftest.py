@@ -1,0 +1,26 @@
+"""Fixtures that every test folder shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+PROTOCOL_DATA = REAL_DATA.parent / "protocol"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real recordings beside the repository; the test is skipped, visibly, where there is none."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"real recordings not found at {REAL_DATA}")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def protocol_data() -> Path:
+    """Folder of published test annotations beside the repository; skipped, visibly, where there is none."""
+    if not PROTOCOL_DATA.is_dir():
+        pytest.skip(f"published annotations not found at {PROTOCOL_DATA}")
+    return PROTOCOL_DATA
