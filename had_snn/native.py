@@ -1,0 +1,87 @@
+"""Finds and loads the compiled kernels.
+
+`kernels/*.cu` are compiled for the host when the package is built, into one shared library that lies at
+`had_snn/ops/_native/` of the installed package. With an editable install the Python files stay in the repository while
+the library is in site-packages, so every place that `had_snn` is imported from is searched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+import had_snn
+from had_snn.errors import HadError
+
+ENVIRONMENT_OVERRIDE = "HAD_SNN_LIBRARY"
+_STEM = "libhad_snn"
+
+
+class NativeLibraryError(HadError):
+    """The compiled kernels are missing, or the file found is not a library of this machine."""
+
+
+def _suffix() -> str:
+    return {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+
+
+def candidate_paths() -> list[Path]:
+    """Every place where the library may lie, in the order of search; an override by environment stands alone."""
+    override = os.environ.get(ENVIRONMENT_OVERRIDE)
+    if override:
+        return [Path(override)]
+    roots = [Path(p) for p in had_snn.__path__]
+    roots += [Path(sysconfig.get_path(scheme)) / "had_snn" for scheme in ("platlib", "purelib")]
+    found: dict[Path, None] = dict.fromkeys(root / "ops" / "_native" / f"{_STEM}{_suffix()}" for root in roots)
+    return list(found)
+
+
+def library_path() -> Path:
+    """Path of the compiled kernels.
+
+    Raises:
+        NativeLibraryError: If there is none; the message holds the command that builds it.
+    """
+    candidates = candidate_paths()
+    for path in candidates:
+        if path.is_file():
+            return path
+    looked = ", ".join(str(p) for p in candidates)
+    raise NativeLibraryError(
+        f"the compiled kernels were not found (looked for {looked}); build them with: pip install -e . "
+        f"(or point {ENVIRONMENT_OVERRIDE} to {_STEM}{_suffix()})"
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeLibraryError(f"{path} cannot be loaded ({error}); rebuild it with: pip install -e .") from error
+
+
+def load_library() -> ctypes.CDLL:
+    """The compiled kernels, loaded once per process; calls into it release the interpreter lock.
+
+    Raises:
+        NativeLibraryError: If the library is missing or cannot be loaded.
+    """
+    return _load(library_path())
+
+
+def native_function(library: ctypes.CDLL, name: str) -> ctypes._CFuncPtr:
+    """A function of the library by name.
+
+    Raises:
+        NativeLibraryError: If the library is older than the Python files and lacks it.
+    """
+    try:
+        return getattr(library, name)
+    except AttributeError as error:
+        message = f"{library._name} has no function {name}: it is older than this package; rebuild with: pip install -e ."
+        raise NativeLibraryError(message) from error
