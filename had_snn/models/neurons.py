@@ -1,0 +1,120 @@
+"""Clocked spiking layers as modules: thin shells over `had_snn.ops.lif_multi_step`.
+
+The neuron (DESIGN: clocked LIF, hard reset):
+
+    h[t] = alpha * v[t-1] + x[t],   alpha = exp(-dt / tau)
+    s[t] = 1 if h[t] > 1 else 0
+    v[t] = h[t] * (1 - s[t])
+
+`tau` is a physical time, so a trained network can be run at another micro-step `dt` and the decay stays right.
+State is explicit: `None` is rest, and every layer returns its final state.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from had_snn.ops import Surrogate, atan, lif_multi_step
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons with one learnable time constant for the layer.
+
+    Args:
+        tau_us: Initial time constant in microseconds.
+        surrogate: Derivative used for the step function in the backward pass.
+
+    Shape:
+        Input `[T, N, C, H, W]`, output spikes of the same shape, state `[N, C, H, W]`.
+    """
+
+    def __init__(self, *, tau_us: float = 20_000.0, surrogate: Surrogate | None = None) -> None:
+        super().__init__()
+        self.log_tau = nn.Parameter(torch.tensor(math.log(tau_us)))
+        self.surrogate = surrogate if surrogate is not None else atan()
+
+    @property
+    def tau_us(self) -> Tensor:
+        """Time constant in microseconds, scalar tensor; learnt through its logarithm, so it stays positive."""
+        return self.log_tau.exp()
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, *, dt_us: float, return_membranes: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Runs all micro-steps.
+
+        Args:
+            x: Input current `[T, N, C, H, W]`.
+            state: Membranes `[N, C, H, W]` before the first micro-step, or None for rest.
+            dt_us: Micro-step in microseconds.
+            return_membranes: Also return the pre-reset potentials `h`.
+
+        Returns:
+            Spikes `[T, N, C, H, W]`, final membranes `[N, C, H, W]`, and `h` of the shape of `x` or None.
+        """
+        return lif_multi_step(
+            x, state, tau=self.tau_us, dt=dt_us, surrogate=self.surrogate, return_membranes=return_membranes
+        )
+
+    def extra_repr(self) -> str:
+        return f"tau_us={float(self.tau_us.detach()):.0f}, surrogate={self.surrogate.name}"
+
+
+class LeakyReadout(nn.Module):
+    """Non-spiking leaky membranes, averaged over the micro-steps of a window.
+
+        u[t] = alpha * u[t-1] + (1 - alpha) * x[t],   out = mean over t of u[t]
+
+    Both steps are linear in `x`, so the whole read-out is one weighted sum over time with the closed form
+    `w[t] = (1 - alpha**(T - t)) / T` for `t = 0 .. T-1`, which is what is computed.
+    """
+
+    def __init__(self, *, tau_us: float = 20_000.0) -> None:
+        super().__init__()
+        self.log_tau = nn.Parameter(torch.tensor(math.log(tau_us)))
+
+    @property
+    def tau_us(self) -> Tensor:
+        """Time constant in microseconds, scalar tensor."""
+        return self.log_tau.exp()
+
+    def weights(self, n_steps: int, *, dt_us: float) -> Tensor:
+        """Weight of each micro-step in the output, `[T]`."""
+        remaining = torch.arange(n_steps, 0, -1, device=self.log_tau.device, dtype=self.log_tau.dtype)
+        return (1 - torch.exp(-remaining * dt_us / self.tau_us)) / n_steps
+
+    def forward(self, x: Tensor, *, dt_us: float) -> Tensor:
+        """Integrates `x` `[T, ...]` and returns the time-averaged membrane `[...]`."""
+        return torch.tensordot(self.weights(x.shape[0], dt_us=dt_us).to(x.dtype), x, dims=1)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and batch norm over micro-steps and samples; folds into one convolution for inference and export.
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel: Side of the square kernel.
+        stride: Stride; padding is `kernel // 2`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, N, C, H, W]` to `[T, N, C', H', W']`."""
+        y = self.norm(self.conv(x.flatten(0, 1)))
+        return y.unflatten(0, x.shape[:2])
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight `[C', C, k, k]` and bias `[C']` of the single convolution that equals this block in evaluation."""
+        norm = self.norm
+        if norm.running_var is None or norm.running_mean is None:
+            raise RuntimeError("batch norm without running statistics cannot be folded")
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale

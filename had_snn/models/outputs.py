@@ -1,0 +1,71 @@
+"""What every tracker network returns, and what distillation may look at inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Taps:
+    """Inner signals of a network, collected only when asked for.
+
+    Attributes:
+        membranes: Pre-reset membrane potentials by layer name, each `[T, N, C, H, W]` (student).
+        spikes: Spike trains by layer name, each `[T, N, C, H, W]` (student; profiling and plots).
+        rates: Spike rates of the last backbone stage, `[N, C, H, W]`, spikes per micro-step (student).
+        features: Search-token features on their grid, `[N, D, H, W]` (teacher).
+    """
+
+    membranes: dict[str, Tensor] = field(default_factory=dict)
+    spikes: dict[str, Tensor] = field(default_factory=dict)
+    rates: Tensor | None = None
+    features: Tensor | None = None
+
+
+@dataclass
+class TrackerOutput:
+    """Maps of the centre head and the box read from them, for `N` search windows on a `G x G` grid.
+
+    Attributes:
+        score_logits: `[N, G, G]`, before the sigmoid.
+        offsets: `[N, 2, G, G]`, box centre relative to the cell's centre, in cells (x, y).
+        sizes: `[N, 2, G, G]`, box width and height relative to the crop's side, in (0, 1).
+        taps: Inner signals, or None when not asked for.
+    """
+
+    score_logits: Tensor
+    offsets: Tensor
+    sizes: Tensor
+    taps: Taps | None = None
+
+    @property
+    def scores(self) -> Tensor:
+        """Score map `[N, G, G]` in [1e-4, 1 - 1e-4]."""
+        return self.score_logits.sigmoid().clamp(1e-4, 1 - 1e-4)
+
+    def box_maps(self) -> Tensor:
+        """The box that each cell predicts: `[N, 4, G, G]` as cx, cy, w, h relative to the crop's side."""
+        grid = self.score_logits.shape[-1]
+        centres = (torch.arange(grid, device=self.offsets.device, dtype=self.offsets.dtype) + 0.5) / grid
+        cx = centres[None, None, :] + self.offsets[:, 0] / grid
+        cy = centres[None, :, None] + self.offsets[:, 1] / grid
+        return torch.stack([cx, cy, self.sizes[:, 0], self.sizes[:, 1]], dim=1)
+
+    def peak_boxes(self, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Reads one box per window at the highest score.
+
+        Args:
+            prior: Map `[G, G]` or `[N, G, G]` that the scores are multiplied with before the peak is sought (for
+                example a Hann window); the returned score is the one without it.
+
+        Returns:
+            Boxes `[N, 4]` as cx, cy, w, h relative to the crop's side, and scores `[N]`.
+        """
+        scores = self.scores
+        weighted = scores if prior is None else scores * prior
+        cell = weighted.flatten(1).argmax(dim=1)
+        boxes = self.box_maps().flatten(2).gather(2, cell[:, None, None].expand(-1, 4, 1)).squeeze(2)
+        return boxes, scores.flatten(1).gather(1, cell[:, None]).squeeze(1)

@@ -1,0 +1,235 @@
+"""The spiking student: event-driven stem, clocked spiking backbone, depth-wise matching, centre head.
+
+Template and search share stem and backbone. With the template fixed, the search branch is a feed-forward graph of
+convolutions and LIF layers with constant weights, which is what NIR can carry and chips can run:
+
+    events -> stem -> conv1 -> lif1 -> conv2 -> lif2 -> conv3 (+ conv2's output) -> lif3
+           -> match (depth-wise) -> mix_match (1x1) \\
+                           lif3 -> mix_search (1x1) -> lif4 -> conv5 -> lif5 -> readout -> leaky membranes -> boxes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from had_snn.errors import InputError
+from had_snn.events.stream import EventBatch
+from had_snn.models.head import READOUT_CHANNELS, split_readout
+from had_snn.models.matching import DepthwiseMatching
+from had_snn.models.neurons import LIF, ConvNorm, LeakyReadout
+from had_snn.models.outputs import Taps, TrackerOutput
+from had_snn.models.stem import EventLIFStem
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Plain numbers that define a student; written into every checkpoint.
+
+    Attributes:
+        stem_channels: Channels of the event-driven stem.
+        channels: Channels of the two backbone stages (stride 4 and stride 8) and of the head.
+        blocks: Residual spiking blocks at stride 8.
+        stem_kernel: Receptive field of the stem in crop pixels; its stride is 4.
+        n_steps: Micro-steps `T` per window.
+        window_us: Window length in microseconds.
+        template_size: Side of the template crop in crop pixels.
+        template_factor: Side of the template crop in units of `sqrt(w * h)`.
+        search_size: Side of the search crop in crop pixels.
+        search_factor: Side of the search crop in units of `sqrt(w * h)`.
+        match_kernel: Side of the correlation kernel in cells.
+        tau_us: Initial time constant of the clocked layers.
+    """
+
+    stem_channels: int = 16
+    channels: tuple[int, int, int] = (24, 48, 48)
+    blocks: int = 1
+    stem_kernel: int = 4
+    n_steps: int = 4
+    window_us: int = 40_000
+    template_size: int = 72
+    template_factor: float = 2.25
+    search_size: int = 128
+    search_factor: float = 4.0
+    match_kernel: int = 5
+    tau_us: float = 20_000.0
+
+
+class ResidualBlock(nn.Module):
+    """LIF -> conv -> norm with a membrane shortcut: currents add, spikes stay binary (MS-ResNet, Hu et al. 2024)."""
+
+    def __init__(self, channels: int, *, tau_us: float) -> None:
+        super().__init__()
+        self.lif = LIF(tau_us=tau_us)
+        self.conv = ConvNorm(channels, channels)
+
+
+class SpikingBackbone(nn.Module):
+    """Clocked spiking backbone from stride 4 to stride 8.
+
+    Args:
+        in_channels: Channels of the stem.
+        channels: Channels at stride 4 and at stride 8.
+        blocks: Residual blocks at stride 8.
+        tau_us: Initial time constant.
+    """
+
+    def __init__(self, in_channels: int, channels: tuple[int, int], *, blocks: int, tau_us: float) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(in_channels, channels[0])
+        self.lif1 = LIF(tau_us=tau_us)
+        self.conv2 = ConvNorm(channels[0], channels[1], stride=2)
+        self.blocks = nn.ModuleList(ResidualBlock(channels[1], tau_us=tau_us) for _ in range(blocks))
+        self.lif_out = LIF(tau_us=tau_us)
+
+    def forward(self, counts: Tensor, *, dt_us: float, taps: Taps | None = None, tag: str = "") -> Tensor:
+        """Stem counts `[T, N, C, H, W]` to feature spikes `[T, N, C', H/2, W/2]`."""
+        spikes = _fire(self.lif1, self.conv1(counts), dt_us, taps, tag + "lif1")
+        current = self.conv2(spikes)
+        for index, block in enumerate(self.blocks):
+            spikes = _fire(block.lif, current, dt_us, taps, f"{tag}blocks.{index}.lif")
+            current = current + block.conv(spikes)
+        return _fire(self.lif_out, current, dt_us, taps, tag + "lif_out")
+
+
+def _fire(lif: LIF, current: Tensor, dt_us: float, taps: Taps | None, name: str) -> Tensor:
+    """Runs a LIF layer from rest and records its signals when somebody listens."""
+    spikes, _, membranes = lif(current, dt_us=dt_us, return_membranes=taps is not None)
+    if taps is not None:
+        taps.spikes[name] = spikes
+        if membranes is not None:
+            taps.membranes[name] = membranes
+    return spikes
+
+
+class SpikingTracker(nn.Module):
+    """The student.
+
+    Args:
+        config: Its plain numbers.
+
+    Example:
+        >>> student = SpikingTracker(StudentConfig())
+        >>> student.config.n_steps
+        4
+    """
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        stage, deep, head = config.channels
+        self.stem = EventLIFStem(config.stem_channels, kernel=config.stem_kernel)
+        self.backbone = SpikingBackbone(
+            config.stem_channels, (stage, deep), blocks=config.blocks, tau_us=config.tau_us
+        )
+        self.matching = DepthwiseMatching(kernel=config.match_kernel)
+        self.match_norm = nn.BatchNorm2d(deep)
+        self.mix_match = ConvNorm(deep, head, kernel=1)
+        self.mix_search = ConvNorm(deep, head, kernel=1)
+        self.lif_mix = LIF(tau_us=config.tau_us)
+        self.conv_head = ConvNorm(head, head)
+        self.lif_head = LIF(tau_us=config.tau_us)
+        self.readout = nn.Conv2d(head, READOUT_CHANNELS, 3, padding=1)
+        self.integrator = LeakyReadout(tau_us=config.tau_us)
+        nn.init.zeros_(self.readout.bias)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def grid(self) -> int:
+        """Cells per side of the output maps."""
+        return self.config.search_size // 8
+
+    def _dt_us(self, events: EventBatch, n_steps: int) -> float:
+        """Micro-step of a batch in microseconds; one batch holds windows of one length."""
+        lengths = events.t_end - events.t_begin
+        length = int(lengths[0])
+        if not bool((lengths == length).all()):
+            raise InputError(f"windows of one batch must be equally long, found {lengths.unique().tolist()} us")
+        return length / n_steps
+
+    def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
+        """Reads the template windows into correlation kernels.
+
+        Args:
+            events: `B` template windows.
+            boxes_cxcywh: The target's box in each template crop, `[B, 4]`, relative to the crop's side.
+            n_steps: Micro-steps; the configured number when None.
+
+        Returns:
+            Kernels `[B, C, k, k]`.
+        """
+        steps = n_steps or self.config.n_steps
+        counts, _, _ = self.stem(events, n_steps=steps)
+        spikes = self.backbone(counts, dt_us=self._dt_us(events, steps))
+        return self.matching.template_kernel(spikes.mean(dim=0), boxes_cxcywh)
+
+    def forward_search(
+        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False
+    ) -> TrackerOutput:
+        """Finds the template in search windows.
+
+        Args:
+            events: `N` search windows.
+            kernel: Template kernels `[N, C, k, k]`, one per window.
+            n_steps: Micro-steps; the configured number when None.
+            with_taps: Also collect membranes, spikes and rates.
+
+        Returns:
+            The head's maps on a `G x G` grid.
+        """
+        steps = n_steps or self.config.n_steps
+        dt_us = self._dt_us(events, steps)
+        taps = Taps() if with_taps else None
+        counts, membranes, _ = self.stem(events, n_steps=steps)
+        if taps is not None:
+            taps.spikes["stem"], taps.membranes["stem"] = counts, membranes
+        features = self.backbone(counts, dt_us=dt_us, taps=taps, tag="backbone.")
+        matched = self.matching(features, kernel)
+        matched = self.match_norm(matched.flatten(0, 1)).unflatten(0, matched.shape[:2])
+        current = self.mix_match(matched) + self.mix_search(features)
+        spikes = _fire(self.lif_mix, current, dt_us, taps, "lif_mix")
+        spikes = _fire(self.lif_head, self.conv_head(spikes), dt_us, taps, "lif_head")
+        maps = self.readout(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+        output = split_readout(self.integrator(maps, dt_us=dt_us))
+        if taps is not None:
+            taps.rates = features.mean(dim=0)
+            output.taps = taps
+        return output
+
+    def forward(
+        self, template: EventBatch, template_boxes: Tensor, search: EventBatch, *, with_taps: bool = False
+    ) -> TrackerOutput:
+        """Template and search in one call, for training.
+
+        Args:
+            template: `B` template windows.
+            template_boxes: `[B, 4]` cx, cy, w, h relative to the template crop's side.
+            search: `K * B` search windows, window-major (`index = k * B + b`).
+            with_taps: Also collect the inner signals.
+
+        Returns:
+            Maps for the `K * B` windows.
+        """
+        kernel = self.encode_template(template, template_boxes)
+        repeats = len(search) // len(template)
+        return self.forward_search(search, kernel.repeat(repeats, 1, 1, 1), with_taps=with_taps)
+
+
+def student_tiny(**overrides: object) -> SpikingTracker:
+    """The small student (about 0.1 M parameters, 128 px search) that trains on a laptop."""
+    return SpikingTracker(StudentConfig(**overrides))  # pyright: ignore[reportArgumentType]
+
+
+def student_base(**overrides: object) -> SpikingTracker:
+    """The large student (about 2 M parameters, 256 px search)."""
+    numbers: dict[str, object] = {
+        "stem_channels": 32,
+        "channels": (64, 160, 160),
+        "blocks": 4,
+        "template_size": 136,
+        "template_factor": 2.125,
+        "search_size": 256,
+        "match_kernel": 9,
+    }
+    return SpikingTracker(StudentConfig(**{**numbers, **overrides}))  # pyright: ignore[reportArgumentType]
