@@ -1,0 +1,139 @@
+"""Weights on disk: safetensors with the network's plain numbers in the header, and a JSON card beside them.
+
+Loading never executes code from a file: tensors come from safetensors, numbers from JSON, and the class from a fixed
+table of two names. Writing is atomic: a reader sees the old file or the new one, never half of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from had_snn.errors import CheckpointError
+from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherConfig
+
+#: Folder of the weights that come with the package.
+RELEASED = Path(__file__).parent / "weights"
+
+_KINDS = {"student": (SpikingTracker, StudentConfig), "teacher": (RGBETeacher, TeacherConfig)}
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Args:
+        path: The file to write; its folder is made when missing.
+
+    Yields:
+        The path to write to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; give the result the mode an ordinary new file would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_weights(
+    path: Path | str, network: SpikingTracker | RGBETeacher, *, card: dict[str, Any] | None = None
+) -> None:
+    """Writes a network.
+
+    Args:
+        path: `*.safetensors`; the card goes beside it as `*.json`.
+        network: A student or a teacher.
+        card: What a user should know: data, command, seed, figures, limits.
+    """
+    path = Path(path)
+    kind = "student" if isinstance(network, SpikingTracker) else "teacher"
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    metadata = {"kind": kind, "config": json.dumps(dataclasses.asdict(network.config))}
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata=metadata)
+    if card is not None:
+        with atomic_path(path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _load(path: Path, kind: str) -> SpikingTracker | RGBETeacher:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    found = metadata.get("kind")
+    if found != kind:
+        raise CheckpointError(f"{path}: holds a {found or 'foreign network'}, expected a {kind} saved by had_snn")
+    network_class, config_class = _KINDS[kind]
+    try:
+        numbers = json.loads(metadata["config"])
+        known = {field.name for field in dataclasses.fields(config_class)}
+        unknown = set(numbers) - known
+        if unknown:
+            raise CheckpointError(f"{path}: unknown numbers {sorted(unknown)}; it was made by a newer version")
+        numbers = {key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()}
+        network = network_class(config_class(**numbers))
+        network.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: weights and configuration do not fit together ({error})") from error
+    return network.eval()
+
+
+def released_students() -> list[str]:
+    """Names that `load_student` knows."""
+    return sorted(path.stem.removeprefix("student_") for path in RELEASED.glob("student_*.safetensors"))
+
+
+def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.device = "cpu") -> SpikingTracker:
+    """Loads a student, ready for tracking.
+
+    Args:
+        name_or_path: A released name (`"tiny"`) or a `.safetensors` file.
+        device: Where to put it.
+
+    Returns:
+        The student in evaluation mode.
+
+    Raises:
+        CheckpointError: If there is no such name or file, or the file is damaged or holds another network.
+    """
+    path = RELEASED / f"student_{name_or_path}.safetensors"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(released_students()) or "none"
+        raise CheckpointError(f"no student {str(name_or_path)!r}: neither a file nor a released name (there are: {names})")
+    student = _load(path, "student")
+    assert isinstance(student, SpikingTracker)
+    return student.to(device)
+
+
+def load_teacher(path: str | Path, *, device: str | torch.device = "cpu") -> RGBETeacher:
+    """Loads a teacher; see `load_student`."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no teacher at {path}; train one with: python experiments/train_teacher.py")
+    teacher = _load(path, "teacher")
+    assert isinstance(teacher, RGBETeacher)
+    return teacher.to(device)

@@ -1,0 +1,1 @@
+"""Training: what is optimised (`tasks`) and the loop that optimises it (`loop`)."""

@@ -1,0 +1,216 @@
+"""What is optimised: a task owns a network's forward pass on a clip and returns named losses.
+
+A task is one `nn.Module` whose parameters are everything that is trained: for distillation the student together with
+the alignment modules, while the frozen teacher stays outside. `forward` returns the losses by name; `total` is what is
+minimised, the others are what it is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from had_snn.data.clips import ClipBatch
+from had_snn.distill.hierarchy import HierarchicalDistillation, StudentSignals, TeacherSignals
+from had_snn.geometry import box_giou, box_iou
+from had_snn.models import RGBETeacher, SpikingTracker, TrackerOutput
+from had_snn.models.head import score_target
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the supervised terms (those of the OSTrack family's successors: focal 1, GIoU 2, L1 5)."""
+
+    focal: float = 1.0
+    giou: float = 2.0
+    l1: float = 5.0
+
+
+def focal_loss(score_logits: Tensor, target: Tensor, visible: Tensor) -> Tensor:
+    """Penalty-reduced focal loss on a Gaussian score map (Law & Deng, CornerNet, ECCV 2018; exponents 2 and 4).
+
+    Args:
+        score_logits: `[N, G, G]`.
+        target: `[N, G, G]` in [0, 1], exactly 1 at the target's cell.
+        visible: `[N]`, 1 where the target can be seen; other windows must only stay silent.
+
+    Returns:
+        Scalar, normalised by the number of visible targets.
+    """
+    target = target * visible[:, None, None]
+    positive = (target == 1).to(score_logits.dtype)
+    p = score_logits.sigmoid()
+    hit = positive * (1 - p) ** 2 * F.logsigmoid(score_logits)
+    miss = (1 - positive) * (1 - target) ** 4 * p**2 * F.logsigmoid(-score_logits)
+    return -(hit + miss).sum() / visible.sum().clamp(min=1)
+
+
+def box_losses(output: TrackerOutput, boxes: Tensor, target: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """GIoU and L1 of the boxes predicted around the target's centre.
+
+    Cells where the score target exceeds 0.3 regress, weighted by it: more signal per window than the centre cell
+    alone, which matters when training lasts minutes.
+
+    Args:
+        output: The head's maps.
+        boxes: `[N, 4]` cx, cy, w, h relative to the crop's side.
+        target: Score target `[N, G, G]`.
+        visible: `[N]`.
+
+    Returns:
+        Two scalars.
+    """
+    weight = torch.where(target > 0.3, target, torch.zeros_like(target)) * visible[:, None, None]
+    weight = weight / weight.sum().clamp(min=1e-6)
+    predicted = output.box_maps().permute(0, 2, 3, 1)
+    wanted = boxes[:, None, None, :].expand_as(predicted)
+    giou = (1 - box_giou(predicted, wanted)) * weight
+    l1 = (predicted - wanted).abs().sum(dim=-1) * weight
+    return giou.sum(), l1.sum()
+
+
+def tracking_losses(
+    output: TrackerOutput, boxes: Tensor, visible: Tensor, *, weights: LossWeights | None = None
+) -> dict[str, Tensor]:
+    """The supervised losses and the mean IoU of the boxes read at the peak.
+
+    Args:
+        output: Maps of `N` windows.
+        boxes: `[N, 4]` cx, cy, w, h relative to the crop's side.
+        visible: `[N]`.
+        weights: Weights of the terms.
+
+    Returns:
+        `total`, `focal`, `giou`, `l1` and, without gradient, `iou`.
+    """
+    weights = weights or LossWeights()
+    target = score_target(boxes, output.score_logits.shape[-1])
+    focal = focal_loss(output.score_logits, target, visible)
+    giou, l1 = box_losses(output, boxes, target, visible)
+    with torch.no_grad():
+        iou = (box_iou(output.peak_boxes()[0], boxes) * visible).sum() / visible.sum().clamp(min=1)
+    total = weights.focal * focal + weights.giou * giou + weights.l1 * l1
+    return {"total": total, "focal": focal, "giou": giou, "l1": l1, "iou": iou}
+
+
+class TeacherTask(nn.Module):
+    """Supervised training of the teacher.
+
+    Args:
+        teacher: The network.
+        modality_dropout: Probability that a batch is shown one modality only, so that either may be missing later.
+    """
+
+    def __init__(self, teacher: RGBETeacher, *, modality_dropout: float = 0.1) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.modality_dropout = modality_dropout
+
+    def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Named losses of a batch of clips."""
+        images = (batch.template_image, batch.search_image)
+        voxels = (batch.template_voxel, batch.search_voxel)
+        draw = torch.rand(()).item()
+        if draw < self.modality_dropout / 2:
+            images = (None, None)
+        elif draw < self.modality_dropout:
+            voxels = (None, None)
+        output = self.teacher(images[0], voxels[0], batch.template_box, images[1], voxels[1])
+        return tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
+
+
+class StudentTask(nn.Module):
+    """Training of the student, with or without a teacher.
+
+    Args:
+        student: The network.
+        distillation: The three-level distillation, or None to train on labels alone.
+        teacher: The frozen teacher; needed with `distillation`.
+        rate_weight: Weight of the spike-rate guard.
+        rate_range: Mean spikes per neuron and micro-step that no layer may leave without a penalty.
+    """
+
+    def __init__(
+        self,
+        student: SpikingTracker,
+        *,
+        distillation: HierarchicalDistillation | None = None,
+        teacher: RGBETeacher | None = None,
+        rate_weight: float = 1.0,
+        rate_range: tuple[float, float] = (0.01, 0.4),
+    ) -> None:
+        super().__init__()
+        if (distillation is None) != (teacher is None):
+            raise ValueError("distillation needs a teacher, and a teacher is only needed for distillation")
+        self.student = student
+        self.distillation = distillation
+        # A tuple hides the teacher from nn.Module: it is neither trained, nor moved to train mode, nor checkpointed.
+        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
+        self.rate_weight, self.rate_range = rate_weight, rate_range
+
+    @property
+    def membrane_layer(self) -> str:
+        """The layer whose membranes are distilled: the last of the backbone."""
+        return "backbone.lif_out"
+
+    def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Named losses of a batch of clips; spike rates by layer as `rate/LAYER`."""
+        output = self.student(batch.template_events, batch.template_box, batch.search_events, with_taps=True)
+        losses = tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
+        taps = output.taps
+        assert taps is not None
+        rates = {name: spikes.mean() for name, spikes in taps.spikes.items()}
+        guard = self._rate_guard(rates)
+        losses["rate_guard"] = guard
+        losses["total"] = losses["total"] + self.rate_weight * guard
+        if self.distillation is not None:
+            losses.update(self._distil(batch, output, losses["total"]))
+        losses.update({f"rate/{name}": rate.detach() for name, rate in rates.items()})
+        return losses
+
+    def _rate_guard(self, rates: dict[str, Tensor]) -> Tensor:
+        """Squared distance of each layer's mean rate from the allowed range, relative to its nearer end."""
+        low, high = self.rate_range
+        below = [F.relu(low - rate) / low for rate in rates.values()]
+        above = [F.relu(rate - high) / high for name, rate in rates.items() if name != "stem"]
+        return torch.stack(below + above).square().sum()
+
+    def _distil(self, batch: ClipBatch, output: TrackerOutput, supervised: Tensor) -> dict[str, Tensor]:
+        assert self.distillation is not None
+        assert output.taps is not None
+        assert output.taps.rates is not None
+        windows = batch.boxes.shape[0]
+        teacher = self._teacher[0]
+        with torch.no_grad():
+            guide = teacher(
+                batch.template_image, batch.template_voxel, batch.template_box, batch.search_image,
+                batch.search_voxel, with_taps=True,
+            )  # fmt: skip
+            guide_boxes, _ = guide.peak_boxes()
+        assert guide.taps is not None
+
+        def by_window(maps: Tensor) -> Tensor:
+            return maps.unflatten(0, (windows, -1))
+
+        membranes = output.taps.membranes[self.membrane_layer]
+        student_boxes, _ = output.peak_boxes()
+        named = self.distillation(
+            student=StudentSignals(
+                membranes=membranes.unflatten(1, (windows, -1)).transpose(0, 1),
+                rates=by_window(output.taps.rates),
+                score_logits=by_window(output.score_logits),
+                boxes=by_window(student_boxes),
+            ),
+            teacher=TeacherSignals(
+                features=by_window(guide.taps.features),
+                score_logits=by_window(guide.score_logits),
+                boxes=by_window(guide_boxes),
+            ),
+            boxes=batch.boxes,
+            visible=batch.visible,
+        )
+        total = supervised + named["total"]
+        return {**{f"distill/{name}": value for name, value in named.items()}, "total": total}
