@@ -1,0 +1,61 @@
+# make demo    the whole chain, end to end, on simulated data: runs/demo/report.html
+# make test    lint and all tests
+# make help    the other targets
+
+VENV   ?= .venv
+PYTHON ?= python3
+# torch goes in first, so that nothing else chooses another build of it.
+TORCH  ?= torch==2.13.0
+SEED   ?= 0
+
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+BUILT  := $(VENV)/.kernels
+EXTRAS := train,data,viz,export,baselines,dev
+NATIVE := CMakeLists.txt $(wildcard kernels/*)
+
+export OMP_WAIT_POLICY ?= PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint wheel gpu-check clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train, distil, evaluate, profile, export and track on simulated data (runs/demo)"
+	@echo "make test       ruff and all tests"
+	@echo "make lint       ruff and pyright"
+	@echo "make wheel      build the wheel into dist/"
+	@echo "make gpu-check  CUDA tests and GPU benchmark, on a machine with a GPU (needs no make demo before)"
+
+$(STAMP): pyproject.toml requirements-simulators.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet "$(TORCH)"
+	$(PY) -m pip install --quiet "$(TORCH)" "scikit-build-core>=0.11" "cmake>=3.22" ninja
+	$(PY) -m pip install --quiet --no-build-isolation "$(TORCH)" -e ".[$(EXTRAS)]"
+	$(PY) -m pip install --quiet --no-deps -r requirements-simulators.txt
+	@touch $(STAMP) $(BUILT)
+
+# A changed kernel source is compiled again; everything else of an editable install follows the sources by itself.
+$(BUILT): $(STAMP) $(NATIVE)
+	$(PY) -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $(BUILT)
+
+demo: $(BUILT)
+	$(PY) experiments/demo.py seed=$(SEED)
+
+test: $(BUILT)
+	$(PY) -m ruff check .
+	$(PY) -m pytest -n 2 --dist loadfile
+
+lint: $(BUILT)
+	$(PY) -m ruff check .
+	$(PY) -m pyright
+
+wheel: $(STAMP)
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+
+gpu-check:
+	$(PYTHON) experiments/gpu_check.py
+
+clean:
+	rm -rf build dist runs data_cache had_snn/ops/_native $(VENV)
