@@ -179,7 +179,7 @@ class OnlineTracker:
 
         Args:
             events: Events around the time of the box; those of the last window before it show the target. When there
-                are hardly any, the first window after the box is used as soon as it has arrived.
+                are hardly any, the template is read from the first window after the box that holds some.
             box_xywh: The target's box at `t_us`, sensor pixels.
             t_us: Time of the box; the end of `events` when None.
             frame: Unused: the student sees events only.
@@ -242,8 +242,8 @@ class OnlineTracker:
     @torch.no_grad()
     def _estimate(self, t_us: int) -> Estimate:
         assert self.buffer is not None
-        if self.kernel is None:
-            self.kernel = self._read_template(max(t_us, self.t_init_us + self.window_us))
+        if self.kernel is None and t_us >= self.t_init_us + self.window_us:
+            self.kernel = self._read_template(t_us)
         crop = self.follower.region()
         cropped = self.buffer.window(t_us - self.window_us, t_us).crop(crop)
         if self.kernel is None or len(cropped) < MIN_EVENTS:

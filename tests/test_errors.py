@@ -1,0 +1,22 @@
+"""Errors carry what a user needs on one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from had_snn.errors import FormatError, MissingExtraError, optional_import
+
+
+def test_a_format_error_says_where_and_what_helps():
+    error = FormatError("a.raw", "found 3 bytes, expected whole words of 4", offset=8, remedy="repair=True")
+    assert str(error) == "a.raw at byte 8: found 3 bytes, expected whole words of 4 (repair=True)"
+
+
+def test_a_missing_extra_is_named_with_its_cause():
+    with pytest.raises(MissingExtraError, match=r"had-snn\[data\]") as caught:
+        optional_import("no_such_module_anywhere", extra="data")
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_an_installed_module_is_returned():
+    assert optional_import("json", extra="data").dumps([1]) == "[1]"
