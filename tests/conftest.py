@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The machines that run this are shared: a slow example is no failure.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 PROTOCOL_DATA = REAL_DATA.parent / "protocol"
