@@ -98,6 +98,7 @@ class EventLIFStem(nn.Module):
             self.tau_us,
             gain=self.gain(events),
             n_steps=n_steps,
+            size_hw=events.size_hw,
             stride=self.stride,
             padding=self.padding,
             state=state,
