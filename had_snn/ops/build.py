@@ -1,0 +1,210 @@
+"""Finds, loads and launches the kernels: the CPU library through ctypes, the GPU text through CuPy.
+
+The CPU library is built with the package (see `CMakeLists.txt`) and holds each loop for several vector widths; the one
+that this processor can run is chosen once. The GPU text is compiled by NVRTC at first use and cached by CuPy on disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from had_snn.errors import HadError, InputError, optional_import
+
+logger = logging.getLogger("had_snn")
+
+WIDTHS = ("base", "avx2", "avx512")  # by the number that had_cpu_level returns
+STORAGE = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+BACKENDS = ("auto", "native", "cupy", "ref")
+STATUS = ctypes.c_int
+REBUILD = "cmake -S . -B build/native -G Ninja && cmake --build build/native --target install"
+
+_FOLDER = Path(__file__).resolve().parent / "_native"
+_announced: set[tuple[str, str]] = set()
+
+
+class KernelError(HadError, RuntimeError):
+    """The kernels cannot be loaded, compiled or launched."""
+
+
+def kernel_folder() -> Path:
+    """Folder that holds the kernels' text: the checkout's `kernels/`, or the copy inside an installed wheel."""
+    checkout = Path(__file__).resolve().parents[2] / "kernels"
+    return checkout if (checkout / "prelude.cuh").is_file() else _FOLDER / "kernels"
+
+
+@functools.lru_cache(maxsize=1)
+def native_library() -> ctypes.CDLL:
+    """Loads the CPU library.
+
+    Raises:
+        KernelError: If it was not built or cannot be loaded.
+    """
+    path = _FOLDER / "libhad_kernels.so"
+    if not path.is_file():
+        raise KernelError(f"the CPU kernels are missing at {path}; build them with: {REBUILD}")
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelError(f"the CPU kernels at {path} cannot be loaded ({error}); rebuild them with: {REBUILD}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def native_width() -> str:
+    """Vector width in use: the widest that the processor runs, or what `HAD_SNN_WIDTH` names.
+
+    Raises:
+        KernelError: If `HAD_SNN_WIDTH` names a width that is unknown or beyond this processor.
+    """
+    level = int(native_library().had_cpu_level())
+    wanted = os.environ.get("HAD_SNN_WIDTH")
+    if wanted is None:
+        return WIDTHS[level]
+    if wanted not in WIDTHS[: level + 1]:
+        raise KernelError(f"HAD_SNN_WIDTH={wanted}: this processor runs {', '.join(WIDTHS[: level + 1])}")
+    return wanted
+
+
+@functools.lru_cache(maxsize=64)
+def native_function(name: str, signature: str, returns: Any = None) -> Any:
+    """A function of the CPU library.
+
+    Args:
+        name: Full symbol name.
+        signature: One letter an argument: `p` pointer, `i` int64, `f` float32, `n` int.
+        returns: ctypes type of the result, or None.
+
+    Returns:
+        The callable. It releases the GIL while it runs.
+    """
+    kinds = {"p": ctypes.c_void_p, "i": ctypes.c_longlong, "f": ctypes.c_float, "n": ctypes.c_int}
+    try:
+        function = getattr(native_library(), name)
+    except AttributeError as error:
+        raise KernelError(f"the CPU kernels lack {name}; rebuild them with: {REBUILD}") from error
+    function.argtypes = [kinds[letter] for letter in signature]
+    function.restype = returns
+    return function
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Address of a tensor's first element, or None (a null pointer)."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _native_ready() -> str | None:
+    try:
+        native_width()
+    except KernelError as error:
+        return str(error)
+    return None
+
+
+def _cupy_ready() -> str | None:
+    try:
+        cupy = optional_import("cupy", extra="cuda")
+    except HadError as error:
+        return str(error)
+    return None if cupy.cuda.is_available() else "CuPy sees no CUDA device"
+
+
+@torch.compiler.assume_constant_result
+def choose_backend(asked: str, device_type: str, dtype: torch.dtype) -> str:
+    """Decides which implementation runs; `"auto"` logs once what it took, any other choice is met or refused.
+
+    Args:
+        asked: One of `BACKENDS`.
+        device_type: Device type of the tensors, `"cpu"` or `"cuda"`.
+        dtype: Storage type of the input.
+
+    Returns:
+        `"native"`, `"cupy"` or `"ref"`.
+
+    Raises:
+        InputError: If the name is unknown, or the choice does not fit device or dtype.
+        KernelError: If the chosen implementation is not installed.
+    """
+    if asked not in BACKENDS:
+        raise InputError(f"backend {asked!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    if asked == "ref":
+        return "ref"
+    fitting = {"cpu": "native", "cuda": "cupy"}.get(device_type)
+    if asked != "auto" and asked != fitting:
+        raise InputError(f"backend {asked!r} does not run on {device_type} tensors; use {fitting or 'ref'!r} or 'auto'")
+    if fitting is None:
+        problem: str | None = f"there are no kernels for {device_type} tensors"
+    elif dtype not in STORAGE:
+        problem = f"the kernels store float32, float16 or bfloat16, not {str(dtype).removeprefix('torch.')}"
+    else:
+        problem = _native_ready() if fitting == "native" else _cupy_ready()
+    if problem is None:
+        assert fitting is not None
+        _announce(fitting, f"spiking kernels on {device_type}: {fitting}", logging.INFO)
+        return fitting
+    if asked != "auto":
+        raise (InputError if fitting is None or dtype not in STORAGE else KernelError)(problem)
+    _announce("ref", f"spiking kernels on {device_type}: the slow torch reference, because {problem}", logging.WARNING)
+    return "ref"
+
+
+def _announce(taken: str, message: str, level: int) -> None:
+    if (taken, message) not in _announced:
+        _announced.add((taken, message))
+        logger.log(level, message)
+
+
+def cupy_options(defines: Sequence[str] = ()) -> tuple[str, ...]:
+    """Compiler options of the GPU build: no contraction, so that a GPU decides every spike as a CPU does."""
+    return ("--std=c++17", "--fmad=false", f"-I{kernel_folder()}", *(f"-D{define}" for define in defines))
+
+
+@functools.lru_cache(maxsize=64)
+def _cupy_kernel(file: str, name: str, storage: str, device: int) -> Any:
+    cupy = optional_import("cupy", extra="cuda")
+    text = (kernel_folder() / file).read_text(encoding="utf-8")
+    # CuPy's cache key is the text it is given and the options, so the included files travel along as a comment's digest.
+    digest = "".join(path.read_text(encoding="utf-8") for path in sorted(kernel_folder().glob("*.cuh")))
+    key = f"// {hash_text(digest)}\n"
+    with cupy.cuda.Device(device):
+        module = cupy.RawModule(code=key + text, options=cupy_options([f"HAD_STORAGE_{storage.upper()}"]))
+        return module.get_function(name)
+
+
+def hash_text(text: str) -> str:
+    """Short digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def launch_cupy(
+    file: str, name: str, signature: str, arguments: Sequence[Any], *, threads: int, device: torch.device, storage: str
+) -> None:
+    """Launches a GPU kernel on torch's current stream of `device`.
+
+    Args:
+        file: File in `kernels/`.
+        name: Kernel name.
+        signature: Letters as in `native_function`.
+        arguments: One value a letter; pointers as ints or None.
+        threads: Number of work items; the grid is capped and the kernels stride over the rest.
+        device: Where the tensors live.
+        storage: `"f32"`, `"f16"` or `"bf16"`.
+    """
+    cupy = optional_import("cupy", extra="cuda")
+    kinds = {"p": np.uintp, "i": np.int64, "f": np.float32, "n": np.int32}
+    typed = tuple(kinds[letter](0 if value is None else value) for letter, value in zip(signature, arguments, strict=True))
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    kernel = _cupy_kernel(file, name, storage, index)
+    block = 256
+    grid = max(1, min((threads + block - 1) // block, 1 << 20))
+    with cupy.cuda.Device(index), cupy.cuda.ExternalStream(torch.cuda.current_stream(index).cuda_stream, index):
+        kernel((grid,), (block,), typed)

@@ -1,0 +1,536 @@
+"""Event-driven leaky integrate-and-fire neurons that read raw event timestamps, differentiable.
+
+Every event reaches the output sites whose kernel covers it. There, at the event's own time t,
+
+    h = v * exp(-(t - t_last) / tau) + gain * weight[c, p, dy, dx];  fire and reset as in the clocked form;  t_last = t
+
+and between events nothing is computed. Spikes are counted per micro-step; potentials are read at micro-step ends without
+touching the state. `event_lif` runs the kernels of `kernels/event_lif.cu`; `event_lif_ref` is the same in plain torch.
+
+Kept for the backward: 8 bytes per entry (an event times the sites it reaches); potentials are computed again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from had_snn.errors import InputError
+from had_snn.ops import build
+from had_snn.ops.event_bucket import bucket_events
+from had_snn.ops.surrogate import Surrogate, atan, spike
+
+TASKS = 64  # HAD_TASKS of kernels/event_lif_host.cuh
+REPLICAS = 64  # copies of the weight gradient that spread a GPU's atomic additions
+MAX_WINDOW_US = 1 << 46
+
+_FORWARD = "ppppppppp" + "pppp" + "iiii" + "ff" + "nnn"
+_BACKWARD = "ppppppppp" + "ppp" + "ppppp" + "iiiii" + "ff" + "nnn"
+_BACKWARD_GPU = "ppppppppp" + "ppp" + "pppppp" + "iiiiii" + "ff" + "nnn"
+
+
+class PackedEvents(Protocol):
+    """What `event_lif` reads of a batch of events: sample b owns `offsets[b]:offsets[b + 1]`, sorted by time."""
+
+    @property
+    def t(self) -> Tensor: ...  # int64 [N], us
+    @property
+    def x(self) -> Tensor: ...  # int16 [N]
+    @property
+    def y(self) -> Tensor: ...  # int16 [N]
+    @property
+    def p(self) -> Tensor: ...  # uint8 [N], 0 or 1
+    @property
+    def offsets(self) -> Tensor: ...  # int64 [B + 1]
+    @property
+    def t_begin(self) -> Tensor: ...  # int64 [B], us
+    @property
+    def t_end(self) -> Tensor: ...  # int64 [B], us
+
+
+class EventLIFState(NamedTuple):
+    """State between windows. Nothing is decayed at a window's end, so cutting a stream anywhere changes no bit.
+
+    Attributes:
+        v: Potentials right after each site's newest event, float32 `[B, C, Ho, Wo]` (channels-last memory).
+        t_last: Time of each site's newest event, int64 `[B, Ho, Wo]`, us.
+    """
+
+    v: Tensor
+    t_last: Tensor
+
+    def detach(self) -> EventLIFState:
+        """The same state, cut from the graph."""
+        return EventLIFState(self.v.detach(), self.t_last)
+
+
+def output_hw(size_hw: tuple[int, int], *, kernel: int, stride: int, padding: int = 0) -> tuple[int, int]:
+    """Output sites of an input of `size_hw` pixels, as for a convolution."""
+    height, width = ((n + 2 * padding - kernel) // stride + 1 for n in size_hw)
+    return height, width
+
+
+def event_lif(
+    events: PackedEvents,
+    weight: Tensor,
+    tau: Tensor,
+    *,
+    n_steps: int,
+    size_hw: tuple[int, int],
+    stride: int,
+    padding: int = 0,
+    gain: Tensor | None = None,
+    v_threshold: float | Tensor = 1.0,
+    v_reset: float = 0.0,
+    state: EventLIFState | None = None,
+    surrogate: Surrogate | None = None,
+    reset: str = "hard",
+    detach_reset: bool = True,
+    return_membranes: bool = True,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor | None, EventLIFState]:
+    """Runs event-driven LIF neurons over one window of each sample.
+
+    An event belongs to micro-step `(t - t_begin) * T // (t_end - t_begin)`; micro-step s ends at the first microsecond
+    of step s + 1. Outputs have channels-last memory, which is what convolutions like best on a CPU.
+
+    Args:
+        events: Packed events, see `PackedEvents`.
+        weight: `[C, 2, k, k]`; what an event of polarity p at (dy, dx) in the kernel adds, in units of the threshold.
+        tau: Time constant in microseconds, `[C]` or a scalar tensor.
+        n_steps: T, number of micro-steps.
+        size_hw: Height and width of the pixel grid that x and y refer to.
+        stride: Pixels between neighbouring sites.
+        padding: Pixels added on every side.
+        gain: Factor on the weights of each sample, `[B]`, or None for 1.
+        v_threshold: Firing threshold, a number, a scalar tensor or `[C]`; positive.
+        v_reset: Potential after a spike (hard reset only).
+        state: State after the previous window, or None for rest.
+        surrogate: Derivative that stands in for the step's; default `atan()`.
+        reset: `"hard"` or `"soft"`.
+        detach_reset: Leave the spike inside the reset out of the gradient.
+        return_membranes: Also return potentials at micro-step ends; without them cost does not grow with T.
+        backend: `"auto"`, `"native"` (CPU), `"cupy"` (CUDA) or `"ref"` (plain torch).
+
+    Returns:
+        Spike counts `[T, B, C, Ho, Wo]` and membranes of the same shape (or None), float32, and the new state.
+
+    Raises:
+        InputError: If shapes, dtypes, devices or values do not fit, or an event is unsorted, outside its window or
+            outside the grid (the message names the first bad event).
+        KernelError: If the chosen backend is not installed.
+    """
+    surrogate = atan() if surrogate is None else surrogate
+    options = _check(events, weight, tau, gain, v_threshold, state, n_steps, size_hw, stride, padding, reset)
+    chosen = build.choose_backend(backend, weight.device.type, weight.dtype)
+    if chosen == "ref":
+        return event_lif_ref(
+            events,
+            weight,
+            tau,
+            n_steps=n_steps,
+            size_hw=size_hw,
+            stride=stride,
+            padding=padding,
+            gain=gain,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            state=state,
+            surrogate=surrogate,
+            reset=reset,
+            detach_reset=detach_reset,
+            return_membranes=return_membranes,
+        )
+    channels = weight.shape[0]
+    theta = torch.as_tensor(v_threshold, dtype=torch.float32, device=weight.device).reshape(-1).expand(channels)
+    counts, membranes, v, t_last, *_ = torch.ops.had_snn.event_lif_forward(
+        *(events.t, events.x, events.y, events.p, events.offsets, events.t_begin, events.t_end),
+        weight.float().permute(1, 2, 3, 0).reshape(-1, channels).contiguous(),
+        decay_rate(tau).float().reshape(-1).expand(channels).contiguous(),
+        None if gain is None else gain.float().contiguous(),
+        theta.contiguous(),
+        None if state is None else state.v.float().permute(0, 2, 3, 1).contiguous(),
+        None if state is None else state.t_last.contiguous(),
+        [*options, n_steps],
+        float(v_reset),
+        surrogate.slope,
+        surrogate.number,
+        reset == "soft",
+        detach_reset,
+        return_membranes,
+    )
+    counts, membranes = counts.permute(0, 1, 4, 2, 3), membranes.permute(0, 1, 4, 2, 3) if return_membranes else None
+    return counts, membranes, EventLIFState(v.permute(0, 3, 1, 2), t_last)
+
+
+def decay_rate(tau: Tensor) -> Tensor:
+    """`1 / tau` in 1 / us, computed in float64 and rounded once to float32 (float64 if `tau` is)."""
+    rate = 1 / tau.double()
+    return rate if tau.dtype == torch.float64 else rate.float()
+
+
+def plain_exp(x: Tensor) -> Tensor:
+    """`had_exp` of `kernels/prelude.cuh`, operation by operation, on a float32 tensor: the same bits."""
+    a = x.clamp(-87.0, 88.0)
+    z = a * 1.44269504 + 12582912.0
+    n = z - 12582912.0
+    r = (a - n * 0.693359375) - n * -2.12194440e-4
+    p = r * 1.9875691500e-4 + 1.3981999507e-3
+    for constant in (8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        p = p * r + constant
+    p = p * (r * r) + r + 1.0
+    return torch.where(x < -87.0, 0.0, p * torch.exp2(n))
+
+
+class _PlainExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        y = plain_exp(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> Tensor:
+        return grads[0] * ctx.saved_tensors[0]
+
+
+def event_lif_ref(
+    events: PackedEvents,
+    weight: Tensor,
+    tau: Tensor,
+    *,
+    n_steps: int,
+    size_hw: tuple[int, int],
+    stride: int,
+    padding: int = 0,
+    gain: Tensor | None = None,
+    v_threshold: float | Tensor = 1.0,
+    v_reset: float = 0.0,
+    state: EventLIFState | None = None,
+    surrogate: Surrogate | None = None,
+    reset: str = "hard",
+    detach_reset: bool = True,
+    return_membranes: bool = True,
+    smooth: bool = False,
+) -> tuple[Tensor, Tensor | None, EventLIFState]:
+    """`event_lif`, event by event in plain torch: the readable definition, slow. `smooth` fires the primitive instead."""
+    surrogate = atan() if surrogate is None else surrogate
+    wide, T = weight.dtype if weight.dtype == torch.float64 else torch.float32, n_steps
+    exp = torch.exp if wide == torch.float64 else _PlainExp.apply
+    channels, _, k, _ = weight.shape
+    height, width = output_hw(size_hw, kernel=k, stride=stride, padding=padding)
+    samples = events.t_begin.numel()
+    rate = decay_rate(tau).to(wide).reshape(-1).expand(channels)
+    theta = torch.as_tensor(v_threshold, dtype=wide, device=weight.device).reshape(-1).expand(channels)
+    nothing = torch.zeros(channels, dtype=wide, device=weight.device)
+    v: dict[tuple[int, int, int], Tensor] = {}
+    t_last = events.t_begin[:, None, None].expand(samples, height, width).clone() if state is None else state.t_last.clone()
+    if state is not None:
+        every = [(b, oy, ox) for b in range(samples) for oy in range(height) for ox in range(width)]
+        v = {(b, oy, ox): state.v[b, :, oy, ox].to(wide) for b, oy, ox in every}
+    counts: dict[tuple[int, int, int, int], Tensor] = {}
+    membranes: dict[tuple[int, int, int, int], Tensor] = {}
+
+    def decay(age: int) -> Tensor:
+        return exp(-(torch.tensor(float(age), dtype=wide) * rate))
+
+    for b in range(samples):
+        begin, window = int(events.t_begin[b]), int(events.t_end[b] - events.t_begin[b])
+        i, stop = int(events.offsets[b]), int(events.offsets[b + 1])
+        for step in range(T):
+            end = begin - (-(step + 1) * window // T)
+            while i < stop and (int(events.t[i]) - begin) * T // window == step:
+                t, x, y, p = (int(field[i]) for field in (events.t, events.x, events.y, events.p))
+                for oy, dy in _reach(y + padding, k, stride, height):
+                    for ox, dx in _reach(x + padding, k, stride, width):
+                        site = (b, oy, ox)
+                        arriving = weight[:, p, dy, dx].to(wide) * (1 if gain is None else gain[b].to(wide))
+                        h = decay(t - int(t_last[site])) * v.get(site, nothing) + arriving
+                        s = spike(h - theta, surrogate, smooth=smooth)
+                        r = s.detach() if detach_reset else s
+                        if reset == "soft":
+                            v[site] = h - r * theta
+                        elif smooth or not detach_reset:
+                            v[site] = h * (1 - r) + v_reset * r
+                        else:
+                            v[site] = torch.where(r > 0, v_reset, h)
+                        t_last[site] = t
+                        counts[step, *site] = counts.get((step, *site), nothing) + s
+                i += 1
+            for site, potential in v.items():
+                if site[0] == b and return_membranes:
+                    membranes[step, *site] = potential * decay(end - int(t_last[site]))
+
+    def dense(values: dict[tuple[int, int, int, int], Tensor]) -> Tensor:
+        index = [(s, b, oy, ox) for s in range(T) for b in range(samples) for oy in range(height) for ox in range(width)]
+        rows = torch.stack([values.get(at, nothing) for at in index]) if index else nothing.new_zeros(0, channels)
+        return rows.reshape(T, samples, height, width, channels).permute(0, 1, 4, 2, 3)
+
+    final = dense({(s, *site): potential for site, potential in v.items() for s in range(T)})[0]
+    return dense(counts), dense(membranes) if return_membranes else None, EventLIFState(final, t_last)
+
+
+def _reach(position: int, k: int, stride: int, outputs: int) -> list[tuple[int, int]]:
+    """Outputs that cover a padded position, with the place in their kernel."""
+    return [(o, position - o * stride) for o in range(outputs) if 0 <= position - o * stride < k]
+
+
+def _check(
+    events: PackedEvents,
+    weight: Tensor,
+    tau: Tensor,
+    gain: Tensor | None,
+    v_threshold: float | Tensor,
+    state: EventLIFState | None,
+    n_steps: int,
+    size_hw: tuple[int, int],
+    stride: int,
+    padding: int,
+    reset: str,
+) -> list[int]:
+    """Refuses what does not fit; returns H, W, k, stride, padding."""
+    if weight.ndim != 4 or weight.shape[1] != 2 or weight.shape[2] != weight.shape[3] or weight.shape[0] < 1:
+        raise InputError(f"weight has shape {list(weight.shape)}; expected [C, 2, k, k]")
+    if reset not in ("hard", "soft"):
+        raise InputError(f"reset {reset!r} is unknown; expected 'hard' or 'soft'")
+    channels, _, k, _ = weight.shape
+    height, width = size_hw
+    if not (1 <= n_steps <= 1 << 16):
+        raise InputError(f"n_steps is {n_steps}; expected 1 to 65536 micro-steps")
+    if stride < 1 or padding < 0 or padding >= k or k > 181:
+        raise InputError(f"stride {stride}, padding {padding}, kernel {k}: expected stride >= 1, padding < kernel <= 181")
+    if not (0 < height <= 32767 and 0 < width <= 32767) or min(height, width) + 2 * padding < k:
+        raise InputError(f"size_hw is {height}x{width}; expected a grid that a {k}x{k} kernel fits into, at most 32767")
+    samples = events.t_begin.numel()
+    n = events.t.numel()
+    fields = {"t": torch.int64, "x": torch.int16, "y": torch.int16, "p": torch.uint8}
+    fields |= dict.fromkeys(("offsets", "t_begin", "t_end"), torch.int64)
+    for name, dtype in fields.items():
+        field = getattr(events, name)
+        length = {"offsets": samples + 1, "t_begin": samples, "t_end": samples}.get(name, n)
+        if field.dtype != dtype or field.shape != (length,):
+            found = f"{str(field.dtype).removeprefix('torch.')} {list(field.shape)}"
+            raise InputError(f"events.{name} is {found}; expected {str(dtype).removeprefix('torch.')} [{length}]")
+    out_h, out_w = output_hw(size_hw, kernel=k, stride=stride, padding=padding)
+    floats = {"weight": weight, "tau": tau, "gain": gain, "v_threshold": v_threshold, "state.v": state and state.v}
+    shapes = {"tau": channels, "v_threshold": channels, "gain": samples}
+    for name, value in floats.items():
+        if not isinstance(value, Tensor):
+            continue
+        if not value.is_floating_point():
+            raise InputError(f"{name} holds {str(value.dtype).removeprefix('torch.')}; expected a floating-point type")
+        if name in shapes and value.shape != (shapes[name],) and (name == "gain" or value.numel() != 1):
+            raise InputError(f"{name} has shape {list(value.shape)}; expected [{shapes[name]}]")
+    if state is not None and (
+        state.v.shape != (samples, channels, out_h, out_w) or state.t_last.shape != (samples, out_h, out_w)
+    ):
+        found = f"v {list(state.v.shape)} and t_last {list(state.t_last.shape)}"
+        raise InputError(f"state has {found}; expected {[samples, channels, out_h, out_w]} and {[samples, out_h, out_w]}")
+    tensors = {f"events.{name}": getattr(events, name) for name in fields} | floats
+    for name, value in tensors.items():
+        if isinstance(value, Tensor) and value.device != weight.device:
+            raise InputError(f"{name} is on {value.device} and weight on {weight.device}; move them to one device")
+    return [height, width, k, stride, padding]
+
+
+def _check_values(rate: Tensor, threshold: Tensor, gain: Tensor | None, last: Tensor | None) -> None:
+    """Values are looked at on the CPU only: on a GPU that would make every call wait for the device."""
+    for name, values, good in (
+        ("tau", 1 / rate, torch.isfinite(rate) & (rate >= 0)),
+        ("v_threshold", threshold, torch.isfinite(threshold) & (threshold > 0)),
+    ):
+        if not bool(good.all()):
+            first = int((~good).nonzero()[0])
+            raise InputError(f"{name} of channel {first} is {float(values[first])}; expected a positive number")
+    if gain is not None and not bool(torch.isfinite(gain).all()):
+        raise InputError(f"gain of sample {int((~torch.isfinite(gain)).nonzero()[0])} is not finite")
+    if last is not None and bool((last > 0).any()):
+        raise InputError("state.t_last lies after t_begin: this state does not come from an earlier window")
+
+
+def _empty_outputs(t: Tensor, weight: Tensor, t_begin: Tensor, options: list[int], membranes: bool) -> list[Tensor]:
+    """Counts, membranes, v, t_last, entries, start and bound, uninitialised."""
+    height, width, k, stride, padding, T = options
+    out_h, out_w = output_hw((height, width), kernel=k, stride=stride, padding=padding)
+    samples, channels = t_begin.shape[0], weight.shape[1]
+    counts = weight.new_empty((T, samples, out_h, out_w, channels))
+    v = weight.new_empty((samples, out_h, out_w, channels))
+    entries = t.new_empty(t.shape[0] * (-(-k // stride)) ** 2)
+    start = t.new_empty(samples * out_h * out_w + 1)
+    t_last = t.new_empty((samples, out_h, out_w))
+    extra = torch.empty_like(counts) if membranes else weight.new_empty(0)
+    return [counts, extra, v, t_last, entries, start, t.new_empty((samples, T + 1))]
+
+
+@torch.library.custom_op("had_snn::event_lif_forward", mutates_args=())
+def _event_lif_forward(
+    t: Tensor,
+    x: Tensor,
+    y: Tensor,
+    p: Tensor,
+    offsets: Tensor,
+    t_begin: Tensor,
+    t_end: Tensor,
+    weight: Tensor,
+    rate: Tensor,
+    gain: Tensor | None,
+    threshold: Tensor,
+    v0: Tensor | None,
+    t_last0: Tensor | None,
+    options: list[int],
+    v_reset: float,
+    slope: float,
+    surrogate: int,
+    soft: bool,
+    detach: bool,
+    membranes: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    last0 = None if t_last0 is None else t_last0 - t_begin[:, None, None]
+    if t.device.type == "cpu":
+        _check_values(rate, threshold, gain, last0)
+    bound = step_bounds(t_begin, t_end, options[5])
+    counts, membrane, v, t_last, entries, start, _ = _empty_outputs(t, weight, t_begin, options, membranes)
+    grid = (options[0], options[1])
+    bucket_events(
+        *(t, x, y, p, offsets, t_begin, t_end),
+        grid=grid,
+        kernel=options[2],
+        stride=options[3],
+        padding=options[4],
+        start=start,
+        entries=entries,
+    )
+    if v.numel() > 0:
+        tensors = [entries, start, bound, weight, rate, gain, threshold, v0, last0]
+        tensors += [counts, membrane if membranes else None, v, t_last]
+        scalars = [*_sizes(counts), v_reset, slope, surrogate, int(soft), int(detach)]
+        arguments = [*(build.address(a) for a in tensors), *scalars]
+        _run("event_lif_forward", _FORWARD, arguments, v, torch.get_num_threads())
+    return counts, membrane, v, t_last + t_begin[:, None, None], entries, start, bound
+
+
+@_event_lif_forward.register_fake
+def _(t, x, y, p, offsets, t_begin, t_end, weight, rate, gain, threshold, v0, t_last0, options, *settings):
+    return tuple(_empty_outputs(t, weight, t_begin, options, settings[-1]))
+
+
+def step_bounds(t_begin: Tensor, t_end: Tensor, n_steps: int) -> Tensor:
+    """First microsecond, after t_begin, of each micro-step and of what follows the last: int64 `[B, T + 1]`."""
+    window = t_end - t_begin
+    if t_begin.device.type == "cpu" and not bool(((window > 0) & (window < MAX_WINDOW_US)).all()):
+        first = int((~((window > 0) & (window < MAX_WINDOW_US))).nonzero()[0])
+        raise InputError(f"window of sample {first} is {int(window[first])} us long; expected 1 to {MAX_WINDOW_US - 1}")
+    steps = torch.arange(n_steps + 1, device=t_begin.device)
+    return (steps * window[:, None] + n_steps - 1) // n_steps
+
+
+def _sizes(counts: Tensor) -> tuple[int, int, int, int]:
+    """sites, sites_per_sample, T, C of the kernels."""
+    T, samples, height, width, channels = counts.shape
+    return samples * height * width, height * width, T, channels
+
+
+@torch.library.custom_op("had_snn::event_lif_backward", mutates_args=())
+def _event_lif_backward(
+    entries: Tensor,
+    start: Tensor,
+    bound: Tensor,
+    t_begin: Tensor,
+    weight: Tensor,
+    rate: Tensor,
+    gain: Tensor | None,
+    threshold: Tensor,
+    v0: Tensor | None,
+    t_last0: Tensor | None,
+    g_counts: Tensor | None,
+    g_membranes: Tensor | None,
+    g_v: Tensor | None,
+    shape: list[int],
+    v_reset: float,
+    slope: float,
+    surrogate: int,
+    soft: bool,
+    detach: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    T, samples, height, width, channels = shape
+    last0 = None if t_last0 is None else t_last0 - t_begin[:, None, None]
+    on_cpu = weight.device.type == "cpu"
+    rows, kind = (TASKS, torch.float64) if on_cpu else (1, torch.float32)
+    taps = weight.shape[0]
+    sums = [weight.new_zeros((rows if on_cpu else REPLICAS, taps, channels), dtype=kind)]
+    sums += [weight.new_zeros((rows, n), dtype=kind) for n in (channels, samples, channels)]
+    g_v0 = weight.new_empty((samples, height, width, channels) if v0 is not None else 0)
+    g_counts, g_membranes, g_v = (None if g is None else g.contiguous() for g in (g_counts, g_membranes, g_v))
+    if samples * height * width > 0:
+        tensors = [entries, start, bound, weight, rate, gain, threshold, v0, last0, g_counts, g_membranes, g_v]
+        g_gain = sums[2] if gain is not None else None
+        outputs = [sums[0], sums[1], g_gain, sums[3], g_v0 if v0 is not None else None]
+        if not on_cpu:
+            tensors.append(weight.new_empty((entries.numel(), channels)))
+        sizes = [samples * height * width, height * width, T, channels, taps]
+        scalars = [*sizes, *([] if on_cpu else [REPLICAS]), v_reset, slope, surrogate, int(soft), int(detach)]
+        arguments = [*(build.address(a) for a in (*tensors, *outputs)), *scalars]
+        sized = weight.new_empty(0).expand(0) if samples == 0 else bound
+        if on_cpu:
+            symbol = f"had_event_lif_backward_{build.native_width()}"
+            threads = torch.get_num_threads()
+            if build.native_function(symbol, _BACKWARD + "n", build.STATUS)(*arguments, threads):
+                raise MemoryError("event_lif: no memory for the backward's scratch")
+        else:
+            work = sizes[0] * channels
+            build.launch_cupy(
+                *("event_lif.cu", "had_event_lif_backward", _BACKWARD_GPU, arguments),
+                threads=work,
+                device=sized.device,
+                storage="f32",
+            )
+    g_weight, g_rate, g_gain_sum, g_threshold = (s.sum(0).to(weight.dtype) for s in sums)
+    return g_weight, g_rate, g_gain_sum, g_threshold, g_v0
+
+
+@_event_lif_backward.register_fake
+def _(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0, g_counts, g_membranes, g_v, shape, *_):
+    _T, samples, height, width, channels = shape
+    g_v0 = weight.new_empty((samples, height, width, channels) if v0 is not None else 0)
+    rest = (weight.new_empty(n) for n in (channels, samples, channels))
+    return torch.empty_like(weight), *rest, g_v0
+
+
+def _run(name: str, signature: str, arguments: list, sized: Tensor, threads: int) -> None:
+    if sized.device.type == "cuda":
+        build.launch_cupy(
+            *("event_lif.cu", f"had_{name}", signature, arguments),
+            threads=sized.numel(),
+            device=sized.device,
+            storage="f32",
+        )
+        return
+    build.native_function(f"had_{name}_{build.native_width()}", signature + "n")(*arguments, threads)
+
+
+def _setup(ctx, inputs, output) -> None:
+    _t, _x, _y, _p, _offsets, t_begin, _t_end, weight, rate, gain, threshold, v0, t_last0, _options, *settings = inputs
+    counts, _membranes, _v, t_last, entries, start, bound = output
+    ctx.save_for_backward(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0)
+    ctx.shape, ctx.settings, ctx.membranes = list(counts.shape), settings[:5], settings[5]
+    ctx.mark_non_differentiable(t_last, entries, start, bound)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, g_counts, g_membranes, g_v, *_):
+    g_membranes = g_membranes if ctx.membranes else None
+    saved = ctx.saved_tensors
+    if g_counts is None and g_membranes is None and g_v is None:
+        return (None,) * 20
+    g_weight, g_rate, g_gain, g_threshold, g_v0 = torch.ops.had_snn.event_lif_backward(
+        *saved, g_counts, g_membranes, g_v, ctx.shape, *ctx.settings
+    )
+    gain, v0 = saved[6], saved[8]
+    some = (None if gain is None else g_gain, g_threshold, None if v0 is None else g_v0)
+    return (*(None,) * 7, g_weight, g_rate, *some, *(None,) * 8)
+
+
+_event_lif_forward.register_autograd(_backward, setup_context=_setup)

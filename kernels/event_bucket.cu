@@ -1,0 +1,122 @@
+// Buckets packed events by output site (host only; a GPU sorts with torch): a stable counting sort, checked on the way.
+//
+// An event at (x, y) reaches every output whose kernel covers it: oy with 0 <= y + padding - oy * stride < k, the same in
+// x. Each such pair becomes one entry of its site, in the order of the events; see event_lif.cu for its layout.
+#include "prelude.cuh"
+
+#include <stdlib.h>
+
+typedef struct {
+  int first, count;
+} Reach;
+
+// Outputs that cover each coordinate 0 .. size - 1.
+static void fill_reach(Reach* reach, had_i64 size, had_i64 outputs, had_i64 k, had_i64 stride, had_i64 padding) {
+  for (had_i64 i = 0; i < size; ++i) {
+    const had_i64 far = i + padding, near = far - k + 1;
+    const had_i64 low = near > 0 ? (near + stride - 1) / stride : 0;
+    const had_i64 high = far / stride < outputs - 1 ? far / stride : outputs - 1;
+    reach[i].first = (int)low;
+    reach[i].count = high >= low ? (int)(high - low + 1) : 0;
+  }
+}
+
+typedef struct {
+  const had_i64* t;
+  const had_i16 *x, *y;
+  const had_u8* p;
+  const had_i64 *offsets, *t_begin, *t_end;
+  had_i64 B, H, W, Ho, Wo, k, stride, padding;
+  const Reach *rows, *columns;
+} Events;
+
+// Counts the entries of each site among events [from, to). Returns the first bad event, or -1.
+static had_i64 count_entries(const Events* v, had_u32* histogram, had_i64 from, had_i64 to) {
+  for (had_i64 b = 0; b < v->B; ++b) {
+    const had_i64 first = v->offsets[b] > from ? v->offsets[b] : from;
+    const had_i64 stop = v->offsets[b + 1] < to ? v->offsets[b + 1] : to;
+    had_u32* sites = histogram + b * v->Ho * v->Wo;
+    had_i64 previous = first > v->offsets[b] ? v->t[first - 1] : v->t_begin[b];
+    for (had_i64 i = first; i < stop; ++i) {
+      const had_i64 now = v->t[i], x = v->x[i], y = v->y[i];
+      const int outside = ((had_u64)x >= (had_u64)v->W) | ((had_u64)y >= (had_u64)v->H) | (v->p[i] > 1);
+      if (outside | (now < previous) | (now >= v->t_end[b])) return i;
+      previous = now;
+      const Reach r = v->rows[y], c = v->columns[x];
+      for (int oy = r.first; oy < r.first + r.count; ++oy)
+        for (int ox = c.first; ox < c.first + c.count; ++ox) ++sites[oy * v->Wo + ox];
+    }
+  }
+  return -1;
+}
+
+// Writes the entries of events [from, to); `next` holds the position of the next entry of each site.
+static void write_entries(const Events* v, had_u32* next, had_u64* entries, had_i64 from, had_i64 to) {
+  for (had_i64 b = 0; b < v->B; ++b) {
+    const had_i64 first = v->offsets[b] > from ? v->offsets[b] : from;
+    const had_i64 stop = v->offsets[b + 1] < to ? v->offsets[b + 1] : to;
+    had_u32* sites = next + b * v->Ho * v->Wo;
+    for (had_i64 i = first; i < stop; ++i) {
+      const Reach r = v->rows[v->y[i]], c = v->columns[v->x[i]];
+      const had_u64 when = (had_u64)(v->t[i] - v->t_begin[b]) << 16;
+      for (int oy = r.first; oy < r.first + r.count; ++oy) {
+        const had_i64 dy = v->y[i] + v->padding - oy * v->stride, tap_row = (v->p[i] * v->k + dy) * v->k;
+        for (int ox = c.first; ox < c.first + c.count; ++ox) {
+          const had_i64 dx = v->x[i] + v->padding - ox * v->stride;
+          entries[sites[oy * v->Wo + ox]++] = when | (had_u64)(tap_row + dx);
+        }
+      }
+    }
+  }
+}
+
+// start [B * Ho * Wo + 1] and entries [at most N * ceil(k / stride)^2 < 2^32] are written. Returns -1, or the index of the
+// first event that is unsorted, outside its window or outside H x W, or -2 where scratch memory could not be had.
+HAD_EXPORT had_i64 HAD_SYMBOL(event_bucket)(const had_i64* t, const had_i16* x, const had_i16* y, const had_u8* p,
+                                            const had_i64* offsets, const had_i64* t_begin, const had_i64* t_end,
+                                            had_i64 B, had_i64 H, had_i64 W, had_i64 k, had_i64 stride,
+                                            had_i64 padding, had_i64* start, had_u64* entries, int threads) {
+  const had_i64 N = offsets[B], Ho = (H + 2 * padding - k) / stride + 1, Wo = (W + 2 * padding - k) / stride + 1;
+  const had_i64 sites = B * Ho * Wo;
+  // Each worker pays for a histogram of all sites, so there are few of them where events are few.
+  had_i64 workers = N / (sites + 8192) + 1;
+  workers = workers < threads ? workers : threads;
+  workers = workers < 16 ? workers : 16;
+  Reach* reach = (Reach*)malloc((size_t)(H + W) * sizeof(Reach));
+  had_u32* tables = (had_u32*)calloc((size_t)(workers * sites), sizeof(had_u32));
+  if (!reach || !tables) {
+    free(reach);
+    free(tables);
+    return -2;
+  }
+  fill_reach(reach, H, Ho, k, stride, padding);
+  fill_reach(reach + H, W, Wo, k, stride, padding);
+  const Events v = {t, x, y, p, offsets, t_begin, t_end, B, H, W, Ho, Wo, k, stride, padding, reach, reach + H};
+  had_i64 bad = -1;
+#pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
+  for (had_i64 worker = 0; worker < workers; ++worker) {
+    const had_i64 found = count_entries(&v, tables + worker * sites, N * worker / workers, N * (worker + 1) / workers);
+    if (found >= 0) {
+#pragma omp critical(had_event_bucket_bad)
+      bad = bad < 0 || found < bad ? found : bad;
+    }
+  }
+  if (bad < 0) {
+    had_u32 total = 0;
+    for (had_i64 site = 0; site < sites; ++site) {
+      start[site] = total;
+      for (had_i64 worker = 0; worker < workers; ++worker) {
+        const had_u32 here = tables[worker * sites + site];
+        tables[worker * sites + site] = total;
+        total += here;
+      }
+    }
+    start[sites] = total;
+#pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
+    for (had_i64 worker = 0; worker < workers; ++worker)
+      write_entries(&v, tables + worker * sites, entries, N * worker / workers, N * (worker + 1) / workers);
+  }
+  free(reach);
+  free(tables);
+  return bad;
+}
