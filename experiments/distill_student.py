@@ -1,0 +1,74 @@
+"""Trains a spiking student, alone or under a teacher at up to three levels.
+
+    python experiments/distill_student.py distill=full teacher_checkpoint=runs/teacher/teacher.safetensors
+    python experiments/distill_student.py distill=none
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from entry import open_run, script, versions
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from progress import progress
+from sources import sequences
+
+from had_snn.checkpoint import atomic_path, load_teacher, save_weights
+from had_snn.data.clips import ClipSampler
+from had_snn.distill.hierarchy import HierarchicalDistillation
+from had_snn.errors import InputError
+from had_snn.models import RGBETeacher, SpikingTracker
+from had_snn.train.loop import fit
+from had_snn.train.tasks import StudentTask
+
+
+def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
+    """The student with its distillation, as the `distill` config says."""
+    if not cfg.distill.levels:
+        return StudentTask(student)
+    if cfg.teacher_checkpoint is None:
+        raise InputError(
+            "distillation needs a teacher: give teacher_checkpoint=PATH (made by experiments/train_teacher.py), "
+            "or train on labels alone with distill=none"
+        )
+    teacher: RGBETeacher = load_teacher(cfg.teacher_checkpoint)
+    distillation = HierarchicalDistillation(
+        student_channels=student.config.channels[1],
+        teacher_channels=teacher.config.dim,
+        levels=tuple(cfg.distill.levels),
+        weights=dict(cfg.distill.weights),
+    )
+    return StudentTask(student, distillation=distillation, teacher=teacher)
+
+
+def run(cfg: DictConfig) -> Path:
+    """Trains and writes `student.safetensors` into the run folder; returns its path."""
+    torch.manual_seed(cfg.seed)
+    student = instantiate(cfg.student)
+    task = build_task(cfg, student)
+    modalities = ("events", "rgb", "voxel") if cfg.distill.levels else ("events",)
+    clips = ClipSampler(sequences(cfg.data, "train"), seed=cfg.seed, modalities=modalities, **instantiate(cfg.clips))
+    folder = open_run(cfg)
+    with progress("train student") as bar:
+        trained = fit(
+            task, clips, instantiate(cfg.fit, seed=cfg.seed), run_dir=folder,
+            progress=lambda done, total, means: bar(done, total, f"loss {means['total']:.2f} iou {means['iou']:.2f}"),
+        )  # fmt: skip
+    card = {"made_by": "experiments/distill_student.py", "seed": cfg.seed, "versions": versions(),
+            "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
+    save_weights(folder / "student.safetensors", trained.student, card=card)
+    if trained.distillation is not None:
+        with atomic_path(folder / "alignment.pt") as temporary:
+            torch.save(trained.distillation.state_dict(), temporary)
+    return folder / "student.safetensors"
+
+
+@script("distill_student")
+def main(cfg: DictConfig) -> None:
+    print(f"wrote {run(cfg)}")
+
+
+if __name__ == "__main__":
+    main()

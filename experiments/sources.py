@@ -1,0 +1,36 @@
+"""From a `data` config to sequences: the one place where scripts meet data sets."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+from progress import progress
+
+from had_snn.data.sequence import TrackingSequence
+from had_snn.data.synthetic import load_split, prepare_split
+from had_snn.errors import InputError
+
+
+def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
+    """The sequences of one split; simulated ones are made on first use and kept.
+
+    Args:
+        data: The `data` config group.
+        split: Name of the split.
+
+    Returns:
+        Sequences, memory-mapped.
+
+    Raises:
+        InputError: If the data has no such split.
+    """
+    if split not in data.splits:
+        raise InputError(f"no split {split!r} in this data; it has {', '.join(data.splits)}")
+    numbers = OmegaConf.to_container(data.splits[split], resolve=True)
+    assert isinstance(numbers, dict)
+    options = {str(key): value for key, value in numbers.items()}
+    with progress(f"simulate {split}", unit="sequences") as bar:
+        prepare_split(
+            data.root, split, seed=data.seed, sensor_hw=tuple(data.sensor_hw), workers=data.workers, progress=bar,
+            **options,
+        )  # fmt: skip
+    return load_split(data.root, split)

@@ -1,0 +1,80 @@
+"""The student: shapes, gradients to every parameter, batching, time steps, silence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from had_snn.errors import InputError
+from had_snn.events.stream import EventBatch, EventStream
+from had_snn.models import student_base, student_tiny
+
+BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
+
+
+def test_maps_taps_and_gradients_to_every_parameter(random_batch):
+    torch.manual_seed(0)
+    student = student_tiny()
+    output = student(random_batch(2, 72), BOX.repeat(2, 1), random_batch(4, 128, events=6000), with_taps=True)
+    assert output.score_logits.shape == (4, 16, 16)
+    assert output.taps.rates.shape == (4, 48, 16, 16)
+    assert output.taps.membranes["backbone.lif_out"].shape == (4, 4, 48, 16, 16)
+    assert output.taps.spikes["stem"].sum() > 0
+    (output.score_logits.square().sum() + output.box_maps().square().sum()).backward()
+    silent = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_a_window_gives_the_same_maps_alone_and_in_a_batch(random_batch):
+    torch.manual_seed(0)
+    student = student_tiny().eval()
+    search = random_batch(3, 128, events=5000)
+    with torch.no_grad():
+        kernel = student.encode_template(random_batch(1, 72), BOX)
+        together = student.forward_search(search, kernel.repeat(3, 1, 1, 1)).score_logits
+        for n in range(3):
+            low, high = int(search.offsets[n]), int(search.offsets[n + 1])
+            one = EventBatch(
+                t=search.t[low:high], x=search.x[low:high], y=search.y[low:high], p=search.p[low:high],
+                offsets=torch.tensor([0, high - low]), t_begin=search.t_begin[:1], t_end=search.t_end[:1],
+                size_hw=search.size_hw,
+            )  # fmt: skip
+            alone = student.forward_search(one, kernel).score_logits
+            torch.testing.assert_close(together[n], alone[0], rtol=1e-4, atol=1e-4)
+
+
+def test_silence_gives_finite_maps():
+    student = student_tiny().eval()
+    empty = EventBatch.pack([EventStream.empty((128, 128))], [0], [40_000])
+    nothing = EventBatch.pack([EventStream.empty((72, 72))], [0], [40_000])
+    with torch.no_grad():
+        output = student.forward_search(empty, student.encode_template(nothing, BOX))
+    assert torch.isfinite(output.box_maps()).all()
+
+
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_runs_at_other_micro_steps(random_batch, steps):
+    student = student_tiny().eval()
+    with torch.no_grad():
+        kernel = student.encode_template(random_batch(1, 72), BOX, n_steps=steps)
+        output = student.forward_search(random_batch(1, 128), kernel, n_steps=steps, with_taps=True)
+    assert output.taps.spikes["stem"].shape[0] == steps
+
+
+def test_gain_falls_with_the_event_rate(random_batch):
+    stem = student_tiny().stem
+    gains = [stem.gain(random_batch(1, 128, events=n)).item() for n in (100, 1000, 10_000, 100_000)]
+    assert gains == sorted(gains, reverse=True)
+    assert max(gains) <= 8.001
+
+
+def test_windows_of_one_batch_must_be_equally_long():
+    student = student_tiny()
+    streams = [EventStream.empty((128, 128))] * 2
+    with pytest.raises(InputError, match="equally long"):
+        student.forward_search(EventBatch.pack(streams, [0, 0], [40_000, 20_000]), torch.zeros(2, 48, 5, 5))
+
+
+def test_sizes_of_the_family():
+    assert sum(p.numel() for p in student_tiny().parameters()) < 0.5e6
+    assert sum(p.numel() for p in student_base().parameters()) < 5e6
