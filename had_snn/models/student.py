@@ -44,7 +44,7 @@ class StudentConfig:
     """
 
     stem_channels: int = 16
-    channels: tuple[int, int, int] = (24, 48, 48)
+    channels: tuple[int, int, int] = (32, 48, 48)
     blocks: int = 1
     stem_kernel: int = 4
     n_steps: int = 4
