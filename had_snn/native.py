@@ -83,5 +83,7 @@ def native_function(library: ctypes.CDLL, name: str) -> ctypes._CFuncPtr:
     try:
         return getattr(library, name)
     except AttributeError as error:
-        message = f"{library._name} has no function {name}: it is older than this package; rebuild with: pip install -e ."
+        message = (
+            f"{library._name} has no function {name}: it is older than this package; rebuild with: pip install -e ."
+        )
         raise NativeLibraryError(message) from error

@@ -1,0 +1,245 @@
+"""Synthetic splits on disk: made once, reused, safe when two processes make the same one.
+
+A split is a folder named by its parameters' hash; a sequence is a folder of `.npy` files that are memory-mapped when
+read. A sequence is written under another name and renamed when it is complete, so a folder that exists is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from had_snn.data.sequence import TrackingSequence
+from had_snn.errors import FormatError, InputError
+from had_snn.events.scene import FAMILIES, MIN_VISIBLE_SHARE, sample_scene
+from had_snn.events.simulator import simulate
+from had_snn.events.stream import EventStream
+
+GENERATOR_VERSION = 1  # raise it when the same parameters give other data
+_SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3}
+_COLUMNS = ("t", "x", "y", "p")
+
+Progress = Callable[[int, int], None]
+
+
+def prepare_split(
+    root: str | os.PathLike[str],
+    split: str,
+    *,
+    count: int,
+    seconds: float,
+    sensor_hw: tuple[int, int] = (180, 240),
+    label_hz: float = 25.0,
+    seed: int = 0,
+    family: str | None = None,
+    max_speed: float = 400.0,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[TrackingSequence]:
+    """Makes a split, or what is missing of it, and opens it.
+
+    Sequence `i` depends on the other parameters but not on `count`: a larger split contains the smaller one.
+
+    Args:
+        root: Folder of all synthetic data; created when missing.
+        split: `train`, `val`, `test` or `test_shifted`; splits share neither seeds nor textures.
+        count: Number of sequences.
+        seconds: Length of each.
+        sensor_hw: Height and width in pixels.
+        label_hz: Labels a second; frames always come at 25 a second, so choose a multiple or a divisor of it.
+        seed: Another one gives another split.
+        family: Key of `events.scene.FAMILIES`; by default the one named like the split.
+        max_speed: Highest speed of targets in pixels a second.
+        workers: Threads that make sequences at the same time.
+        progress: Called with (sequences ready, `count`).
+
+    Returns:
+        The sequences, memory-mapped.
+
+    Raises:
+        InputError: If a parameter is out of range.
+    """
+    family = family or split
+    if split not in _SPLIT_CODES:
+        raise InputError(f"split {split!r} does not exist; choose one of {', '.join(_SPLIT_CODES)}")
+    if family not in FAMILIES:
+        raise InputError(f"family {family!r} does not exist; choose one of {', '.join(FAMILIES)}")
+    if count < 1 or seconds <= 0:
+        raise InputError(f"{count} sequences of {seconds:g} s: expected at least one sequence of positive length")
+    parameters = {
+        "version": GENERATOR_VERSION,
+        "split": split,
+        "seconds": float(seconds),
+        "sensor_hw": [int(v) for v in sensor_hw],
+        "label_hz": float(label_hz),
+        "seed": int(seed),
+        "family": family,
+        "max_speed": float(max_speed),
+        "materials": asdict(FAMILIES[family]),
+    }
+    key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+    folder = Path(root) / f"{split}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "parameters.json", parameters)
+    missing = [i for i in range(count) if not (folder / f"{i:05d}").is_dir()]
+    ready = count - len(missing)
+    if progress:
+        progress(ready, count)
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        tasks = [pool.submit(_make_sequence, folder, index, parameters) for index in missing]
+        try:
+            for task in as_completed(tasks):
+                task.result()
+                ready += 1
+                if progress:
+                    progress(ready, count)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    _write_json(Path(root) / f"{split}.json", {"folder": folder.name, "count": count})
+    return load_split(root, split)
+
+
+def load_split(
+    root: str | os.PathLike[str], split: str, *, count: int | None = None, progress: Progress | None = None
+) -> list[TrackingSequence]:
+    """Opens the split that was prepared last under this name.
+
+    Args:
+        root: The folder given to `prepare_split`.
+        split: Its split.
+        count: Only the first so many sequences.
+        progress: Called with (sequences open, sequences in all).
+
+    Raises:
+        FormatError: If there is no such split or a part of it is missing.
+    """
+    index = Path(root) / f"{split}.json"
+    try:
+        record = json.loads(index.read_text())
+        folder, total = Path(root) / record["folder"], int(record["count"])
+    except FileNotFoundError as error:
+        remedy = f"python experiments/prepare_data.py, or prepare_split(root, {split!r}, ...)"
+        raise FormatError(index, f"there is no synthetic split {split!r} here", remedy=remedy) from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise FormatError(index, f"not the index of a synthetic split ({error})", remedy="prepare it again") from error
+    total = min(total, count) if count is not None else total
+    sequences = []
+    for i in range(total):
+        sequences.append(open_sequence(folder / f"{i:05d}", name=f"{split}-{i:05d}"))
+        if progress:
+            progress(i + 1, total)
+    return sequences
+
+
+def write_sequence(folder: str | os.PathLike[str], sequence: TrackingSequence, info: dict | None = None) -> None:
+    """Writes a sequence as a folder of `.npy` files; the folder appears whole or not at all.
+
+    A folder that another process finished first is left as it is.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name in _COLUMNS:
+            np.save(draft / f"events_{name}.npy", getattr(sequence.events, name))
+        np.save(draft / "label_times_us.npy", sequence.label_times_us)
+        np.save(draft / "boxes_xywh.npy", sequence.boxes_xywh)
+        np.save(draft / "visible.npy", sequence.visible)
+        if sequence.frames is not None:
+            np.save(draft / "frames.npy", sequence.frames)
+            np.save(draft / "frame_times_us.npy", sequence.frame_times_us)
+        meta = {
+            "sensor_hw": list(sequence.sensor_hw),
+            "source": sequence.events.source,
+            "attributes": list(sequence.attributes),
+            "frames": sequence.frames is not None,
+            **(info or {}),
+        }
+        (draft / "meta.json").write_text(json.dumps(meta, indent=1))
+        os.chmod(draft, 0o755)
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            if not (folder / "meta.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def open_sequence(folder: str | os.PathLike[str], *, name: str | None = None) -> TrackingSequence:
+    """Opens a folder written by `write_sequence`; events and frames stay on disk until they are used.
+
+    Raises:
+        FormatError: If a file is missing or damaged.
+    """
+    folder = Path(folder)
+    remedy = "delete the folder and prepare the split again"
+
+    def load(file: str) -> np.ndarray:
+        try:
+            return np.load(folder / file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        except (OSError, ValueError) as error:
+            raise FormatError(folder / file, f"missing or damaged ({error})", remedy=remedy) from error
+
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        sensor_hw = (int(meta["sensor_hw"][0]), int(meta["sensor_hw"][1]))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise FormatError(folder / "meta.json", f"missing or damaged ({error})", remedy=remedy) from error
+    columns = [load(f"events_{c}.npy") for c in _COLUMNS]
+    return TrackingSequence(
+        name=name or folder.name,
+        events=EventStream.from_arrays(*columns, sensor_hw, str(meta.get("source", folder)), validate=False),
+        label_times_us=np.array(load("label_times_us.npy")),
+        boxes_xywh=np.array(load("boxes_xywh.npy")),
+        visible=np.array(load("visible.npy")),
+        frames=load("frames.npy") if meta.get("frames") else None,
+        frame_times_us=np.array(load("frame_times_us.npy")) if meta.get("frames") else None,
+        attributes=tuple(meta.get("attributes", ())),
+    )
+
+
+def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
+    seed = [_SPLIT_CODES[parameters["split"]], parameters["seed"], index]
+    name = f"{parameters['split']}-{index:05d}"
+    labelled = sample_scene(
+        seed,
+        FAMILIES[parameters["family"]],
+        seconds=parameters["seconds"],
+        sensor_hw=tuple(parameters["sensor_hw"]),
+        label_hz=parameters["label_hz"],
+        max_speed=parameters["max_speed"],
+    )
+    noise_seed = int(np.random.default_rng([*seed, 7]).integers(2**63))
+    seen = simulate(labelled.scene, labelled.sensor, seed=noise_seed, source=f"synthetic {name}")
+    sequence = TrackingSequence(
+        name=name,
+        events=seen.events,
+        label_times_us=labelled.label_times_us,
+        boxes_xywh=labelled.boxes_xywh,
+        visible=labelled.visible_share >= MIN_VISIBLE_SHARE,
+        frames=seen.frames,
+        frame_times_us=seen.frame_times_us,
+        attributes=labelled.attributes,
+    )
+    info = {"sensor": asdict(labelled.sensor), "visible_share": np.round(labelled.visible_share, 3).tolist()}
+    write_sequence(folder / f"{index:05d}", sequence, info)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    """Writes a small file by a rename, so that a reader sees the old one or the new one."""
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with os.fdopen(handle, "w") as file:
+        json.dump(content, file, indent=1, sort_keys=True)
+    os.chmod(draft, 0o644)
+    os.replace(draft, path)

@@ -1,0 +1,339 @@
+"""The event sensor and its frame camera: from a moving scene to events, frames and exact boxes.
+
+A `Scene` holds textures and, for every render step, where they are; `simulate` runs the compiled pixel model over it.
+The model and its sources are described in `kernels/sensor.cu`. Times are microseconds from the start of the scene,
+positions are sensor pixels in continuous coordinates, intensities are linear with 1 = white under nominal light.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from had_snn.errors import InputError
+from had_snn.events.stream import EventStream
+from had_snn.native import load_library, native_function
+
+DARK_LEVEL = 0.02  # added to every intensity before the logarithm: the photodiode's dark current
+LUMA = np.array([0.2126, 0.7152, 0.0722])  # of linear RGB (ITU-R BT.709)
+_FAILURES = {1: "out of memory", 2: "too many events", 3: "the compiled kernels are of another version"}
+
+
+@dataclass(frozen=True)
+class SensorModel:
+    """What a pixel adds to, and takes from, the light that reaches it.
+
+    Attributes:
+        theta_on: Contrast threshold of brighter events, natural log units.
+        theta_off: Contrast threshold of darker events.
+        mismatch: Relative standard deviation of the thresholds over pixels.
+        jitter: Relative standard deviation of the threshold from event to event.
+        leak_per_s: Drift of the stored reference in log units a second; makes brighter events in a still scene.
+        shot_hz: Rate of noise events of a pixel in the dark.
+        shot_level: Intensity at which that rate has halved.
+        hot_share: Share of hot pixels.
+        hot_hz: Event rate of a hot pixel.
+        refractory_us: Time after an event during which a pixel is held in reset.
+        cutoff_hz: Bandwidth of the photoreceptor in bright light.
+        cutoff_level: Intensity at which that bandwidth has halved.
+        full_well: Electrons of the frame camera at full scale; sets its photon noise.
+        read_noise: Read-out noise of the frame camera as a share of full scale.
+    """
+
+    theta_on: float = 0.25
+    theta_off: float = 0.25
+    mismatch: float = 0.06
+    jitter: float = 0.03
+    leak_per_s: float = 0.02
+    shot_hz: float = 2.0
+    shot_level: float = 0.1
+    hot_share: float = 2e-4
+    hot_hz: float = 40.0
+    refractory_us: float = 150.0
+    cutoff_hz: float = 600.0
+    cutoff_level: float = 0.15
+    full_well: float = 6000.0
+    read_noise: float = 0.004
+
+
+@dataclass(frozen=True, eq=False)
+class Sprite:
+    """A flat textured thing. Texel `(row, column)` has its centre at coordinates `(column, row)`.
+
+    Attributes:
+        rgb: Linear intensities `[h, w, 3]`, defined also where the sprite is transparent.
+        alpha: Opacity `[h, w]` in [0, 1]; zero on the outermost row and column.
+        matrix: Texel to pixel, linear part `[S + 1, 2, 2]` for every render step.
+        position: Pixel `[S + 1, 2]` (x, y) of the texture's centre `((w - 1) / 2, (h - 1) / 2)`.
+        adds: The sprite multiplies the light behind it by `rgb` (a shadow or a spot of light) instead of covering it.
+    """
+
+    rgb: np.ndarray
+    alpha: np.ndarray
+    matrix: np.ndarray
+    position: np.ndarray
+    adds: bool = False
+
+    def to_pixels(self, texels: np.ndarray, steps: np.ndarray | int) -> np.ndarray:
+        """Moves texel coordinates `[N, 2]` (column, row) to sensor pixels `[..., N, 2]` at the given render steps."""
+        centre = (np.array(self.alpha.shape[::-1]) - 1) / 2
+        matrix, position = self.matrix[steps], self.position[steps]
+        return (texels - centre) @ np.swapaxes(matrix, -1, -2) + position[..., None, :]
+
+    def to_texels(self, pixels: np.ndarray, step: int) -> np.ndarray:
+        """Moves sensor pixels `[N, 2]` to texel coordinates `[N, 2]` at one render step."""
+        centre = (np.array(self.alpha.shape[::-1]) - 1) / 2
+        return (pixels - self.position[step]) @ np.linalg.inv(self.matrix[step]).T + centre
+
+
+@dataclass(frozen=True, eq=False)
+class FramePlan:
+    """When the frame camera exposes.
+
+    Attributes:
+        end_us: End of each exposure, int64 `[F]`.
+        exposure_us: Length of each exposure, float `[F]`.
+        gain: Linear pixel value that intensity 1 gets, `[F]`; full scale is 1.
+        samples: Instants averaged per exposure.
+    """
+
+    end_us: np.ndarray
+    exposure_us: np.ndarray
+    gain: np.ndarray
+    samples: int = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Everything that moves in front of the sensor. `S` render steps have `S + 1` instants.
+
+    Attributes:
+        sensor_hw: Height and width in pixels.
+        step_us: Length of a render step; between steps a pixel's level is a straight line.
+        plane: Background `[P, P, 3]`, linear RGB, `P` a power of two; it repeats in both directions.
+        plane_matrix: Pixel to plane texel, linear part `[S + 1, 2, 2]`.
+        plane_offset: Plane texel `[S + 1, 2]` (column, row) at pixel coordinates (0, 0).
+        sprites: Drawn in this order, the last in front.
+        light_log: Natural log of the illumination, `[S + 1]`.
+        frames: Exposures, or None for a sensor without frames.
+    """
+
+    sensor_hw: tuple[int, int]
+    step_us: int
+    plane: np.ndarray
+    plane_matrix: np.ndarray
+    plane_offset: np.ndarray
+    sprites: Sequence[Sprite]
+    light_log: np.ndarray
+    frames: FramePlan | None = None
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.light_log) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What the sensor saw.
+
+    Attributes:
+        events: Sorted by time, in `[0, n_steps * step_us)`.
+        frames: uint8 `[F, H, W, 3]`, gamma 2.2, or None.
+        frame_times_us: End of each exposure, int64 `[F]`, or None.
+    """
+
+    events: EventStream
+    frames: np.ndarray | None = None
+    frame_times_us: np.ndarray | None = field(default=None)
+
+
+def log_intensity(rgb: np.ndarray) -> np.ndarray:
+    """Natural log of the intensity that an event pixel sees, `[...]` from linear RGB `[..., 3]`."""
+    return np.log(np.maximum(rgb, 0.0) @ LUMA + DARK_LEVEL)
+
+
+def simulate(
+    scene: Scene,
+    sensor: SensorModel,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    max_events: int = 200_000_000,
+    source: str = "simulator",
+) -> Simulation:
+    """Runs the pixel model over a scene. The same arguments give the same bits, whatever `threads` is.
+
+    Args:
+        scene: Textures and their motion.
+        sensor: The pixel model.
+        seed: Of all noise and mismatch.
+        threads: Rows are shared out over this many threads.
+        max_events: A scene that gives more is refused.
+        source: Name kept in the event stream.
+
+    Returns:
+        Events, and frames where the scene plans some.
+
+    Raises:
+        InputError: If the scene's arrays do not fit together or it gives too many events.
+    """
+    _check(scene)
+    library = load_library()
+    run = native_function(library, "had_sensor_run")
+    copy, free = native_function(library, "had_sensor_copy"), native_function(library, "had_sensor_free")
+    free.argtypes, free.restype = [ctypes.c_void_p], None
+    copy.argtypes, copy.restype = [ctypes.c_void_p] * 5, None
+    native, keep, images = _native_scene(scene, sensor, seed, threads, max_events)
+    result, count = ctypes.c_void_p(), ctypes.c_longlong()
+    code = run(ctypes.byref(native), ctypes.byref(result), ctypes.byref(count))
+    del keep  # held the arrays that the call read
+    if code:
+        raise InputError(f"{source}: the simulator stopped: {_FAILURES.get(code, code)} (limit {max_events} events)")
+    columns = [np.empty(count.value, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint8)]
+    try:
+        copy(result, *(c.ctypes.data for c in columns))
+    finally:
+        free(result)
+    events = EventStream.from_arrays(*columns, scene.sensor_hw, source, validate=False)
+    if scene.frames is None:
+        return Simulation(events)
+    return Simulation(events, images, np.asarray(scene.frames.end_us, np.int64))
+
+
+def _check(scene: Scene) -> None:
+    height, width = scene.sensor_hw
+    instants, side = scene.n_steps + 1, scene.plane.shape[0]
+    if scene.n_steps < 1 or scene.step_us < 1 or scene.n_steps * scene.step_us >= 2**31 - 2**20:
+        raise InputError(f"{scene.n_steps} steps of {scene.step_us} us: expected at least one and under 35 minutes")
+    if height < 1 or width < 1 or max(height, width) > 32767:
+        raise InputError(f"sensor {width}x{height} is not in 1..32767")
+    if scene.plane.shape != (side, side, 3) or side & (side - 1):
+        raise InputError(f"the background is {scene.plane.shape}; expected [P, P, 3] with P a power of two")
+    if not np.isfinite(scene.light_log).all() or np.abs(scene.light_log).max() > 20:
+        raise InputError("light_log must be finite and within -20..20")
+    if any(not np.isfinite(rgb).all() or rgb.max() > 1e6 for rgb in (scene.plane, *(s.rgb for s in scene.sprites))):
+        raise InputError("textures must hold finite intensities of at most 1e6")
+    shapes = {"plane_matrix": (scene.plane_matrix, (2, 2)), "plane_offset": (scene.plane_offset, (2,))}
+    for index, sprite in enumerate(scene.sprites):
+        if sprite.rgb.shape != (*sprite.alpha.shape, 3) or min(sprite.alpha.shape) < 3:
+            raise InputError(f"sprite {index}: rgb {sprite.rgb.shape} and alpha {sprite.alpha.shape} do not fit")
+        edge = (sprite.alpha[0], sprite.alpha[-1], sprite.alpha[:, 0], sprite.alpha[:, -1])
+        if any(np.any(e) for e in edge):
+            raise InputError(f"sprite {index}: its opacity must be zero on the border")
+        shapes[f"sprite {index} matrix"] = (sprite.matrix, (2, 2))
+        shapes[f"sprite {index} position"] = (sprite.position, (2,))
+    for name, (array, tail) in shapes.items():
+        if array.shape != (instants, *tail) or not np.isfinite(array).all():
+            raise InputError(f"{name} is {array.shape}; expected finite numbers of shape {(instants, *tail)}")
+
+
+class _NativeScene(ctypes.Structure):
+    """`HadSensorScene` of `kernels/sensor.cu`, field by field."""
+
+    _fields_ = (
+        [("bytes", ctypes.c_longlong)]
+        + [(n, ctypes.c_int) for n in ("height", "width", "n_steps", "step_us", "n_sprites", "n_frames", "n_sub")]
+        + [(n, ctypes.c_int) for n in ("plane_size", "n_threads", "band_rows")]
+        + [(n, ctypes.c_void_p) for n in ("plane_log", "plane_rgb", "plane_map", "sprite_log", "sprite_rgb")]
+        + [(n, ctypes.c_void_p) for n in ("sprite_size", "sprite_mode", "sprite_map", "sprite_rect", "light_log")]
+        + [(n, ctypes.c_double) for n in ("theta_on", "theta_off", "mismatch", "jitter", "leak_per_s", "shot_hz")]
+        + [(n, ctypes.c_double) for n in ("shot_level", "hot_share", "hot_hz", "refractory_us")]
+        + [(n, ctypes.c_double) for n in ("cutoff_hz", "cutoff_level")]
+        + [("seed", ctypes.c_ulonglong), ("max_events", ctypes.c_longlong)]
+        + [(n, ctypes.c_void_p) for n in ("frame_steps", "frame_gain")]
+        + [(n, ctypes.c_double) for n in ("full_well", "read_noise")]
+        + [("frames", ctypes.c_void_p)]
+    )
+
+
+def _native_scene(
+    scene: Scene, sensor: SensorModel, seed: int, threads: int, max_events: int
+) -> tuple[_NativeScene, list[np.ndarray | ctypes.Array], np.ndarray | None]:
+    """The scene as the kernel reads it, the arrays that must outlive the call, and the frames it will fill."""
+    keep: list[np.ndarray | ctypes.Array] = []
+
+    def pin(array: np.ndarray, dtype: type) -> int:
+        keep.append(np.ascontiguousarray(array, dtype))
+        return keep[-1].ctypes.data
+
+    def pin_all(arrays: list[np.ndarray]) -> int:
+        pointers = (ctypes.c_void_p * max(1, len(arrays)))(*(pin(a, np.float32) for a in arrays))
+        keep.append(pointers)
+        return ctypes.addressof(pointers)
+
+    height, width = scene.sensor_hw
+    plane = np.pad(scene.plane, ((0, 1), (0, 1), (0, 0)), mode="wrap")
+    native = _NativeScene(
+        bytes=ctypes.sizeof(_NativeScene), height=height, width=width, n_steps=scene.n_steps, step_us=scene.step_us
+    )
+    native.plane_size, native.n_threads, native.band_rows = scene.plane.shape[0], max(1, threads), 16
+    native.plane_log, native.plane_rgb = pin(log_intensity(plane), np.float32), pin(_with_fourth(plane, 0), np.float32)
+    native.plane_map = pin(_maps(scene.plane_matrix, scene.plane_offset), np.float64)
+    native.n_sprites = len(scene.sprites)
+    native.sprite_log = pin_all([_log_texture(s) for s in scene.sprites])
+    native.sprite_rgb = pin_all([_with_fourth(s.rgb, s.alpha) for s in scene.sprites])
+    native.sprite_size = pin(np.array([s.alpha.shape for s in scene.sprites]), np.int32)
+    native.sprite_mode = pin(np.array([s.adds for s in scene.sprites]), np.int32)
+    native.sprite_map = pin(np.stack([_inverse_maps(s) for s in scene.sprites], 1) if scene.sprites else [], np.float64)
+    native.sprite_rect = pin(
+        np.stack([_rectangles(s, scene.sensor_hw) for s in scene.sprites], 1) if scene.sprites else [], np.int32
+    )
+    native.light_log = pin(scene.light_log, np.float32)
+    for name in ("theta_on", "theta_off", "mismatch", "jitter", "leak_per_s", "shot_hz", "shot_level", "hot_share"):
+        setattr(native, name, getattr(sensor, name))
+    for name in ("hot_hz", "refractory_us", "cutoff_hz", "cutoff_level", "full_well", "read_noise"):
+        setattr(native, name, getattr(sensor, name))
+    native.seed, native.max_events = seed & (2**64 - 1), max_events
+    if scene.frames is None:
+        return native, keep, None
+    plan = scene.frames
+    images = np.empty((len(plan.end_us), height, width, 3), np.uint8)
+    native.n_frames, native.n_sub = len(images), plan.samples
+    native.frame_steps, native.frame_gain = pin(_exposure_steps(scene), np.int32), pin(plan.gain, np.float32)
+    native.frames = images.ctypes.data
+    return native, keep, images
+
+
+def _with_fourth(rgb: np.ndarray, fourth: np.ndarray | float) -> np.ndarray:
+    out = np.empty((*rgb.shape[:2], 4), np.float32)
+    out[..., :3], out[..., 3] = rgb, fourth
+    return out
+
+
+def _log_texture(sprite: Sprite) -> np.ndarray:
+    """`[h, w, 2]`: log-intensity (or log of the factor, for a shadow) and opacity."""
+    level = np.log(np.maximum(sprite.rgb @ LUMA, 1e-3)) if sprite.adds else log_intensity(sprite.rgb)
+    return np.stack([level, sprite.alpha], -1)
+
+
+def _maps(matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """`[S + 1, 6]` rows (a, b, c, d, e, f) of affine maps."""
+    return np.concatenate([matrix, offset[..., None]], -1).reshape(len(matrix), 6)
+
+
+def _inverse_maps(sprite: Sprite) -> np.ndarray:
+    inverse = np.linalg.inv(sprite.matrix)
+    centre = (np.array(sprite.alpha.shape[::-1]) - 1) / 2
+    return _maps(inverse, centre - (inverse @ sprite.position[..., None])[..., 0])
+
+
+def _rectangles(sprite: Sprite, sensor_hw: tuple[int, int]) -> np.ndarray:
+    """Pixels `[S + 1, 4]` (x0, y0, x1, y1) that the sprite's texture may touch, cut to the sensor."""
+    h, w = sprite.alpha.shape
+    corners = np.array([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], np.float64)
+    points = sprite.to_pixels(corners, np.arange(len(sprite.position)))
+    low, high = np.floor(points.min(1)) - 1, np.ceil(points.max(1)) + 1
+    limit = np.array(sensor_hw[::-1])
+    return np.concatenate([np.clip(low, 0, limit), np.clip(high, 0, limit)], -1).astype(np.int32)
+
+
+def _exposure_steps(scene: Scene) -> np.ndarray:
+    """Render steps `[F, samples]`, evenly spread over each exposure."""
+    plan = scene.frames
+    assert plan is not None
+    share = (np.arange(plan.samples) + 0.5) / plan.samples
+    times = np.asarray(plan.end_us)[:, None] - np.asarray(plan.exposure_us)[:, None] * (1 - share)
+    return np.clip(np.rint(times / scene.step_us), 0, scene.n_steps).astype(np.int32)
