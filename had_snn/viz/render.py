@@ -1,0 +1,340 @@
+"""Pictures of events with boxes, scores and spikes, and the films made of them.
+
+Drawing is plain NumPy on uint8 RGB arrays `[H, W, 3]`; only letters come from Pillow, and files are written by imageio.
+A file appears under its name only when it is complete.
+
+    frames = overlay_frames(events, times_us, boxes_xywh, scores=scores, truth_xywh=truth)
+    write_video("track.mp4", frames, fps=25)
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from had_snn.errors import InputError, optional_import
+from had_snn.events.stream import EventStream
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a picture, RGB.
+
+    Attributes:
+        ground: Pixels without events.
+        on: Pixels whose last event is ON.
+        off: Pixels whose last event is OFF.
+        box: The tracker's box.
+        truth: The annotated box.
+        ink: Text.
+    """
+
+    ground: Colour
+    on: Colour
+    off: Colour
+    box: Colour
+    truth: Colour
+    ink: Colour
+
+
+#: `light` draws as the EventVOT pictures do: white ground, ON red, OFF blue.
+PALETTES = {
+    "light": Palette((255, 255, 255), (214, 69, 65), (52, 108, 196), (0, 150, 90), (140, 140, 140), (30, 30, 30)),
+    "dark": Palette((14, 17, 22), (255, 158, 94), (92, 150, 255), (92, 230, 150), (170, 170, 170), (235, 235, 235)),
+}
+
+
+def palette(style: str) -> Palette:
+    """The colours of a style, or an error that names the styles."""
+    if style not in PALETTES:
+        raise InputError(f"unknown picture style {style!r}; expected one of {', '.join(PALETTES)}")
+    return PALETTES[style]
+
+
+def event_image(events: EventStream, *, style: str = "light", background: np.ndarray | None = None) -> np.ndarray:
+    """Draws a window of events; the last event of a pixel decides its colour.
+
+    Args:
+        events: The window.
+        style: `"light"` or `"dark"`.
+        background: uint8 `[H, W, 3]` (a camera frame) to draw on instead of the plain ground; not changed.
+
+    Returns:
+        uint8 `[H, W, 3]`.
+    """
+    colours = palette(style)
+    height, width = events.sensor_hw
+    if background is None:
+        image = np.full((height, width, 3), colours.ground, np.uint8)
+    else:
+        image = as_rgb(background).copy()
+        if image.shape[:2] != (height, width):
+            raise InputError(f"background is {image.shape[1]}x{image.shape[0]}, the sensor {width}x{height}")
+    image[events.y, events.x] = np.array([colours.off, colours.on], np.uint8)[events.p]
+    return image
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """A uint8 picture `[H, W]`, `[H, W, 1]` or `[H, W, 3]` as `[H, W, 3]`."""
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise InputError(f"expected a uint8 picture [H, W] or [H, W, 3]; found {image.dtype} {image.shape}")
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
+    """Each pixel as `factor x factor` pixels."""
+    return image if factor == 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def draw_box(
+    image: np.ndarray, box_xywh: np.ndarray | Sequence[float], *, colour: Colour, thickness: int = 1, dash: int = 0
+) -> None:
+    """Draws the outline of a box into a picture, in place; what lies outside is cut off.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        box_xywh: Box in pixels of the picture; one that is not finite or has no area is not drawn.
+        colour: RGB.
+        thickness: Width of the line in pixels, grown inwards.
+        dash: Length of dashes and gaps in pixels; 0 for a full line.
+    """
+    box = np.asarray(box_xywh, np.float64)
+    if not np.isfinite(box).all() or (box[2:] <= 0).any():
+        return
+    height, width = image.shape[:2]
+    edges = np.round(np.clip([box[0], box[1], box[0] + box[2], box[1] + box[3]], -1e6, 1e6)).astype(int)
+    left, top, right, bottom = (int(v) for v in edges)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    columns = np.arange(max(left, 0), max(min(right, width), 0))
+    rows = np.arange(max(top, 0), max(min(bottom, height), 0))
+    if dash:
+        columns, rows = columns[(columns - left) // dash % 2 == 0], rows[(rows - top) // dash % 2 == 0]
+    for line in range(thickness):
+        for row in {top + line, bottom - 1 - line}:
+            if 0 <= row < height:
+                image[row, columns] = colour
+        for column in {left + line, right - 1 - line}:
+            if 0 <= column < width:
+                image[rows, column] = colour
+
+
+@lru_cache(maxsize=512)
+def _letters(text: str, size: int) -> np.ndarray:
+    """Opacity of a line of text, float32 `[h, w]` in 0..1."""
+    font = optional_import("PIL.ImageFont", extra="viz").load_default(size)
+    mask, (left, top) = font.getmask2(text, mode="L")
+    opacity = np.array(mask, dtype=np.float32).reshape(mask.size[1], mask.size[0]) / 255.0
+    return np.pad(opacity, ((max(top, 0), 0), (max(left, 0), 0)))
+
+
+def draw_text(image: np.ndarray, text: str, xy: tuple[int, int], *, colour: Colour, size: int = 12) -> None:
+    """Writes one line of text into a picture, in place; what lies outside is cut off.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        text: The line.
+        xy: Left and top of the line in pixels.
+        colour: RGB.
+        size: Height of the font in pixels.
+    """
+    if not text:
+        return
+    opacity = _letters(text, size)
+    height, width = image.shape[:2]
+    left, top = max(xy[0], 0), max(xy[1], 0)
+    opacity = opacity[top - xy[1] : height - xy[1], left - xy[0] : width - xy[0]]
+    patch = image[top : top + opacity.shape[0], left : left + opacity.shape[1]]
+    blend = patch + opacity[..., None] * (np.array(colour, np.float32) - patch)
+    patch[...] = np.round(blend).astype(np.uint8)
+
+
+def spike_strip(
+    activity: np.ndarray, *, width: int, height: int, steps: int = 96, style: str = "dark", top: float | None = None
+) -> np.ndarray:
+    """A raster of the newest spikes, newest at the right.
+
+    Args:
+        activity: `[M, C]` spike counts or rates per step and channel, oldest first; only the last `steps` are drawn.
+        width: Width of the strip in pixels.
+        height: Height of the strip in pixels.
+        steps: Steps that fit into the width.
+        style: `"light"` or `"dark"`.
+        top: Activity that is drawn at full strength; the 99th percentile of what is shown when None.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    colours = palette(style)
+    recent = np.asarray(activity, np.float32)[-steps:]
+    grid = np.zeros((steps, activity.shape[1]), np.float32)
+    grid[steps - len(recent) :] = recent
+    if top is None:
+        shown = recent[recent > 0]
+        top = float(np.percentile(shown, 99)) if len(shown) else 1.0
+    strength = np.clip(grid.T / max(top, 1e-9), 0.0, 1.0) ** 0.7  # below 1: single spikes stay visible
+    rows = np.arange(height) * strength.shape[0] // height
+    columns = np.arange(width) * steps // width
+    strength = strength[rows[:, None], columns][..., None]
+    ground, ink = (np.array(c, np.float32) for c in (colours.ground, colours.box))
+    strip = np.round(ground + strength * (ink - ground)).astype(np.uint8)
+    strip[0] = np.round(0.8 * ground + 0.2 * np.array(colours.ink, np.float32)).astype(np.uint8)
+    return strip
+
+
+def overlay_frames(
+    events: EventStream,
+    times_us: Sequence[int] | np.ndarray,
+    boxes_xywh: np.ndarray,
+    *,
+    scores: np.ndarray | None = None,
+    truth_xywh: np.ndarray | None = None,
+    spikes: np.ndarray | None = None,
+    backgrounds: Sequence[np.ndarray | None] | None = None,
+    labels: Sequence[str] | None = None,
+    window_us: int = 20_000,
+    scale: int = 1,
+    style: str = "dark",
+) -> Iterator[np.ndarray]:
+    """Draws one picture per box, one at a time, so that a long film never sits in memory.
+
+    Args:
+        events: The recording.
+        times_us: `[M]` times of the boxes; each picture shows the events of the `window_us` before.
+        boxes_xywh: `[M, 4]` boxes in sensor pixels.
+        scores: `[M]` confidences, written below the time.
+        truth_xywh: `[M, 4]` annotated boxes, drawn dashed; rows of NaN or without area are left out.
+        spikes: `[M, C]` activity per output and channel, drawn as a strip below the picture.
+        backgrounds: `M` camera frames (or None) to draw the events on.
+        labels: `M` extra words for the line of text.
+        window_us: Length of the window that is drawn.
+        scale: Whole-number enlargement.
+        style: `"dark"` or `"light"`.
+
+    Yields:
+        uint8 pictures of equal size.
+    """
+    colours = palette(style)
+    height, width = events.sensor_hw
+    for name, given in (("boxes", boxes_xywh), ("scores", scores), ("truth", truth_xywh), ("spikes", spikes)):
+        if given is not None and len(given) != len(times_us):
+            raise InputError(f"{len(times_us)} times but {len(given)} {name}; expected one each")
+    top = float(np.percentile(spikes[spikes > 0], 99)) if spikes is not None and (spikes > 0).any() else None
+    for row, t_us in enumerate(times_us):
+        background = backgrounds[row] if backgrounds is not None else None
+        window = events.slice_time(int(t_us) - window_us, int(t_us))
+        image = np.ascontiguousarray(enlarge(event_image(window, style=style, background=background), scale))
+        if truth_xywh is not None:
+            draw_box(image, np.asarray(truth_xywh[row]) * scale, colour=colours.truth, dash=3 * scale)
+        draw_box(image, np.asarray(boxes_xywh[row]) * scale, colour=colours.box, thickness=max(1, scale))
+        size = int(np.clip(height * scale // 18, 9, 18))
+        words = [f"{(int(t_us) - int(times_us[0])) / 1e6:.3f} s"]
+        if scores is not None and np.isfinite(scores[row]):
+            words.append(f"score {scores[row]:.2f}")
+        if labels is not None and labels[row]:
+            words.append(labels[row])
+        draw_text(image, "   ".join(words), (4, 2), colour=colours.ink, size=size)
+        if spikes is not None:
+            strip = spike_strip(
+                spikes[: row + 1], width=width * scale, height=max(16, height * scale // 6), style=style, top=top
+            )
+            image = np.concatenate([image, strip])
+        yield image
+
+
+def contact_sheet(images: Sequence[np.ndarray], *, columns: int = 4, gap: int = 4, style: str = "dark") -> np.ndarray:
+    """Pictures of equal size side by side in rows, as one picture."""
+    if not images:
+        raise InputError("a contact sheet needs at least one picture")
+    height, width = images[0].shape[:2]
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    sheet_hw = (rows * (height + gap) - gap, columns * (width + gap) - gap)
+    sheet = np.full((*sheet_hw, 3), palette(style).truth, np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], *, fps: float = 25.0) -> Path:
+    """Writes pictures as a film, or as a contact sheet when the name ends in `.png`.
+
+    Args:
+        path: Ends in `.mp4`, `.gif` or `.png`; folders are made, an existing file is replaced in one step.
+        frames: uint8 `[H, W, 3]` pictures of equal size, at least one.
+        fps: Pictures per second.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the suffix is another one or there is no picture.
+        MissingExtraError: If imageio is not installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".mp4", ".gif", ".png"):
+        raise InputError(f"{path}: a film can be written as .mp4, .gif or .png (a contact sheet)")
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise InputError(f"{path}: no pictures to write")
+    frames = itertools.chain([first], frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        if path.suffix.lower() == ".png":
+            every = list(frames)
+            chosen = np.unique(np.linspace(0, len(every) - 1, 12).round().astype(int))
+            partial.write_bytes(encode_png(contact_sheet([every[i] for i in chosen])))
+        elif path.suffix.lower() == ".gif":
+            partial.write_bytes(encode_gif(frames, fps=fps))
+        else:
+            _write_mp4(partial, frames, fps)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
+    """Writes one picture as PNG, in one step."""
+    return write_video(Path(path).with_suffix(".png"), [image])
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A uint8 picture as the bytes of a PNG file."""
+    return optional_import("imageio.v3", extra="viz").imwrite("<bytes>", as_rgb(image), extension=".png")
+
+
+def encode_gif(frames: Iterable[np.ndarray], *, fps: float = 25.0) -> bytes:
+    """Pictures as the bytes of a GIF file that plays for ever; the format knows steps of 10 ms."""
+    buffer = io.BytesIO()
+    imageio = optional_import("imageio.v2", extra="viz")
+    with imageio.get_writer(buffer, format="GIF", mode="I", duration=max(20.0, 1000.0 / fps), loop=0) as writer:
+        for frame in frames:
+            writer.append_data(frame)
+    return buffer.getvalue()
+
+
+def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    imageio = optional_import("imageio.v2", extra="viz")
+    options = {
+        "codec": "libx264", "macro_block_size": 1, "ffmpeg_log_level": "error", "quality": 8,
+        "output_params": ["-movflags", "+faststart"],
+    }  # fmt: skip
+    with imageio.get_writer(path, format="FFMPEG", mode="I", fps=fps, **options) as writer:
+        for frame in frames:
+            height, width = frame.shape[:2]  # the codec halves the colours, so both sides must be even
+            writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
