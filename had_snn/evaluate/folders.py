@@ -1,0 +1,228 @@
+"""Result folders of any tracker against annotation folders: no tracker and no events needed.
+
+Annotations are found as `<name>.txt`, `<name>/groundtruth.txt` or `<name>/groundtruth_rect.txt`, flags as `<name>.txt`,
+`<name>/absent.txt` or `<name>/absent_label.txt`, results as `<name>.txt` or `<name>.csv`. What a 1 in a flag file means
+differs: COESOT's and EventVOT's `absent.txt` marks visible frames with 1, VisEvent's `absent/<name>.txt` absent ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from had_snn.errors import FormatError, InputError
+from had_snn.evaluate.protocols import check_protocol
+from had_snn.evaluate.results import EvaluationResult, TrackResult, Truth, read_boxes, score_results
+
+log = logging.getLogger("had_snn")
+
+ONES = ("auto", "visible", "absent")
+#: Columns of COESOT's attribute files, in order (COESOT_eval_toolkit, Evaluate_COESOT_benchmark_SP_RR_Only.m).
+COESOT_ATTRIBUTES = (
+    "camera motion", "rotation", "deformation", "full occlusion", "low illumination", "out of view",
+    "partial occlusion", "viewpoint change", "scale variation", "background clutter", "motion blur",
+    "aspect ratio change", "fast motion", "no motion", "illumination variation", "over exposure",
+    "background object motion",
+)  # fmt: skip
+
+StrPath = str | os.PathLike[str]
+
+
+def evaluate_folder(
+    results_dir: StrPath,
+    annotations_dir: StrPath,
+    absent_dir: StrPath | None = None,
+    sequences: Sequence[str] | StrPath | None = None,
+    protocol: str = "pytracking",
+    *,
+    ones: str = "auto",
+    attributes_dir: StrPath | None = None,
+    attribute_names: Sequence[str] = COESOT_ATTRIBUTES,
+    tracker: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> EvaluationResult:
+    """Scores a folder of N x 4 result files.
+
+    Args:
+        results_dir: One text file per sequence; see `results.read_boxes` for what a file may look like.
+        annotations_dir: The annotated boxes.
+        absent_dir: The flags; the annotation folder is searched when None.
+        sequences: Names, or a file with one name a line; every annotated sequence when None.
+        protocol: `toolkit`, `pytracking` or `visible` (`clock` needs times, which such files lack).
+        ones: What a 1 in a flag file means: `"visible"`, `"absent"`, or `"auto"`: decided from the frames whose
+            annotated box is zero, over all sequences at once.
+        attributes_dir: Files `<name>.txt` of zeros and ones, one per attribute.
+        attribute_names: Names of those columns.
+        tracker: Name in tables; the folder's name when None.
+        resamples: Bootstrap resamples for the intervals; 0 for none.
+        seed: Seed of the resampling.
+
+    Returns:
+        Scores, intervals, curves and the boxes.
+
+    Raises:
+        InputError: If a folder or file is missing, lengths do not fit, or the flags cannot be told apart.
+        FormatError: If a file does not hold boxes.
+    """
+    if check_protocol(protocol) == "clock":
+        raise InputError(
+            "protocol=clock needs the times at which boxes were ready, which N x 4 files do not hold; expected "
+            "toolkit, pytracking or visible (or run the tracker here: one_pass.run_on_clock)"
+        )
+    folder = _folder(results_dir, "results")
+    truths = read_annotations(
+        annotations_dir, absent_dir, sequences, ones=ones, attributes_dir=attributes_dir,
+        attribute_names=attribute_names,
+    )  # fmt: skip
+    files = {t.name: _first_file(folder, t.name, ("{}.txt", "{}.csv")) for t in truths}
+    missing = [name for name, path in files.items() if path is None]
+    if missing:
+        raise InputError(
+            f"{folder}: no results for {len(missing)} of {len(truths)} sequences: {_some(missing)}; expected "
+            f"{missing[0]}.txt (choose sequences with sequences=...)"
+        )
+    results = []
+    for truth in truths:
+        boxes = read_boxes(files[truth.name] or "")
+        if len(boxes) != len(truth.boxes_xywh):
+            log.warning("%s: %d results for %d labels", truth.name, len(boxes), len(truth.boxes_xywh))
+        unknown = np.full(len(boxes), np.nan)
+        results.append(TrackResult(truth.name, np.arange(len(boxes)), boxes, unknown, unknown))
+    name = tracker or folder.resolve().name
+    return score_results(name, results, truths, protocol=protocol, resamples=resamples, seed=seed)
+
+
+def read_annotations(
+    annotations_dir: StrPath,
+    absent_dir: StrPath | None = None,
+    sequences: Sequence[str] | StrPath | None = None,
+    *,
+    ones: str = "auto",
+    attributes_dir: StrPath | None = None,
+    attribute_names: Sequence[str] = COESOT_ATTRIBUTES,
+) -> list[Truth]:
+    """Reads boxes, visibility and attributes; arguments and errors as in `evaluate_folder`."""
+    if ones not in ONES:
+        raise InputError(f"ones={ones!r}; expected one of {', '.join(ONES)}")
+    folder = _folder(annotations_dir, "annotations")
+    names = _sequence_names(folder, sequences)
+    patterns = ("{}.txt", "{}/groundtruth.txt", "{}/groundtruth_rect.txt")
+    files = {name: _first_file(folder, name, patterns) for name in names}
+    missing = [name for name, path in files.items() if path is None]
+    if missing:
+        raise InputError(
+            f"{folder}: no annotations for {len(missing)} of {len(names)} sequences: {_some(missing)}; looked for "
+            + ", ".join(p.format(missing[0]) for p in patterns)
+        )
+    boxes = {name: read_boxes(path or "") for name, path in files.items()}
+    flags = _read_flags(folder if absent_dir is None else _folder(absent_dir, "flags"), boxes, absent_dir is not None)
+    visible = _visibility(boxes, flags, ones)
+    attributes = _read_attributes(attributes_dir, names, attribute_names)
+    return [Truth(n, boxes[n], visible[n], attributes=attributes.get(n, ())) for n in names]
+
+
+def _folder(path: StrPath, what: str) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the folder of {what}")
+    return folder
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _first_file(folder: Path, name: str, patterns: Sequence[str]) -> Path | None:
+    return next((p for p in (folder / pattern.format(name) for pattern in patterns) if p.is_file()), None)
+
+
+def _sequence_names(folder: Path, sequences: Sequence[str] | StrPath | None) -> list[str]:
+    if sequences is None:
+        names = {p.stem for p in folder.glob("*.txt")} | {p.parent.name for p in folder.glob("*/groundtruth*.txt")}
+        if not names:
+            raise InputError(f"{folder}: holds no annotations; expected <name>.txt or <name>/groundtruth.txt")
+        return sorted(names)
+    if isinstance(sequences, (str, os.PathLike)):
+        path = Path(sequences)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected a list with one sequence name a line")
+        sequences = path.read_text(encoding="utf-8-sig").split()
+    names = [str(name) for name in sequences]
+    if not names:
+        raise InputError("the list of sequences is empty")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the list of sequences names {_some(twice)} more than once")
+    return names
+
+
+def _read_numbers(path: Path) -> np.ndarray:
+    try:
+        return np.array(path.read_text(encoding="utf-8-sig").replace(",", " ").split(), dtype=np.float64)
+    except ValueError as error:
+        raise FormatError(path, f"expected numbers 0 and 1 ({error})") from None
+
+
+def _read_flags(folder: Path, boxes: dict[str, np.ndarray], required: bool) -> dict[str, np.ndarray]:
+    """The flags as they stand in the files, bool per frame; empty when there are none and none are required."""
+    nested = ("{}/absent.txt", "{}/absent_label.txt")
+    patterns = ("{}.txt", *nested) if required else nested
+    files = {name: _first_file(folder, name, patterns) for name in boxes}
+    missing = [name for name, path in files.items() if path is None]
+    if len(missing) == len(files) and not required:
+        log.warning("%s: no absent flags; all frames count as present", folder)
+        return {}
+    if missing:
+        raise InputError(
+            f"{folder}: no absent flags for {len(missing)} of {len(files)} sequences: {_some(missing)}; looked for "
+            + ", ".join(p.format(missing[0]) for p in patterns)
+        )
+    flags = {name: _read_numbers(path) for name, path in files.items() if path is not None}
+    for name, values in flags.items():
+        if len(values) != len(boxes[name]):
+            raise InputError(f"{files[name]}: {len(values)} flags for {len(boxes[name])} labels")
+        if not np.isin(values, (0, 1)).all():
+            raise InputError(
+                f"{files[name]}: flags must be 0 or 1, found {_some([f'{v:g}' for v in np.unique(values)])}"
+            )
+    return {name: values == 1 for name, values in flags.items()}
+
+
+def _visibility(boxes: dict[str, np.ndarray], flags: dict[str, np.ndarray], ones: str) -> dict[str, np.ndarray]:
+    """bool per frame, True where the target is visible."""
+    if not flags:
+        return {name: np.ones(len(b), bool) for name, b in boxes.items()}
+    if ones == "auto":
+        flag = np.concatenate([flags[name] for name in boxes])
+        shown = np.concatenate([(b[:, 2:] > 0).all(axis=1) for b in boxes.values()])
+        if shown.all() and flag.any() and not flag.all():
+            raise InputError(
+                "no annotated box is zero, so it cannot be told whether a 1 marks visible or absent frames; set "
+                "ones=visible (COESOT, EventVOT) or ones=absent (VisEvent's absent folder)"
+            )
+        # Without any zero box and with equal flags throughout, all frames are visible whatever a 1 means.
+        ones = "visible" if (flag == shown).mean() >= 0.5 else "absent"
+        log.info("absent flags: a 1 marks %s frames", ones)
+    return {name: f if ones == "visible" else ~f for name, f in flags.items()}
+
+
+def _read_attributes(
+    attributes_dir: StrPath | None, names: Sequence[str], attribute_names: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    if attributes_dir is None:
+        return {}
+    folder, attributes = _folder(attributes_dir, "attributes"), {}
+    for name in names:
+        path = _first_file(folder, name, ("{}.txt", "{}/attributes.txt"))
+        if path is None:
+            raise InputError(f"{folder}: no attributes for {name}; expected {name}.txt")
+        values = _read_numbers(path)
+        if len(values) != len(attribute_names):
+            raise InputError(f"{path}: {len(values)} attributes; expected {len(attribute_names)}")
+        attributes[name] = tuple(a for a, v in zip(attribute_names, values, strict=True) if v > 0)
+    return attributes
