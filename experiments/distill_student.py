@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 from entry import open_run, script, versions
+from had_snn.data.clips import ClipSampler
+from had_snn.distill.hierarchy import HierarchicalDistillation
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
 from sources import sequences
 
 from had_snn.checkpoint import atomic_path, load_teacher, save_weights
-from had_snn.data.clips import ClipSampler
-from had_snn.distill.hierarchy import HierarchicalDistillation
 from had_snn.errors import InputError
 from had_snn.models import RGBETeacher, SpikingTracker
 from had_snn.train.loop import fit

@@ -24,9 +24,11 @@ from importlib import metadata
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from had_snn import __version__
@@ -113,11 +115,12 @@ def open_run(cfg: DictConfig) -> Path:
 
 def compose(config_name: str, overrides: list[str]) -> DictConfig:
     """The config of another script, as its command line would compose it."""
-    from hydra.core.global_hydra import GlobalHydra
-
     if GlobalHydra.instance().is_initialized():
         # Inside a running script: its config loader reads the same folder.
         loader = GlobalHydra.instance().config_loader()
-        return loader.load_configuration(config_name, overrides, hydra.types.RunMode.RUN, from_shell=False)
+        cfg = loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
     with hydra.initialize_config_dir(CONFIGS, version_base="1.3"):
         return hydra.compose(config_name, overrides)

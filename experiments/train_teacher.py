@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from entry import open_run, script, versions
+from had_snn.data.clips import ClipSampler
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
 from sources import sequences
 
 from had_snn.checkpoint import save_weights
-from had_snn.data.clips import ClipSampler
 from had_snn.train.loop import fit
 from had_snn.train.tasks import TeacherTask
 
