@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from had_snn import native
 from had_snn.errors import HadError, InputError, optional_import
 
 logger = logging.getLogger("had_snn")
@@ -26,10 +27,7 @@ logger = logging.getLogger("had_snn")
 WIDTHS = ("base", "avx2", "avx512")  # by the number that had_cpu_level returns
 STORAGE = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 BACKENDS = ("auto", "native", "cupy", "ref")
-STATUS = ctypes.c_int
-REBUILD = "cmake -S . -B build/native -G Ninja && cmake --build build/native --target install"
 
-_FOLDER = Path(__file__).resolve().parent / "_native"
 _announced: set[tuple[str, str]] = set()
 
 
@@ -40,23 +38,7 @@ class KernelError(HadError, RuntimeError):
 def kernel_folder() -> Path:
     """Folder that holds the kernels' text: the checkout's `kernels/`, or the copy inside an installed wheel."""
     checkout = Path(__file__).resolve().parents[2] / "kernels"
-    return checkout if (checkout / "prelude.cuh").is_file() else _FOLDER / "kernels"
-
-
-@functools.lru_cache(maxsize=1)
-def native_library() -> ctypes.CDLL:
-    """Loads the CPU library.
-
-    Raises:
-        KernelError: If it was not built or cannot be loaded.
-    """
-    path = _FOLDER / "libhad_kernels.so"
-    if not path.is_file():
-        raise KernelError(f"the CPU kernels are missing at {path}; build them with: {REBUILD}")
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise KernelError(f"the CPU kernels at {path} cannot be loaded ({error}); rebuild them with: {REBUILD}") from error
+    return checkout if (checkout / "prelude.cuh").is_file() else native.library_path().parent / "kernels"
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,7 +48,7 @@ def native_width() -> str:
     Raises:
         KernelError: If `HAD_SNN_WIDTH` names a width that is unknown or beyond this processor.
     """
-    level = int(native_library().had_cpu_level())
+    level = int(native.load_library().had_cpu_level())
     wanted = os.environ.get("HAD_SNN_WIDTH")
     if wanted is None:
         return WIDTHS[level]
@@ -88,10 +70,7 @@ def native_function(name: str, signature: str, returns: Any = None) -> Any:
         The callable. It releases the GIL while it runs.
     """
     kinds = {"p": ctypes.c_void_p, "i": ctypes.c_longlong, "f": ctypes.c_float, "n": ctypes.c_int}
-    try:
-        function = getattr(native_library(), name)
-    except AttributeError as error:
-        raise KernelError(f"the CPU kernels lack {name}; rebuild them with: {REBUILD}") from error
+    function = native.native_function(native.load_library(), name)
     function.argtypes = [kinds[letter] for letter in signature]
     function.restype = returns
     return function
@@ -105,7 +84,7 @@ def address(tensor: Tensor | None) -> int | None:
 def _native_ready() -> str | None:
     try:
         native_width()
-    except KernelError as error:
+    except HadError as error:
         return str(error)
     return None
 
@@ -172,15 +151,15 @@ def cupy_options(defines: Sequence[str] = ()) -> tuple[str, ...]:
 def _cupy_kernel(file: str, name: str, storage: str, device: int) -> Any:
     cupy = optional_import("cupy", extra="cuda")
     text = (kernel_folder() / file).read_text(encoding="utf-8")
-    # CuPy's cache key is the text it is given and the options, so the included files travel along as a comment's digest.
-    digest = "".join(path.read_text(encoding="utf-8") for path in sorted(kernel_folder().glob("*.cuh")))
-    key = f"// {hash_text(digest)}\n"
+    # CuPy caches by the text it is given, which does not hold the included files; their digest does it for them.
+    included = "".join(path.read_text(encoding="utf-8") for path in sorted(kernel_folder().glob("*.cuh")))
+    key = f"// {digest_of(included)}\n"
     with cupy.cuda.Device(device):
         module = cupy.RawModule(code=key + text, options=cupy_options([f"HAD_STORAGE_{storage.upper()}"]))
         return module.get_function(name)
 
 
-def hash_text(text: str) -> str:
+def digest_of(text: str) -> str:
     """Short digest of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -201,7 +180,8 @@ def launch_cupy(
     """
     cupy = optional_import("cupy", extra="cuda")
     kinds = {"p": np.uintp, "i": np.int64, "f": np.float32, "n": np.int32}
-    typed = tuple(kinds[letter](0 if value is None else value) for letter, value in zip(signature, arguments, strict=True))
+    pairs = zip(signature, arguments, strict=True)
+    typed = tuple(kinds[letter](0 if value is None else value) for letter, value in pairs)
     index = device.index if device.index is not None else torch.cuda.current_device()
     kernel = _cupy_kernel(file, name, storage, index)
     block = 256

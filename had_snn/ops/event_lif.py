@@ -4,15 +4,17 @@ Every event reaches the output sites whose kernel covers it. There, at the event
 
     h = v * exp(-(t - t_last) / tau) + gain * weight[c, p, dy, dx];  fire and reset as in the clocked form;  t_last = t
 
-and between events nothing is computed. Spikes are counted per micro-step; potentials are read at micro-step ends without
-touching the state. `event_lif` runs the kernels of `kernels/event_lif.cu`; `event_lif_ref` is the same in plain torch.
+and between events nothing is computed. Spikes are counted per micro-step; potentials are read at micro-step ends
+without touching the state. `event_lif` runs the kernels of `kernels/event_lif.cu`; `event_lif_ref` is the same in plain
+torch.
 
 Kept for the backward: 8 bytes per entry (an event times the sites it reaches); potentials are computed again.
 """
 
 from __future__ import annotations
 
-import math
+import ctypes
+import itertools
 from typing import NamedTuple, Protocol
 
 import torch
@@ -216,7 +218,7 @@ def event_lif_ref(
     return_membranes: bool = True,
     smooth: bool = False,
 ) -> tuple[Tensor, Tensor | None, EventLIFState]:
-    """`event_lif`, event by event in plain torch: the readable definition, slow. `smooth` fires the primitive instead."""
+    """`event_lif`, event by event in plain torch: readable, slow. `smooth` fires the surrogate's primitive instead."""
     surrogate = atan() if surrogate is None else surrogate
     wide, T = weight.dtype if weight.dtype == torch.float64 else torch.float32, n_steps
     exp = torch.exp if wide == torch.float64 else _PlainExp.apply
@@ -227,8 +229,9 @@ def event_lif_ref(
     theta = torch.as_tensor(v_threshold, dtype=wide, device=weight.device).reshape(-1).expand(channels)
     nothing = torch.zeros(channels, dtype=wide, device=weight.device)
     v: dict[tuple[int, int, int], Tensor] = {}
-    t_last = events.t_begin[:, None, None].expand(samples, height, width).clone() if state is None else state.t_last.clone()
+    t_last = events.t_begin[:, None, None].expand(samples, height, width).clone()
     if state is not None:
+        t_last = state.t_last.clone()
         every = [(b, oy, ox) for b in range(samples) for oy in range(height) for ox in range(width)]
         v = {(b, oy, ox): state.v[b, :, oy, ox].to(wide) for b, oy, ox in every}
     counts: dict[tuple[int, int, int, int], Tensor] = {}
@@ -258,16 +261,16 @@ def event_lif_ref(
                         else:
                             v[site] = torch.where(r > 0, v_reset, h)
                         t_last[site] = t
-                        counts[step, *site] = counts.get((step, *site), nothing) + s
+                        counts[(step, *site)] = counts.get((step, *site), nothing) + s
                 i += 1
             for site, potential in v.items():
                 if site[0] == b and return_membranes:
-                    membranes[step, *site] = potential * decay(end - int(t_last[site]))
+                    membranes[(step, *site)] = potential * decay(end - int(t_last[site]))
 
     def dense(values: dict[tuple[int, int, int, int], Tensor]) -> Tensor:
-        index = [(s, b, oy, ox) for s in range(T) for b in range(samples) for oy in range(height) for ox in range(width)]
-        rows = torch.stack([values.get(at, nothing) for at in index]) if index else nothing.new_zeros(0, channels)
-        return rows.reshape(T, samples, height, width, channels).permute(0, 1, 4, 2, 3)
+        index = itertools.product(range(T), range(samples), range(height), range(width))
+        rows = [values.get(at, nothing) for at in index]
+        return torch.stack(rows).reshape(T, samples, height, width, channels).permute(0, 1, 4, 2, 3)
 
     final = dense({(s, *site): potential for site, potential in v.items() for s in range(T)})[0]
     return dense(counts), dense(membranes) if return_membranes else None, EventLIFState(final, t_last)
@@ -301,7 +304,8 @@ def _check(
     if not (1 <= n_steps <= 1 << 16):
         raise InputError(f"n_steps is {n_steps}; expected 1 to 65536 micro-steps")
     if stride < 1 or padding < 0 or padding >= k or k > 181:
-        raise InputError(f"stride {stride}, padding {padding}, kernel {k}: expected stride >= 1, padding < kernel <= 181")
+        found = f"stride {stride}, padding {padding}, kernel {k}"
+        raise InputError(f"{found}; expected stride >= 1 and padding < kernel <= 181")
     if not (0 < height <= 32767 and 0 < width <= 32767) or min(height, width) + 2 * padding < k:
         raise InputError(f"size_hw is {height}x{width}; expected a grid that a {k}x{k} kernel fits into, at most 32767")
     samples = events.t_begin.numel()
@@ -315,10 +319,16 @@ def _check(
             found = f"{str(field.dtype).removeprefix('torch.')} {list(field.shape)}"
             raise InputError(f"events.{name} is {found}; expected {str(dtype).removeprefix('torch.')} [{length}]")
     out_h, out_w = output_hw(size_hw, kernel=k, stride=stride, padding=padding)
-    floats = {"weight": weight, "tau": tau, "gain": gain, "v_threshold": v_threshold, "state.v": state and state.v}
+    floats: dict[str, object] = {
+        "weight": weight,
+        "tau": tau,
+        "gain": gain,
+        "v_threshold": v_threshold,
+        "state.v": None if state is None else state.v,
+    }
     shapes = {"tau": channels, "v_threshold": channels, "gain": samples}
     for name, value in floats.items():
-        if not isinstance(value, Tensor):
+        if not torch.is_tensor(value):
             continue
         if not value.is_floating_point():
             raise InputError(f"{name} holds {str(value.dtype).removeprefix('torch.')}; expected a floating-point type")
@@ -328,10 +338,11 @@ def _check(
         state.v.shape != (samples, channels, out_h, out_w) or state.t_last.shape != (samples, out_h, out_w)
     ):
         found = f"v {list(state.v.shape)} and t_last {list(state.t_last.shape)}"
-        raise InputError(f"state has {found}; expected {[samples, channels, out_h, out_w]} and {[samples, out_h, out_w]}")
+        expected = f"{[samples, channels, out_h, out_w]} and {[samples, out_h, out_w]}"
+        raise InputError(f"state has {found}; expected {expected}")
     tensors = {f"events.{name}": getattr(events, name) for name in fields} | floats
     for name, value in tensors.items():
-        if isinstance(value, Tensor) and value.device != weight.device:
+        if torch.is_tensor(value) and value.device != weight.device:
             raise InputError(f"{name} is on {value.device} and weight on {weight.device}; move them to one device")
     return [height, width, k, stride, padding]
 
@@ -473,18 +484,17 @@ def _event_lif_backward(
         sizes = [samples * height * width, height * width, T, channels, taps]
         scalars = [*sizes, *([] if on_cpu else [REPLICAS]), v_reset, slope, surrogate, int(soft), int(detach)]
         arguments = [*(build.address(a) for a in (*tensors, *outputs)), *scalars]
-        sized = weight.new_empty(0).expand(0) if samples == 0 else bound
         if on_cpu:
             symbol = f"had_event_lif_backward_{build.native_width()}"
             threads = torch.get_num_threads()
-            if build.native_function(symbol, _BACKWARD + "n", build.STATUS)(*arguments, threads):
+            if build.native_function(symbol, _BACKWARD + "n", ctypes.c_int)(*arguments, threads):
                 raise MemoryError("event_lif: no memory for the backward's scratch")
         else:
             work = sizes[0] * channels
             build.launch_cupy(
                 *("event_lif.cu", "had_event_lif_backward", _BACKWARD_GPU, arguments),
                 threads=work,
-                device=sized.device,
+                device=weight.device,
                 storage="f32",
             )
     g_weight, g_rate, g_gain_sum, g_threshold = (s.sum(0).to(weight.dtype) for s in sums)
@@ -492,8 +502,8 @@ def _event_lif_backward(
 
 
 @_event_lif_backward.register_fake
-def _(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0, g_counts, g_membranes, g_v, shape, *_):
-    _T, samples, height, width, channels = shape
+def _(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0, g_counts, g_membranes, g_v, *options):
+    _, samples, height, width, channels = options[0]
     g_v0 = weight.new_empty((samples, height, width, channels) if v0 is not None else 0)
     rest = (weight.new_empty(n) for n in (channels, samples, channels))
     return torch.empty_like(weight), *rest, g_v0

@@ -188,7 +188,7 @@ def _check_shapes(
     if v0 is not None and v0.shape != x.shape[1:]:
         raise InputError(f"v0 has shape {list(v0.shape)}; expected {list(x.shape[1:])}, that of one step of x")
     for name, value in (("v0", v0), ("tau", tau), ("v_threshold", v_threshold)):
-        if not isinstance(value, Tensor):
+        if not torch.is_tensor(value):
             continue
         if not value.is_floating_point():
             raise InputError(f"{name} holds {str(value.dtype).removeprefix('torch.')}; expected a floating-point type")
@@ -209,7 +209,8 @@ def check_values(tau: Tensor, v_threshold: float | Tensor, v_reset: float) -> No
         good = torch.isfinite(values) & (values > 0)
         if not bool(good.all()):
             first = int((~good.reshape(-1)).nonzero()[0])
-            raise InputError(f"{name} of channel {first} is {float(values.reshape(-1)[first])}; expected a positive number")
+            found = float(values.reshape(-1)[first])
+            raise InputError(f"{name} of channel {first} is {found}; expected a positive number")
     if not math.isfinite(v_reset):
         raise InputError(f"v_reset is {v_reset}; expected a finite number")
 
@@ -278,8 +279,8 @@ def _lif_forward(
         return s, v if v0 is None else v0.clone(), h, kept
     pointers = [build.address(a) for a in (x, v0, alpha, threshold, s, v, h if membranes else None)]
     pointers.append(build.address(kept) if kept.numel() else None)
-    sizes = _scalars(x, alpha, channel_dim)
-    _run("lif_forward", _FORWARD, [*pointers, *sizes, v_reset, slope, surrogate, int(soft), int(detach)], s, alpha, threshold)
+    scalars = [*_scalars(x, alpha, channel_dim), v_reset, slope, surrogate, int(soft), int(detach)]
+    _run("lif_forward", _FORWARD, [*pointers, *scalars], s, alpha, threshold)
     return s, v, h, kept
 
 
@@ -363,7 +364,7 @@ def _check_factors(alpha: Tensor, threshold: Tensor) -> None:
     """Values are looked at on the CPU only: on a GPU that would make every layer wait for the device."""
     if not bool(((alpha >= 0) & (alpha <= 1)).all()):
         first = int((~((alpha >= 0) & (alpha <= 1))).nonzero()[0])
-        raise InputError(f"tau of channel {first} gives a decay of {float(alpha[first])}; expected a positive, finite tau")
+        raise InputError(f"tau of channel {first} gives a decay of {float(alpha[first])}; expected a positive tau")
     if not bool(((threshold > 0) & torch.isfinite(threshold)).all()):
         first = int((~((threshold > 0) & torch.isfinite(threshold))).nonzero()[0])
         raise InputError(f"v_threshold of channel {first} is {float(threshold[first])}; expected a positive number")
