@@ -1,0 +1,207 @@
+"""Reading recordings: `read_events` and `open_recording` find out the format by content and hand to its reader.
+
+events = read_events("drive.aedat4")
+recording = open_recording("drive.aedat4")      # with frames, and how the file was understood
+events = read_events("events.csv", columns="xypt", time_unit="s")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from had_snn.errors import FormatError, InputError
+from had_snn.events.checks import Checker, Resolution
+from had_snn.events.readers_aedat4 import open_aedat4
+from had_snn.events.readers_arrays import open_mat, open_npy, open_npz
+from had_snn.events.readers_hdf5 import open_hdf5
+from had_snn.events.readers_text import open_text
+from had_snn.events.recording import ReadOptions, Recording, Source
+from had_snn.events.stream import EventStream
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_OPENERS: dict[str, Callable[[Path, ReadOptions], Source]] = {
+    "aedat4": open_aedat4,
+    "npy": open_npy,
+    "npz": open_npz,
+    "mat": open_mat,
+    "hdf5": open_hdf5,
+    "text": open_text,
+}
+FORMATS = tuple(_OPENERS)
+_FOREIGN = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF document",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"<?xml": "an XML document",
+    b"<": "a markup document",
+    b"{": "a JSON document",
+}
+
+
+def read_events(path: str | os.PathLike[str], **options: Any) -> EventStream:
+    """Reads the events of a recording, whatever its format.
+
+    Args:
+        path: The file; its content decides, not its suffix.
+        **options: Fields of `ReadOptions`, and `format` to skip the detection.
+
+    Returns:
+        The events in the file's own time base, in microseconds.
+
+    Raises:
+        FormatError: If the file is missing, damaged, or of no known format; the message names file, offset and remedy.
+        InputError: If an option is unknown or impossible.
+
+    Example:
+        >>> import numpy as np, tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "events.csv")
+        >>> _ = open(path, "w").write("0.001000 3 4 1\\n0.002000 5 6 0\\n")
+        >>> read_events(path).t.tolist()
+        [1000, 2000]
+    """
+    source, read_options = open_source(path, **options)
+    return collect(source, read_options).events
+
+
+def open_recording(path: str | os.PathLike[str], **options: Any) -> Recording:
+    """Reads a recording with its frames and the facts of how it was understood.
+
+    Args:
+        path: The file; its content decides, not its suffix.
+        **options: Fields of `ReadOptions`, and `format` to skip the detection.
+
+    Returns:
+        Events, frames (None where the format or the file holds none), info.
+
+    Raises:
+        FormatError: As `read_events`.
+        InputError: As `read_events`.
+    """
+    source, read_options = open_source(path, **options)
+    return collect(source, read_options, with_frames=True)
+
+
+def collect(source: Source, options: ReadOptions, *, with_frames: bool = False) -> Recording:
+    """Reads a source to its end.
+
+    Args:
+        source: An opened file.
+        options: What the caller stated.
+        with_frames: Read the pictures too.
+
+    Returns:
+        The recording.
+
+    Raises:
+        FormatError: If the events break the rules of `checks.py` and were not to be repaired.
+    """
+    checker = Checker(source, options)
+    pieces = list(checker.walk())
+    resolution = Resolution.of(checker)
+    if not pieces:
+        events = EventStream.empty(resolution.sensor_hw, str(source.path))
+    else:
+        t, x, y, p = (column[0] if len(pieces) == 1 else np.concatenate(column) for column in zip(*pieces, strict=True))
+        del pieces
+        if checker.unsorted:
+            order = np.argsort(t, kind="stable")
+            t, x, y, p = t[order], x[order], y[order], p[order]
+        x, y, p = resolution.pixels(x), resolution.pixels(y), resolution.polarity(p)
+        events = EventStream.from_arrays(t, x, y, p, resolution.sensor_hw, str(source.path), validate=False)
+    frames = source.load_frames() if with_frames and source.load_frames else None
+    return Recording(events, frames, {"format": source.format, **source.info})
+
+
+def open_source(path: str | os.PathLike[str], **options: Any) -> tuple[Source, ReadOptions]:
+    """Opens a file without reading its events; the cache and the converter walk them in pieces.
+
+    Args:
+        path: The file.
+        **options: As `read_events`.
+
+    Returns:
+        The source and the options it was opened with.
+    """
+    path = Path(path)
+    kind = options.pop("format", None)
+    unknown = set(options) - set(ReadOptions.__dataclass_fields__)
+    if unknown:
+        known = ", ".join(["format", *ReadOptions.__dataclass_fields__])
+        raise InputError(f"unknown option {', '.join(sorted(unknown))}; a reader takes {known}")
+    read_options = ReadOptions(**options)
+    if kind is not None and kind not in _OPENERS:
+        raise InputError(f"unknown format {kind!r}; expected one of {', '.join(FORMATS)}")
+    detected = detect_format(path) if kind is None else kind
+    try:
+        return _OPENERS[detected](path, read_options), read_options
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def detect_format(path: str | os.PathLike[str]) -> str:
+    """Name of a file's format, from its first bytes and, where a format has no signature, from what its records say.
+
+    Raises:
+        FormatError: If there is no such file, it is empty, or it is of no known format.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise FormatError(path, "no such file", remedy=f"the folder {path.parent} {_exists(path.parent)}")
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise FormatError(path, "the file is empty", offset=0)
+    kind = _by_signature(head)
+    if kind is not None:
+        return kind
+    for magic, name in _FOREIGN.items():
+        if head.startswith(magic):
+            raise FormatError(path, f"{name}, not a recording of events")
+    if _is_text(head):
+        return "text"
+    known = "AEDAT4, NPY, NPZ, HDF5, MATLAB, text"
+    raise FormatError(
+        path, f"unknown format, first bytes {head[:8]!r}; known are {known}", remedy="format=... states it"
+    )
+
+
+def _by_signature(head: bytes) -> str | None:
+    for magic, kind in (
+        (b"#!AER-DAT4", "aedat4"),
+        (b"\x93NUMPY", "npy"),
+        (b"PK\x03\x04", "npz"),
+        (HDF5_MAGIC, "hdf5"),
+        (b"MATLAB 5.0", "mat"),
+        (b"MATLAB 7.3", "hdf5"),
+    ):
+        if head.startswith(magic):
+            return kind
+    return "hdf5" if head[512 : 512 + len(HDF5_MAGIC)] == HDF5_MAGIC else None
+
+
+def _is_text(head: bytes) -> bool:
+    """True if the bytes could be lines of numbers: printable, with digits and separators."""
+    if b"\0" in head:
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # a character may be cut at the end of what was read
+            return False
+    return any(48 <= byte <= 57 for byte in head)
+
+
+def _exists(folder: Path) -> str:
+    return "exists, the file does not" if folder.is_dir() else "does not exist either"

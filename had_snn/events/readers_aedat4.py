@@ -1,0 +1,320 @@
+"""AEDAT4, the format of iniVation's DV software: events and frames of one or several cameras.
+
+A file is a line `#!AER-DAT4.0`, a header (FlatBuffer `IOHE` with the compression and an XML list of streams), packets
+(`int32` stream, `int32` size, then a compressed FlatBuffer) and, if it was closed properly, a table of the packets.
+Layout: https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-4.0.html. Packets are decoded
+here rather than by a package because a cut file must give every whole packet before the cut.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from had_snn.errors import FormatError, optional_import
+from had_snn.events.recording import Columns, Frames, ReadOptions, Source, logger, mend_or_raise
+
+MAGIC = b"#!AER-DAT4.0\r\n"
+EVENT_DTYPE = np.dtype({"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"],
+                        "offsets": [0, 8, 10, 12], "itemsize": 16})  # fmt: skip
+COMPRESSIONS = ("none", "lz4", "lz4", "zstd", "zstd")
+CHANNELS = {0: 1, 16: 3, 24: 4, 2: 1, 18: 3, 26: 4}  # OpenCV type -> channels; 2, 18, 26 are 16 bit
+MAX_PACKET = 1 << 30  # bytes after decompression; real packets are thousands of times smaller
+
+
+class _Broken(Exception):
+    """A packet that does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class _Packet:
+    stream: int
+    start: int
+    size: int
+
+
+def open_aedat4(path: Path, options: ReadOptions) -> Source:
+    """Opens an AEDAT4 file.
+
+    Args:
+        path: The file.
+        options: `stream` picks among several event streams by id; the first is the default.
+
+    Returns:
+        The source; its frames are those of the first frame stream of the same camera.
+
+    Raises:
+        FormatError: If the header is damaged, or there is neither an event nor a frame stream.
+    """
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    compression, table_at, xml, first = _read_header(path, data)
+    streams = _parse_streams(path, xml)
+    by_type = {kind: [s for s in streams if s["type"] == kind] for kind in ("EVTS", "FRME")}
+    if not by_type["EVTS"] and not by_type["FRME"]:
+        found = ", ".join(sorted({s["type"] for s in streams})) or "no streams"
+        raise FormatError(path, f"holds neither events nor frames, only {found}")
+    chosen = _choose(path, by_type["EVTS"], options.stream)
+    same_camera = [s for s in by_type["FRME"] if chosen is None or s["camera"] == chosen["camera"]]
+    pictures = (same_camera or by_type["FRME"] or [None])[0]
+    if len(by_type["EVTS"]) > 1 and options.stream is None and chosen is not None:
+        ids = ", ".join(str(s["id"]) for s in by_type["EVTS"])
+        logger.info("%s: event streams %s; reading %d (stream=... picks another)", path, ids, chosen["id"])
+    info = {"streams": streams, "stream": chosen and chosen["id"], "compression": COMPRESSIONS[compression]}
+    decompress = _decompressor(COMPRESSIONS[compression])
+    end = table_at if first <= table_at <= len(data) else len(data)
+    sensor = chosen or pictures
+    source = Source(path, "aedat4", (), sensor["sensor_hw"] if sensor else None, info)
+
+    def chunks() -> Iterator[Columns]:
+        for packet in _packets(path, data, (first, end, table_at), source, options):
+            if options.progress is not None:
+                options.progress(packet.start + packet.size, len(data))
+            if chosen is not None and packet.stream == chosen["id"]:
+                try:
+                    yield _events(decompress(data[packet.start : packet.start + packet.size]))
+                except _Broken as error:
+                    _stop(path, source, options, error, packet)
+                    return
+
+    def load_frames() -> Frames | None:
+        if pictures is None:
+            return None
+        found = []
+        for packet in _packets(path, data, (first, end, table_at), source, options):
+            if packet.stream == pictures["id"]:
+                try:
+                    found.append(_frame(decompress(data[packet.start : packet.start + packet.size])))
+                except _Broken as error:
+                    _stop(path, source, options, error, packet)
+                    break
+        return _stack(found, pictures["sensor_hw"])
+
+    source.chunks = chunks()
+    source.load_frames = load_frames
+    return source
+
+
+def _stop(path: Path, source: Source, options: ReadOptions, error: _Broken, packet: _Packet) -> None:
+    kept = "keeps the packets before it"
+    mend_or_raise(path, source.info, options, f"damaged packet: {error}", mended=kept, offset=packet.start)
+
+
+def _read_header(path: Path, data: mmap.mmap) -> tuple[int, int, str, int]:
+    """Compression, position of the packet table (-1 if never written), stream list as XML, position of packet 0."""
+    at = len(MAGIC)
+    try:
+        (size,) = struct.unpack_from("<I", data, at)
+        if at + 4 + size > len(data):
+            raise _Broken(f"header of {size} bytes, file of {len(data)}")
+        table = _Table.root(data[at + 4 : at + 4 + size], b"IOHE")
+        compression = table.scalar(0, "<i", 0)
+        xml = table.vector(2).tobytes().decode("utf-8", errors="replace")
+    except (_Broken, struct.error) as error:
+        raise FormatError(path, f"damaged AEDAT4 header: {error}", offset=at) from error
+    if not 0 <= compression < len(COMPRESSIONS):
+        raise FormatError(path, f"unknown AEDAT4 compression {compression}", offset=at)
+    return compression, table.scalar(1, "<q", -1), xml, at + 4 + size
+
+
+def _parse_streams(path: Path, xml: str) -> list[dict]:
+    """Id, type, camera and sensor size of every stream in the XML."""
+    if "<!" in xml:  # entity declarations are the one way to make an XML parser allocate without bound
+        raise FormatError(path, "the stream list holds XML declarations that DV never writes", offset=len(MAGIC))
+    try:
+        root = ElementTree.fromstring(xml.rstrip("\0"))
+    except ElementTree.ParseError as error:
+        raise FormatError(path, f"damaged stream list: {error}", offset=len(MAGIC)) from error
+    streams = []
+    for node in root.iterfind("./node[@name='outInfo']/node"):
+        texts = {attr.get("key"): (attr.text or "") for attr in node.iterfind("./attr")}
+        details = {a.get("key"): (a.text or "") for a in node.iterfind("./node[@name='info']/attr")}
+        name = node.get("name") or ""
+        width, height = details.get("sizeX", ""), details.get("sizeY", "")
+        if not name.isdigit():
+            continue
+        sensor = (
+            (int(height), int(width)) if width.isdigit() and height.isdigit() and int(width) and int(height) else None
+        )
+        streams.append(
+            {
+                "id": int(name),
+                "type": texts.get("typeIdentifier", ""),
+                "camera": details.get("source", ""),
+                "sensor_hw": sensor,
+            }
+        )
+    return streams
+
+
+def _choose(path: Path, streams: list[dict], wanted: int | str | None) -> dict | None:
+    if wanted is None:
+        return streams[0] if streams else None
+    for stream in streams:
+        if str(stream["id"]) == str(wanted):
+            return stream
+    ids = ", ".join(str(s["id"]) for s in streams) or "none"
+    raise FormatError(path, f"no event stream {wanted}; the file has {ids}")
+
+
+def _packets(
+    path: Path, data: mmap.mmap, places: tuple[int, int, int], source: Source, options: ReadOptions
+) -> Iterator[_Packet]:
+    """Walks the packets without decompressing any; `places` are their begin and end and where the table should be."""
+    at, end, table_at = places
+    ids = {s["id"] for s in source.info["streams"]}
+    while at < end:
+        if at + 8 > end:
+            problem = f"the file ends in a packet's header; {end - at} of 8 bytes are there"
+        else:
+            stream, size = struct.unpack_from("<ii", data, at)
+            if 0 <= size <= end - at - 8 and stream in ids:
+                yield _Packet(stream, at + 8, size)
+                at += 8 + size
+                continue
+            if stream not in ids:
+                # A file that was never closed may still hold a table at its end; it looks like an unknown stream.
+                problem = f"stream {stream} in a packet is not in the file's list"
+            else:
+                problem = f"the file ends in a packet; {end - at - 8} of {size} bytes are there"
+        mend_or_raise(path, source.info, options, problem, mended="keeps the packets before it", offset=at)
+        return
+    if table_at > len(data):  # cut exactly between two packets
+        problem = f"the file ends here; its header places a table at byte {table_at}"
+        mend_or_raise(path, source.info, options, problem, mended="keeps the packets that are there", offset=at)
+
+
+def _decompressor(name: str) -> Callable[[bytes], bytes]:
+    if name == "none":
+        return lambda raw: raw
+    if name == "lz4":
+        frame = optional_import("lz4.frame", extra="data")
+
+        def unpack_lz4(raw: bytes) -> bytes:
+            decoder = frame.LZ4FrameDecompressor()
+            try:
+                # One event byte never comes from less than 1/255 compressed byte, so this bound refuses forged sizes.
+                out = decoder.decompress(raw, max_length=min(MAX_PACKET, 255 * len(raw) + 64))
+            except RuntimeError as error:
+                raise _Broken(str(error)) from error
+            if not decoder.eof:
+                raise _Broken("LZ4 data ends early")
+            return out
+
+        return unpack_lz4
+    zstandard = optional_import("zstandard", extra="data")
+
+    def unpack_zstd(raw: bytes) -> bytes:
+        reader, pieces = zstandard.ZstdDecompressor().stream_reader(raw), []
+        try:
+            while piece := reader.read(1 << 20):
+                pieces.append(piece)
+                if len(pieces) > MAX_PACKET >> 20:
+                    raise _Broken(f"unpacks to more than {MAX_PACKET} bytes")
+        except zstandard.ZstdError as error:
+            raise _Broken(str(error)) from error
+        return b"".join(pieces)
+
+    return unpack_zstd
+
+
+class _Table:
+    """One FlatBuffer table; every access is bounds-checked."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data = data
+        self.at = at
+        (back,) = self._unpack("<i", at)
+        self.fields_at = at - back
+        (self.fields_size,) = self._unpack("<H", self.fields_at)
+
+    @classmethod
+    def root(cls, data: bytes, identifier: bytes) -> _Table:
+        """The outermost table of a FlatBuffer that carries `identifier`."""
+        if data[4:8] != identifier:
+            raise _Broken(f"found {bytes(data[4:8])!r} where {identifier!r} was expected")
+        return cls(data, struct.unpack_from("<I", data, 0)[0])
+
+    def _unpack(self, form: str, at: int) -> tuple:
+        if at < 0 or at + struct.calcsize(form) > len(self.data):
+            raise _Broken("an offset points outside the packet")
+        return struct.unpack_from(form, self.data, at)
+
+    def _field(self, index: int) -> int | None:
+        slot = 4 + 2 * index
+        if slot + 2 > self.fields_size:
+            return None
+        (offset,) = self._unpack("<H", self.fields_at + slot)
+        return self.at + offset if offset else None
+
+    def scalar(self, index: int, form: str, default: int) -> int:
+        """A number field, or its default when absent."""
+        at = self._field(index)
+        return default if at is None else self._unpack(form, at)[0]
+
+    def vector(self, index: int, itemsize: int = 1) -> np.ndarray:
+        """A vector field as bytes, uint8 `[length * itemsize]`; empty when absent."""
+        at = self._field(index)
+        if at is None:
+            return np.empty(0, np.uint8)
+        start = at + self._unpack("<I", at)[0]
+        (length,) = self._unpack("<I", start)
+        if start + 4 + length * itemsize > len(self.data):
+            raise _Broken(f"a vector of {length} items ends outside the packet")
+        return np.frombuffer(self.data, np.uint8, length * itemsize, start + 4)
+
+
+def _root_of_packet(raw: bytes, identifier: bytes) -> _Table:
+    if len(raw) < 16:
+        raise _Broken(f"only {len(raw)} bytes")
+    return _Table.root(raw[4:], identifier)  # the first four bytes repeat the size
+
+
+def _events(raw: bytes) -> Columns:
+    packed = _root_of_packet(raw, b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
+    return Columns(packed["t"], packed["x"], packed["y"], (packed["p"] != 0).view(np.int8))
+
+
+def _frame(raw: bytes) -> tuple[np.ndarray, int, int, int, int]:
+    """Pixels `[h, w, channels]` uint8, start and end of the exposure, column and row of the top-left pixel."""
+    table = _root_of_packet(raw, b"FRME")
+    kind, width, height = table.scalar(5, "<b", 0), table.scalar(6, "<h", 0), table.scalar(7, "<h", 0)
+    pixels = table.vector(10)
+    channels, itemsize = CHANNELS.get(kind, 0), 2 if kind in (2, 18, 26) else 1
+    if channels == 0 or width < 0 or height < 0 or len(pixels) != width * height * channels * itemsize:
+        raise _Broken(f"a frame of type {kind}, {width}x{height}, with {len(pixels)} bytes")
+    if itemsize == 2:
+        pixels = (pixels.view("<u2") >> 8).astype(np.uint8)
+    image = pixels.reshape(height, width, channels)
+    image = image if channels == 1 else image[..., 2::-1]  # the file's order is BGR
+    stamp = table.scalar(0, "<q", 0)
+    start, end = table.scalar(3, "<q", 0) or stamp, table.scalar(4, "<q", 0) or stamp
+    return image, start, end, table.scalar(8, "<h", 0), table.scalar(9, "<h", 0)
+
+
+def _stack(found: list[tuple[np.ndarray, int, int, int, int]], sensor_hw: tuple[int, int] | None) -> Frames | None:
+    """One array of equally large pictures; smaller read-out regions are placed where they belong."""
+    if not found:
+        return None
+    height = max(max(left_y, 0) + image.shape[0] for image, _, _, _, left_y in found)
+    width = max(max(left_x, 0) + image.shape[1] for image, _, _, left_x, _ in found)
+    if sensor_hw is not None and len({image.shape for image, *_ in found}) > 1:
+        height, width = max(height, sensor_hw[0]), max(width, sensor_hw[1])
+    whole = all(image.shape[:2] == found[0][0].shape[:2] for image, *_ in found)
+    if whole:
+        height, width = found[0][0].shape[:2]
+    colour = any(image.shape[2] == 3 for image, *_ in found)
+    images = np.zeros((len(found), height, width, 3 if colour else 1), np.uint8)
+    for target, (image, _, _, left, top) in zip(images, found, strict=True):
+        x, y = (0, 0) if whole else (max(left, 0), max(top, 0))
+        target[y : y + image.shape[0], x : x + image.shape[1]] = image
+    times = np.array([(start, end) for _, start, end, _, _ in found], np.int64)
+    order = np.argsort(times[:, 1], kind="stable")
+    images = images[order] if (order[1:] < order[:-1]).any() else images
+    return Frames(images if colour else images[..., 0], times[order, 0], times[order, 1])

@@ -1,0 +1,175 @@
+"""NPY, NPZ and MATLAB files: structured arrays, matrices with four or more columns, or one array a column."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from had_snn.errors import FormatError, optional_import
+from had_snn.events.readers_columns import SAMPLE, plan_columns, slices, split_name
+from had_snn.events.recording import ReadOptions, Source, logger, mend_or_raise
+
+SENSOR_KEYS = ("sensor_hw", "sensor_resolution", "resolution")
+
+
+def open_npy(path: Path, options: ReadOptions) -> Source:
+    """Opens an NPY file; the array is memory-mapped, not loaded."""
+    info: dict = {}
+    with path.open("rb") as file:
+        shape, fortran, dtype = _npy_header(path, file)
+        data_at = file.tell()
+    count, there = int(np.prod(shape, dtype=object)), path.stat().st_size - data_at
+    if count * dtype.itemsize > there:
+        problem = f"the array of shape {shape} needs {count * dtype.itemsize} bytes, {there} are there"
+        mend_or_raise(path, info, options, problem, mended="keeps the whole rows", offset=path.stat().st_size)
+        if fortran or len(shape) == 0:
+            raise FormatError(path, "an array stored by columns cannot be mended", offset=path.stat().st_size)
+        row = dtype.itemsize * int(np.prod(shape[1:], dtype=object))
+        shape = (there // row if row else 0, *shape[1:])
+    order = "F" if fortran else "C"
+    empty = int(np.prod(shape, dtype=object)) == 0
+    array = np.zeros(shape, dtype) if empty else np.memmap(path, dtype, "r", data_at, shape, order)
+    return _source(path, "npy", {"array": array}, options, info)
+
+
+def open_npz(path: Path, options: ReadOptions) -> Source:
+    """Opens an NPZ archive of one array a column (`t`, `x`, `y`, `p` under common names) or one array of all."""
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                with archive.open(member) as file, contextlib.suppress(_Skip):
+                    arrays[name] = _npz_member(path, file, member.file_size)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, OSError) as error:
+        raise FormatError(path, f"damaged NPZ archive: {error}", offset=path.stat().st_size) from error
+    return _source(path, "npz", arrays, options, {})
+
+
+def open_mat(path: Path, options: ReadOptions) -> Source:
+    """Opens a MATLAB file up to 7.2: a struct with fields like `x y ts p`, a matrix, or one variable a column."""
+    io = optional_import("scipy.io", extra="data")
+    try:
+        variables = io.loadmat(path, squeeze_me=False, struct_as_record=True)
+    except Exception as error:  # the parser raises whatever its buffers run into, also SystemError
+        raise FormatError(path, f"damaged MATLAB file: {error}", offset=path.stat().st_size) from error
+    arrays = {name: value for name, value in variables.items() if isinstance(value, np.ndarray)}
+    structs = {name: _struct_fields(value) for name, value in arrays.items() if value.dtype.names}
+    events = {name: fields for name, fields in structs.items() if _roles(fields)}
+    if not events:
+        return _source(path, "mat", {n: v for n, v in arrays.items() if v.dtype.kind in "biuf"}, options, {})
+    # ATIS files hold grey-level events (EM) beside the change events (TD).
+    wanted = str(options.stream) if options.stream is not None else "TD" if "TD" in events else next(iter(events))
+    if wanted not in events:
+        raise FormatError(path, f"no struct {wanted}; the file has {', '.join(events)}")
+    if len(events) > 1 and options.stream is None:
+        logger.info("%s: structs %s; reading %s (stream=... picks another)", path, ", ".join(events), wanted)
+    return _source(path, "mat", events[wanted], options, {"stream": wanted})
+
+
+class _Skip(Exception):
+    """A member that is no array of numbers."""
+
+
+def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file, max_header_size=20_000)
+    except Exception as error:  # the header is Python text, parsing it can raise nearly anything
+        raise FormatError(path, f"damaged NPY header: {str(error).splitlines()[0]}", offset=0) from error
+    if dtype.hasobject:
+        raise FormatError(path, "holds Python objects, which are never loaded; expected numbers")
+    if any(not isinstance(n, int) or n < 0 for n in shape):
+        raise FormatError(path, f"damaged NPY header: shape {shape}", offset=0)
+    return shape, fortran, dtype
+
+
+def _npz_member(path: Path, file: IO[bytes], size: int) -> np.ndarray:
+    if file.read(6) != np.lib.format.MAGIC_PREFIX:
+        raise _Skip
+    file.seek(0)
+    shape, fortran, dtype = _npy_header(path, file)
+    if dtype.kind not in "biuf" and dtype.names is None:
+        raise _Skip
+    need = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if need > size:
+        raise FormatError(path, f"damaged NPZ archive: {need} bytes announced, {size} stored")
+    array = np.frombuffer(file.read(need), dtype)
+    if array.nbytes != need:
+        raise FormatError(path, f"damaged NPZ archive: {need} bytes announced, {array.nbytes} found")
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _struct_fields(value: np.ndarray) -> dict[str, np.ndarray]:
+    """Fields of a 1 x 1 struct as flat arrays."""
+    if value.size != 1 or value.dtype.names is None:
+        return {}
+    record = value.reshape(-1)[0]
+    fields = {name: record[name] for name in value.dtype.names}
+    return {n: v.reshape(-1) for n, v in fields.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
+
+
+def _roles(names: Mapping[str, object] | Sequence[str]) -> bool:
+    return {"t", "x", "y"} <= {split_name(name)[0] for name in names}
+
+
+def _source(path: Path, kind: str, arrays: Mapping[str, np.ndarray], options: ReadOptions, info: dict) -> Source:
+    """Finds the events among named arrays."""
+    info = {**info}
+    columns, names = _pick(path, arrays)
+    lengths = {len(c) for c in columns}
+    if len(lengths) != 1:
+        raise FormatError(path, f"columns of different lengths: {sorted(lengths)}")
+    for i, column in enumerate(columns):
+        if column.dtype.kind not in "biuf":
+            raise FormatError(path, f"column {names[i] if names else i} holds {column.dtype}; expected numbers")
+    sample = [np.asarray(c[:SAMPLE]) for c in columns]
+    unit = str(arrays["time_unit"]) if "time_unit" in arrays else None
+    plan = plan_columns(path, sample, options, names=names, unit=unit)
+    info.update(columns=plan.describe(len(columns)), time_unit=plan.unit)
+    if names:
+        info["names"] = list(names)
+    sensor_hw = _stated_sensor(arrays)
+    source = Source(path, kind, (), sensor_hw, info, countable_from_one="sensor_hw" not in arrays)
+    source.chunks = slices(path, columns, plan)
+    return source
+
+
+def _stated_sensor(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
+    for key in SENSOR_KEYS:
+        value = arrays.get(key)
+        if value is not None and value.size == 2 and value.dtype.kind in "iu" and value.min() > 0:
+            height, width = (int(v) for v in value.reshape(-1))
+            return height, width
+    return None
+
+
+def _pick(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[str] | None]:
+    """The columns, and their names if there are any."""
+    structured = [a for a in arrays.values() if a.dtype.names and _roles(a.dtype.names)]
+    if structured:
+        flat = structured[0].reshape(-1)
+        names = [n for n in flat.dtype.names or () if flat.dtype[n].kind in "biuf"]
+        return [flat[name] for name in names], names
+    if _roles(arrays):
+        named = {n: a.reshape(-1) for n, a in arrays.items() if split_name(n)[0]}
+        return list(named.values()), list(named)
+    matrices = [a for a in arrays.values() if a.ndim == 2 and min(a.shape) >= 3 and a.dtype.kind in "biuf"]
+    if matrices:
+        matrix = max(matrices, key=lambda a: a.size)
+        if matrix.shape[0] < matrix.shape[1] and matrix.shape[0] <= 6:
+            matrix = matrix.T
+        if matrix.shape[1] <= 16:
+            return [matrix[:, i] for i in range(matrix.shape[1])], None
+    empty = [a for a in arrays.values() if a.ndim == 2 and a.shape[0] == 0 and 3 <= a.shape[1] <= 16]
+    if empty:
+        return [empty[0][:, i] for i in range(empty[0].shape[1])], None
+    found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in list(arrays.items())[:8]) or "nothing"
+    raise FormatError(path, f"no events: found {found}; expected columns t, x, y, p or a matrix with one event a row")

@@ -1,0 +1,137 @@
+"""What a reader hands back, and what its format's decoder makes of a file on the way.
+
+A decoder opens a file as a `Source`: what the header says, and the events in pieces. `readers.collect` turns a source
+into a `Recording`; the cache and the converter walk the pieces themselves and so never hold a whole recording. All
+pass the checks of `checks.py`: sorted int64 microseconds, pixels from 0, polarity 1 = brighter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from had_snn.errors import FormatError, InputError
+from had_snn.events.stream import EventStream
+
+logger = logging.getLogger("had_snn")
+
+
+class Columns(NamedTuple):
+    """A piece of a file: `t` int64 microseconds, `x`, `y`, `p` any integers, as the file numbers them."""
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Pictures that a recording holds beside its events.
+
+    Attributes:
+        images: uint8 `[F, H, W]` (grey) or `[F, H, W, 3]` (RGB).
+        start_us: int64 `[F]`, start of each exposure.
+        end_us: int64 `[F]`, end of each exposure: from then on a picture may be used.
+    """
+
+    images: np.ndarray
+    start_us: np.ndarray
+    end_us: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file as read: its events, its frames if it holds any, and how it was understood.
+
+    Attributes:
+        events: All events.
+        frames: Pictures with their times, or None.
+        info: `format`, `sensor` ("file", "inferred" or "given"), what was detected (columns, unit, polarity), the
+            streams found, and `repairs`, a list of what was mended.
+    """
+
+    events: EventStream
+    frames: Frames | None
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Everything a caller may state about a file instead of letting it be detected.
+
+    Attributes:
+        sensor_hw: Height and width in pixels.
+        columns: Order of the columns of text and plain arrays, e.g. `"txyp"`; `"_"` skips one.
+        time_unit: `"s"`, `"ms"`, `"us"` or `"ns"`, for files that do not say.
+        polarity: The file's values for (darker, brighter), e.g. `(1, 2)`.
+        origin: The file's number of the first pixel, 0 or 1.
+        stream: Which stream to read where a file has several: an AEDAT4 stream id, a bag topic, an HDF5 group.
+        window: Read only events of `[t0, t1)` microseconds.
+        repair: Mend what can be mended (cut-off end, unsorted or out-of-range events), each time with a warning.
+        progress: Called with (bytes done, bytes in total).
+    """
+
+    sensor_hw: tuple[int, int] | None = None
+    columns: str | None = None
+    time_unit: str | None = None
+    polarity: tuple[int, int] | None = None
+    origin: int | None = None
+    stream: int | str | None = None
+    window: tuple[int, int] | None = None
+    repair: bool = False
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.time_unit not in (None, "s", "ms", "us", "ns"):
+            raise InputError(f"time_unit is {self.time_unit!r}; expected s, ms, us or ns")
+        if self.origin not in (None, 0, 1):
+            raise InputError(f"origin is {self.origin!r}; expected 0 or 1")
+        if self.columns is not None and (
+            not set("txy") <= set(self.columns) <= set("txyp_") or any(self.columns.count(name) > 1 for name in "txyp")
+        ):
+            raise InputError(
+                f"columns is {self.columns!r}; expected t, x, y and p once each, and _ for others: txyp, xyp_t"
+            )
+
+
+@dataclass
+class Source:
+    """An opened file.
+
+    Attributes:
+        path: The file.
+        format: Name of the format, e.g. `"aedat4"`.
+        chunks: The events in pieces; can be walked once.
+        sensor_hw: Height and width if the file says.
+        info: Facts for `Recording.info`; decoders may add to it while `chunks` is walked.
+        load_frames: Reads the pictures, for formats that hold any.
+        countable_from_one: True for formats without a rule for the first pixel's number (text, arrays, MATLAB).
+    """
+
+    path: Path
+    format: str
+    chunks: Iterable[Columns]
+    sensor_hw: tuple[int, int] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    load_frames: Callable[[], Frames | None] | None = None
+    countable_from_one: bool = False
+
+
+def mend_or_raise(
+    path: Path, info: dict[str, Any], options: ReadOptions, problem: str, *, mended: str, offset: int | None = None
+) -> None:
+    """Notes a repair with a warning when `repair` was asked for, raises `FormatError` with the offset otherwise."""
+    if not options.repair:
+        raise FormatError(path, problem, offset=offset, remedy=f"repair=True {mended}")
+    where = "" if offset is None else f" at byte {offset}"
+    logger.warning("%s%s: %s; repaired: %s", path, where, problem, mended)
+    info.setdefault("repairs", []).append(f"{problem}: {mended}")
