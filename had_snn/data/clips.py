@@ -1,0 +1,292 @@
+"""Training samples: a template window and K consecutive search windows, cropped as a tracker would crop them.
+
+The search region of a window is centred on the label before it, moved and scaled at random as a tracker's estimate is
+off, and every crop goes through `geometry.search_crop`. Events are cropped as coordinates; frames and voxel grids,
+which only the teacher needs, are made on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from had_snn.data.sequence import TrackingSequence
+from had_snn.errors import InputError
+from had_snn.events.representations import crop_image, voxel_grid
+from had_snn.events.stream import EventBatch, EventStream
+from had_snn.geometry import Crop, search_crop
+
+MODALITIES = ("events", "rgb", "voxel")
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """One cropped window.
+
+    Attributes:
+        t0: Start in microseconds, inclusive.
+        t1: End in microseconds, exclusive; the label time.
+        box_cxcywh: float32 `[4]` in units of the crop's side.
+        visible: Whether the target is in sight and its centre in the crop.
+        events: In crop pixels, or None where not asked for.
+        image: float32 `[3, size, size]` in [0, 1], or None.
+        voxel: float32 `[bins, size, size]`, or None.
+    """
+
+    t0: int
+    t1: int
+    box_cxcywh: np.ndarray
+    visible: bool
+    events: EventStream | None
+    image: np.ndarray | None
+    voxel: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A template and `K` consecutive search windows of one sequence."""
+
+    template: Window
+    search: tuple[Window, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipBatch:
+    """`B` clips of `K` windows as tensors. Search windows are k-major: sample `k * B + b` is window `k` of clip `b`.
+
+    Attributes:
+        template_box: float32 `[B, 4]`, cxcywh in units of the template crop's side.
+        boxes: float32 `[K, B, 4]`, cxcywh in units of the search crop's side.
+        visible: float32 `[K, B]`, 1 where the box counts.
+        template_events: `B` samples, or None.
+        search_events: `K * B` samples, or None.
+        template_image: float32 `[B, 3, S, S]` in [0, 1], or None.
+        search_image: float32 `[K * B, 3, S, S]`, or None.
+        template_voxel: float32 `[B, bins, S, S]`, or None.
+        search_voxel: float32 `[K * B, bins, S, S]`, or None.
+    """
+
+    template_box: Tensor
+    boxes: Tensor
+    visible: Tensor
+    template_events: EventBatch | None = None
+    search_events: EventBatch | None = None
+    template_image: Tensor | None = None
+    search_image: Tensor | None = None
+    template_voxel: Tensor | None = None
+    search_voxel: Tensor | None = None
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ClipBatch:
+        """The same batch on `device`."""
+        moved = {
+            f.name: value.to(device, non_blocking=non_blocking)
+            for f in fields(self)
+            if (value := getattr(self, f.name)) is not None
+        }
+        return ClipBatch(**moved)
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory (the hook that data loaders call)."""
+        pinned = {f.name: value.pin_memory() for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return ClipBatch(**pinned)
+
+
+class ClipSampler(Dataset[Clip]):
+    """Draws clips; clip `i` depends only on the seed, the epoch and `i`.
+
+    Args:
+        sequences: Where clips come from; each is drawn in proportion to its number of usable starts, at most 100.
+        windows: Consecutive search windows per clip, `K`.
+        window_us: Length of every event window in microseconds. Labels that lie closer together are skipped, so that
+            consecutive windows are about this far apart.
+        template_size: Side of the template crop in crop pixels.
+        template_factor: Side of the template crop in units of `sqrt(w * h)`.
+        search_size: Side of the search crop in crop pixels.
+        search_factor: Side of the search crop in units of `sqrt(w * h)`.
+        centre_jitter: The search region is off by up to this share of `sqrt(w * h)` in x and in y.
+        scale_jitter: Standard deviation of the log of its size.
+        bins: Instants of the voxel grid.
+        flip: Probability of mirroring a clip left to right.
+        seed: Seed of all draws.
+        epoch_length: Clips per epoch.
+        modalities: Of `MODALITIES`, what to prepare.
+
+    Raises:
+        InputError: If no sequence holds a clip.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[TrackingSequence],
+        *,
+        windows: int = 2,
+        window_us: int = 40_000,
+        template_size: int = 72,
+        template_factor: float = 2.25,
+        search_size: int = 128,
+        search_factor: float = 4.0,
+        centre_jitter: float = 0.5,
+        scale_jitter: float = 0.15,
+        bins: int = 5,
+        flip: float = 0.0,
+        seed: int = 0,
+        epoch_length: int = 1_000_000,
+        modalities: Sequence[str] = MODALITIES,
+    ) -> None:
+        unknown = set(modalities) - set(MODALITIES)
+        if unknown:
+            raise InputError(f"unknown modalities {sorted(unknown)}; choose from {', '.join(MODALITIES)}")
+        if windows < 1 or window_us < 1 or epoch_length < 1:
+            raise InputError(f"windows {windows}, window_us {window_us}, epoch_length {epoch_length}: must be positive")
+        self.sequences = list(sequences)
+        self.windows, self.window_us = windows, window_us
+        self.template_size, self.template_factor = template_size, template_factor
+        self.search_size, self.search_factor = search_size, search_factor
+        self.centre_jitter, self.scale_jitter = centre_jitter, scale_jitter
+        self.bins, self.flip, self.seed, self.epoch_length = bins, flip, seed, epoch_length
+        self.modalities = tuple(modalities)
+        self.epoch = 0
+        self._strides = [_label_stride(s, window_us) for s in self.sequences]
+        self._starts = [_starts(s, stride, windows) for s, stride in zip(self.sequences, self._strides, strict=True)]
+        weights = np.array([min(len(starts), 100) for starts in self._starts], np.float64)
+        if not weights.sum():
+            raise InputError(
+                f"none of {len(self.sequences)} sequences holds a clip: a clip needs a visible target at {windows + 1} "
+                f"consecutive labels about {window_us / 1000:g} ms apart"
+            )
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def __len__(self) -> int:
+        return self.epoch_length
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose clips are drawn from now on."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng([self.seed, self.epoch, int(index)])
+        which = min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.sequences) - 1)
+        sequence, stride, starts = self.sequences[which], self._strides[which], self._starts[which]
+        start = int(starts[rng.integers(len(starts))])
+        # The template comes from any earlier visible label: near or far, as in a long run of a tracker.
+        earlier = np.flatnonzero(_usable(sequence)[: start - stride + 1])
+        template = int(earlier[rng.integers(len(earlier))])
+        labels = start + stride * np.arange(self.windows)
+        clip = Clip(
+            self.template_window(sequence, template),
+            tuple(self.search_window(sequence, int(k), int(k) - stride, rng) for k in labels),
+        )
+        return _mirrored(clip) if self.flip and rng.random() < self.flip else clip
+
+    def template_window(self, sequence: TrackingSequence, k: int) -> Window:
+        """The window that ends at label `k`, cropped around that label's box."""
+        crop = search_crop(sequence.boxes_xywh[k], factor=self.template_factor, size=self.template_size)
+        return self.crop_window(sequence, k, crop)
+
+    def search_window(self, sequence: TrackingSequence, k: int, before: int, rng: np.random.Generator) -> Window:
+        """The window that ends at label `k`, cropped around the last visible box up to label `before`, jittered."""
+        usable = np.flatnonzero(_usable(sequence)[: before + 1])
+        x, y, w, h = sequence.boxes_xywh[usable[-1] if len(usable) else before]
+        side = np.sqrt(w * h)
+        dx, dy = rng.uniform(-self.centre_jitter, self.centre_jitter, 2) * side
+        grow = np.exp(np.clip(rng.normal(0, self.scale_jitter), -3 * self.scale_jitter, 3 * self.scale_jitter))
+        centre = np.array([x + w / 2 + dx, y + h / 2 + dy])
+        size = np.array([w, h]) * grow
+        box = np.concatenate([centre - size / 2, size])
+        return self.crop_window(sequence, k, search_crop(box, factor=self.search_factor, size=self.search_size))
+
+    def crop_window(self, sequence: TrackingSequence, k: int, crop: Crop) -> Window:
+        """Everything that a network sees of the window that ends at label `k` through a given crop."""
+        t1 = int(sequence.label_times_us[k])
+        t0 = t1 - self.window_us
+        box = crop.boxes_to_crop(sequence.boxes_xywh[k]) / crop.size
+        box = np.concatenate([box[:2] + box[2:] / 2, box[2:]]).astype(np.float32)
+        visible = bool(_usable(sequence)[k]) and bool((box[:2] > 0).all() and (box[:2] < 1).all())
+        if not np.isfinite(box).all():
+            box = np.array([0.5, 0.5, 0.25, 0.25], np.float32)
+        events = image = voxel = None
+        if "events" in self.modalities or "voxel" in self.modalities:
+            events = sequence.events.slice_time(t0, t1).crop(crop)
+        if "voxel" in self.modalities and events is not None:
+            voxel = voxel_grid(events, t0, t1, bins=self.bins)
+        if "rgb" in self.modalities:
+            frame = sequence.frame_at(t1)
+            image = np.zeros((3, crop.size, crop.size), np.float32) if frame is None else crop_image(frame, crop)
+        return Window(t0, t1, box, visible, events if "events" in self.modalities else None, image, voxel)
+
+    def collate(self, clips: Sequence[Clip]) -> ClipBatch:
+        """Joins clips into a batch (see the function of the same name)."""
+        return collate(clips)
+
+
+def collate(clips: Sequence[Clip]) -> ClipBatch:
+    """Joins clips with the same number of windows and the same modalities into a batch."""
+    template = [c.template for c in clips]
+    count = len(clips[0].search)
+    search = [c.search[k] for k in range(count) for c in clips]
+    boxes = torch.from_numpy(np.stack([w.box_cxcywh for w in search])).view(count, len(clips), 4)
+    visible = torch.tensor([float(w.visible) for w in search]).view(count, len(clips))
+    return ClipBatch(
+        template_box=torch.from_numpy(np.stack([w.box_cxcywh for w in template])),
+        boxes=boxes,
+        visible=visible,
+        template_events=_pack(template),
+        search_events=_pack(search),
+        template_image=_stack([w.image for w in template]),
+        search_image=_stack([w.image for w in search]),
+        template_voxel=_stack([w.voxel for w in template]),
+        search_voxel=_stack([w.voxel for w in search]),
+    )
+
+
+def _pack(windows: Sequence[Window]) -> EventBatch | None:
+    streams = [w.events for w in windows if w.events is not None]
+    if len(streams) < len(windows):
+        return None
+    return EventBatch.pack(streams, [w.t0 for w in windows], [w.t1 for w in windows])
+
+
+def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
+    present = [a for a in arrays if a is not None]
+    return torch.from_numpy(np.stack(present)) if len(present) == len(arrays) else None
+
+
+def _usable(sequence: TrackingSequence) -> np.ndarray:
+    """Labels `[L]` that are visible and hold a box with an area."""
+    boxes = sequence.boxes_xywh
+    return sequence.visible & np.isfinite(boxes).all(1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+
+
+def _label_stride(sequence: TrackingSequence, window_us: int) -> int:
+    """How many labels lie between windows that are about `window_us` apart."""
+    if len(sequence) < 2:
+        return 1
+    return max(1, round(window_us / float(np.median(np.diff(sequence.label_times_us)))))
+
+
+def _starts(sequence: TrackingSequence, stride: int, windows: int) -> np.ndarray:
+    """Labels at which a clip's first search window may end: visible there and at the window before."""
+    usable = _usable(sequence)
+    last = len(sequence) - stride * (windows - 1)
+    starts = np.arange(stride, max(stride, last))
+    return starts[usable[starts] & usable[starts - stride]]
+
+
+def _mirrored(clip: Clip) -> Clip:
+    return Clip(_mirror(clip.template), tuple(_mirror(w) for w in clip.search))
+
+
+def _mirror(window: Window) -> Window:
+    box = window.box_cxcywh.copy()
+    box[0] = 1 - box[0]
+    events = window.events
+    if events is not None:
+        events = replace(events, x=np.uint16(events.sensor_hw[1] - 1) - events.x)
+    image = None if window.image is None else window.image[..., ::-1].copy()
+    voxel = None if window.voxel is None else window.voxel[..., ::-1].copy()
+    return replace(window, box_cxcywh=box, events=events, image=image, voxel=voxel)
