@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -130,7 +131,7 @@ class EvaluationResult:
 def score_results(
     tracker: str,
     results: Sequence[TrackResult],
-    truths: Sequence[Truth],
+    truths: Sequence[Any],
     *,
     protocol: str,
     resamples: int = 1000,

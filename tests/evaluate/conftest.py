@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from had_snn.data.sequence import TrackingSequence
 from had_snn.events.stream import EventStream
 
 SENSOR_HW = (120, 160)
-
-
-@dataclass
-class TinySequence:
-    """The part of a `TrackingSequence` that evaluation reads."""
-
-    name: str
-    events: EventStream
-    label_times_us: np.ndarray
-    boxes_xywh: np.ndarray
-    visible: np.ndarray
-    frames: np.ndarray | None = None
-    frame_times_us: np.ndarray | None = None
-    attributes: tuple[str, ...] = field(default_factory=tuple)
-
-    def frame_at(self, t_us: int) -> np.ndarray | None:
-        if self.frames is None:
-            return None
-        index = int(np.searchsorted(self.frame_times_us, t_us, side="right")) - 1
-        return self.frames[index] if index >= 0 else None
 
 
 def build_sequence(seed: int = 0, *, name: str = "moving", labels: int = 20, attributes: tuple[str, ...] = ()):
@@ -55,7 +35,7 @@ def build_sequence(seed: int = 0, *, name: str = "moving", labels: int = 20, att
     frames = np.repeat(background[None], labels, axis=0)
     for frame, (left, top) in zip(frames, boxes[:, :2].round().astype(int), strict=True):
         frame[top : top + 30, left : left + 30] = patch
-    return TinySequence(name, events, times, boxes, np.ones(labels, bool), frames, times.copy(), attributes)
+    return TrackingSequence(name, events, times, boxes, np.ones(labels, bool), frames, times.copy(), attributes)
 
 
 class Oracle:

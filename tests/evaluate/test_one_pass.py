@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,7 +83,7 @@ def test_clock_charges_the_latency(sequence, oracle):
 
 
 def test_slow_trackers_score_lower_on_the_clock(sequence, oracle):
-    sequence.label_times_us = sequence.label_times_us - 1  # labels between two answers, not on them
+    sequence = replace(sequence, label_times_us=sequence.label_times_us - 1)  # labels just before an answer
     scores = []
     for latency_us in (1_000, 100_000, 400_000):
         result = run_on_clock(oracle(sequence), sequence, latency_us=latency_us)
@@ -92,11 +94,11 @@ def test_slow_trackers_score_lower_on_the_clock(sequence, oracle):
 
 def test_one_pass_results_are_queued_for_the_clock(sequence, oracle):
     result = run_one_pass(oracle(sequence), sequence)
-    late = result.__class__(**{**result.__dict__, "seconds": np.full(20, 0.06)})
+    late = replace(result, seconds=np.full(20, 0.06))
     # 60 ms of work every 40 ms: the queue grows by 20 ms with each label.
     waiting = late.finish_times() - late.times_us
     assert waiting[1:4].tolist() == [60_000, 80_000, 100_000]
-    unknown = result.__class__(**{**result.__dict__, "seconds": np.full(20, np.nan)})
+    unknown = replace(result, seconds=np.full(20, np.nan))
     with pytest.raises(InputError, match="no computing times"):
         score_results("oracle", [unknown], [sequence], protocol="clock")
 
