@@ -1,0 +1,298 @@
+"""The search graph as a NIR file, and back.
+
+NIR (Neuromorphic Intermediate Representation, Pedersen et al., Nature Communications 2024) states neurons as
+differential equations and leaves the time step to the reader; importers take a forward Euler step. The file is
+written so that this step is exactly the student's: nominal `dt = 1e-4 s` (some importers fix it), `tau = dt /
+(1 - alpha)`, `r = 1`, leak and reset potential 0, inputs scaled by `rounding.input_scales`, arrays in full shape and
+float64. The true micro-step, the window, the crop, what the input means and where the host takes over are in the
+metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from had_snn.checkpoint import atomic_path
+from had_snn.errors import ExportError, FormatError, optional_import
+from had_snn.events.stream import EventBatch, EventStream
+from had_snn.export.deployed import fingerprint
+from had_snn.export.graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, search_graph
+from had_snn.export.rounding import Rounding, input_scales, round_graph
+from had_snn.geometry import check_box, search_crop
+from had_snn.models import SpikingTracker
+
+logger = logging.getLogger("had_snn")
+
+#: Nominal time step of the file in seconds; snnTorch and SpikingJelly assume it.
+NOMINAL_DT = 1e-4
+#: Version of what `metadata["had_snn"]` holds.
+LAYOUT = 1
+
+
+def template_kernel(
+    student: SpikingTracker, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None,
+    n_steps: int | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Reads a template as the tracker does.
+
+    Args:
+        student: The network.
+        events: Sensor events; those of the last window before `t_us` show the target.
+        box_xywh: The target's box at `t_us`, sensor pixels.
+        t_us: Time of the box; the end of `events` when None.
+        n_steps: Micro-steps per window; the configured number when None.
+
+    Returns:
+        Correlation kernel `[1, C, k, k]`.
+    """
+    config = student.config
+    box = check_box(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw)
+    end = int(t_us if t_us is not None else events.t_end)
+    crop = search_crop(box, factor=config.template_factor, size=config.template_size)
+    window = events.slice_time(end - config.window_us, end).crop(crop)
+    if len(window) == 0:
+        raise ExportError(
+            f"no events in the template's crop between {end - config.window_us} and {end} us: give another box or time"
+        )
+    x, y, w, h = crop.boxes_to_crop(box) / crop.size
+    batch = EventBatch.pack([window], [end - config.window_us], [end])
+    boxes = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+    device = next(student.parameters()).device
+    with torch.no_grad():
+        return student.encode_template(batch.to(device), boxes.to(device), n_steps=n_steps).cpu()
+
+
+def to_graph(
+    student: SpikingTracker,
+    template_events: EventStream,
+    box_xywh: Sequence[float] | np.ndarray,
+    *,
+    t_us: int | None = None,
+    n_steps: int | None = None,
+    rounding: Rounding | None = Rounding(),  # noqa: B008 (frozen)
+    fuse_matching: bool = True,
+) -> SearchGraph:
+    """The student's search branch for one template.
+
+    Args:
+        student: The network.
+        template_events: Sensor events up to the template's time.
+        box_xywh: The target's box, sensor pixels.
+        t_us: Time of the box; the end of `template_events` when None.
+        n_steps: Micro-steps per window; the configured number when None.
+        rounding: Number formats that make every machine agree (see `rounding`); None keeps the weights as trained,
+            where potentials within a few `1e-7` of the threshold may be decided differently elsewhere.
+        fuse_matching: See `search_graph`.
+
+    Returns:
+        The graph, ready for `to_nir`, `run_graph` and `DeployedStudent`.
+    """
+    kernel = template_kernel(student, template_events, box_xywh, t_us=t_us, n_steps=n_steps)
+    graph = search_graph(student, kernel, n_steps=n_steps, fuse_matching=fuse_matching)
+    if rounding is not None:
+        graph = round_graph(graph, rounding)
+    template = {
+        "box_xywh": [float(v) for v in np.asarray(box_xywh, dtype=np.float64)],
+        "t_us": int(t_us if t_us is not None else template_events.t_end),
+        "source": template_events.source,
+        "fingerprint": fingerprint(kernel).tolist(),
+    }
+    config = json.loads(json.dumps(asdict(student.config)))  # tuples become lists, as the file will give them back
+    return graph.with_nodes(graph.nodes, student=config, sensor_hw=list(template_events.sensor_hw), template=template)
+
+
+def to_nir(
+    student: SpikingTracker,
+    template_events: EventStream,
+    box_xywh: Sequence[float] | np.ndarray,
+    *,
+    t_us: int | None = None,
+    n_steps: int | None = None,
+    rounding: Rounding | None = Rounding(),  # noqa: B008 (frozen)
+    fuse_matching: bool = True,
+) -> Any:
+    """`to_graph` and `graph_to_nir` in one call; arguments as in `to_graph`.
+
+    Returns:
+        A `nir.NIRGraph`; write it with `write_nir`.
+
+    Raises:
+        ExportError: If the student has a part that NIR cannot express, with the module's path and the reason.
+    """
+    graph = to_graph(
+        student, template_events, box_xywh, t_us=t_us, n_steps=n_steps, rounding=rounding, fuse_matching=fuse_matching
+    )
+    return graph_to_nir(graph)
+
+
+def graph_to_nir(graph: SearchGraph) -> Any:
+    """States a search graph in NIR.
+
+    Returns:
+        A type-checked `nir.NIRGraph`.
+    """
+    nir = optional_import("nir", extra="export")
+    factors, thresholds = input_scales(graph)
+    nodes: dict[str, Any] = {INPUT: nir.Input(np.array(graph.input_shape))}
+    sizes = {INPUT: graph.input_shape}
+    for name, node in graph.nodes.items():
+        channels, height, width = sizes[graph.sources(name)[0]]
+        if isinstance(node, Conv):
+            nodes[name] = nir.Conv2d(
+                input_shape=(height, width),
+                weight=node.weight.double().numpy() * factors[name],
+                bias=node.bias.double().numpy() * factors[name],
+                stride=(node.stride, node.stride),
+                padding=(node.padding, node.padding),
+                dilation=(1, 1),
+                groups=1,
+            )
+            sizes[name] = (len(node.weight), -(-height // node.stride), -(-width // node.stride))
+            continue
+        full = np.ones(node.shape)
+        nodes[name] = nir.LIF(
+            tau=full * (NOMINAL_DT / (1 - node.alpha)),
+            r=full,
+            v_leak=full * 0,
+            v_reset=full * 0,
+            v_threshold=full * thresholds[name],
+        )
+        sizes[name] = (channels, height, width)
+    nodes[OUTPUT] = nir.Output(np.array(sizes[graph.sources(OUTPUT)[0]]))
+    notes = {"had_snn": json.dumps(_notes(graph, factors, thresholds)), "dt": NOMINAL_DT}
+    return nir.NIRGraph(nodes, list(graph.edges), metadata=notes)
+
+
+def _notes(graph: SearchGraph, factors: dict[str, float], thresholds: dict[str, float]) -> dict[str, Any]:
+    """Everything that a reader needs and NIR has no field for."""
+    return {
+        "layout": LAYOUT,
+        "versions": {name: metadata.version(name) for name in ("nir", "torch", "numpy")} | {"had_snn": _version()},
+        "dt_nominal_s": NOMINAL_DT,
+        "dt_us": graph.dt_us,
+        "n_steps": graph.n_steps,
+        "window_us": graph.dt_us * graph.n_steps,
+        "neuron": {
+            "euler": "v = v + dt/tau * (i - v); spike if v > v_threshold; then v = 0 at once; no output delay",
+            "reset": "hard", "compare": ">", "weight_scale": factors, "v_threshold": thresholds,
+        },
+        "host_before": "event-driven LIF stem on raw timestamps; input of a micro-step: its spike counts [C, H, W]",
+        "host_after": "leaky read-out over the micro-steps, then score, offset and size maps are decoded to a box",
+        "nodes": {
+            name: {"tau_us": node.tau_us, "alpha": node.alpha} if isinstance(node, Neurons) else {"stride": node.stride}
+            for name, node in graph.nodes.items()
+        },
+        "taps": graph.taps,
+        "info": graph.info,
+    }  # fmt: skip
+
+
+def _version() -> str:
+    from had_snn import __version__
+
+    return __version__
+
+
+def write_nir(path: str | Path, graph: Any) -> None:
+    """Writes a NIR graph, atomically.
+
+    Args:
+        path: `*.nir`; its folder is made when missing.
+        graph: A `nir.NIRGraph`, or a `SearchGraph`.
+    """
+    nir = optional_import("nir", extra="export")
+    if isinstance(graph, SearchGraph):
+        graph = graph_to_nir(graph)
+    with atomic_path(path) as temporary:
+        nir.write(temporary, graph)
+
+
+def load_nir(path: str | Path) -> Any:
+    """Reads a file into a `nir.NIRGraph`, type-checked.
+
+    Raises:
+        FormatError: If the file is missing, damaged or no NIR.
+    """
+    nir = optional_import("nir", extra="export")
+    if not Path(path).is_file():
+        raise FormatError(path, "no such file; expected a .nir file", remedy="experiments/export_nir.py writes one")
+    try:
+        return nir.read(path)
+    # h5py and nir report damage by whatever exception the damaged field happens to cause.
+    except Exception as error:
+        raise FormatError(path, f"not a readable NIR file ({type(error).__name__}: {error})") from error
+
+
+def read_nir(path: str | Path) -> SearchGraph:
+    """Reads a file that `write_nir` wrote back into a search graph, without loss.
+
+    Raises:
+        FormatError: If the file is missing, damaged, no NIR, or not a search graph of this package.
+    """
+    return graph_from_nir(load_nir(path), path)
+
+
+def graph_from_nir(stored: Any, path: str | Path = "NIR graph") -> SearchGraph:
+    """The inverse of `graph_to_nir`; layers come from NIR's own fields, only their units from the metadata."""
+    nir = optional_import("nir", extra="export")
+    notes = stored_notes(stored, path)
+    if notes["layout"] > LAYOUT:
+        raise FormatError(path, f"written by a newer version (layout {notes['layout']}, known up to {LAYOUT})")
+    try:
+        nodes: dict[str, Conv | Neurons] = {}
+        for name in notes["nodes"]:  # HDF5 sorts by name; the notes keep the order of computation
+            node = stored.nodes[name]
+            if isinstance(node, nir.Conv2d):
+                factor = notes["neuron"]["weight_scale"][name]
+                weight, bias = (torch.from_numpy(np.asarray(a) / factor).float() for a in (node.weight, node.bias))
+                nodes[name] = Conv(weight, bias, int(node.stride[0]), int(node.padding[0]))
+            elif isinstance(node, nir.LIF):
+                nodes[name] = _neurons(name, node, notes, path)
+            else:
+                raise FormatError(path, f"node {name} is a {type(node).__name__}; expected Conv2d or LIF")
+        edges = tuple((str(a), str(b)) for a, b in stored.edges)
+        order = [INPUT, *nodes, OUTPUT]
+        edges = tuple(sorted(edges, key=lambda edge: (order.index(edge[1]), order.index(edge[0]))))
+        channels, height, width = (int(v) for v in stored.nodes[INPUT].input_type["input"])
+        return SearchGraph(
+            nodes, edges, (channels, height, width), notes["n_steps"], notes["dt_us"], notes["taps"], notes["info"]
+        )
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise FormatError(path, f"its nodes and its metadata do not fit together ({error})") from error
+
+
+def _neurons(name: str, node: Any, notes: dict[str, Any], path: str | Path) -> Neurons:
+    """A LIF node, after checking that it says what the metadata say."""
+    fields = {key: np.unique(getattr(node, key)) for key in ("tau", "r", "v_leak", "v_reset", "v_threshold")}
+    uneven = [key for key, values in fields.items() if len(values) != 1]
+    if uneven:
+        raise FormatError(path, f"node {name} has several values of {', '.join(uneven)}; expected one per layer")
+    alpha = float(np.float32(1 - NOMINAL_DT / fields["tau"][0]))
+    noted = notes["nodes"][name]
+    if alpha != noted["alpha"] or fields["v_threshold"][0] != notes["neuron"]["v_threshold"][name]:
+        raise FormatError(path, f"node {name} decays by {alpha} a step, its metadata say {noted['alpha']}")
+    channels, height, width = node.tau.shape
+    return Neurons(noted["tau_us"], alpha, (channels, height, width))
+
+
+def stored_notes(stored: Any, path: str | Path) -> dict[str, Any]:
+    """The metadata that `graph_to_nir` wrote."""
+    text = (getattr(stored, "metadata", None) or {}).get("had_snn")
+    if text is None:
+        raise FormatError(path, "a NIR file of another program; expected one written by had_snn (metadata had_snn)")
+    try:
+        notes = json.loads(text)
+        if not isinstance(notes["layout"], int):
+            raise TypeError("layout is no number")
+    except (ValueError, TypeError, KeyError) as error:
+        raise FormatError(path, f"its metadata are damaged ({error})") from error
+    return notes

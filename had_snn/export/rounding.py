@@ -1,0 +1,194 @@
+"""Rounds a search graph so that every machine computes it exactly.
+
+Two simulators that add the same numbers in another order differ in the last bit, and now and then that bit decides a
+spike. The remedy is not luck but numbers that need no rounding:
+
+* decays `alpha = a / 2**m` with `a` odd, so that `alpha * v` is exact;
+* weights `n / 2**q`, so that any sum over spikes is exact in whatever order;
+* biases on odd multiples of `1 / 2**(q + 1)`. After a rest or a reset the potential is then an odd multiple of
+  `1 / 2**(q + 1 + m * k)` after `k + 1` steps, hence never equal to the threshold 1: `>` and `>=` decide alike, and the
+  nearest potential to the threshold stays `1 / 2**(q + 1 + m * k)` away from it.
+
+With `T` steps a window all potentials below `2**p` fit into float32's 24 bits if `p + q + 1 + m * (T - 1) <= 24`; that
+fixes `q`. A simulator that orders the arithmetic otherwise (Euler form, scaled weights) rounds in its own last bit, far
+below that distance. Fewer `weight_bits` give integer weights of that width with one power-of-two scale per layer group:
+8 is the int8 network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from had_snn.errors import InputError
+from had_snn.export.graph import OUTPUT, Conv, Neurons, SearchGraph
+from had_snn.ops.lif import decay_factor
+
+#: Bits of a float32 significand.
+_SIGNIFICAND = 24
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a graph is rounded.
+
+    Attributes:
+        weight_bits: Weights are signed integers of so many bits times a power of two.
+        decay_bits: Decays are multiples of `2**-decay_bits`, between the first and the last one in (0, 1).
+        headroom_bits: Potentials up to `2**headroom_bits` thresholds are exact in float32.
+    """
+
+    weight_bits: int = 16
+    decay_bits: int = 3
+    headroom_bits: int = 4
+
+    def __post_init__(self) -> None:
+        if not (2 <= self.weight_bits <= 24 and 1 <= self.decay_bits <= 8 and 0 <= self.headroom_bits <= 10):
+            raise InputError(
+                f"rounding {self}: expected weight_bits in 2..24, decay_bits in 1..8, headroom_bits in 0..10"
+            )
+
+
+def groups(graph: SearchGraph) -> list[list[str]]:
+    """LIF layers that must share one input scale, because some convolution feeds several of them.
+
+    A convolution that feeds a LIF layer only through another convolution counts with the first one behind it.
+    """
+    found = [{name} for name in graph.neurons]
+    for name in graph.convolutions:
+        fed = {target for target in graph.targets(name) if target in graph.neurons}
+        joined = [group for group in found if group & fed]
+        if len(joined) > 1:
+            found = [group for group in found if not group & fed] + [set().union(*joined)]
+    order = list(graph.nodes)
+    return sorted((sorted(group, key=order.index) for group in found), key=lambda group: order.index(group[0]))
+
+
+def input_convolutions(graph: SearchGraph, group: list[str]) -> list[str]:
+    """The convolutions that feed a group of LIF layers, in order."""
+    return [name for name in graph.convolutions if any(target in group for target in graph.targets(name))]
+
+
+def round_decay(alpha: float, bits: int) -> tuple[float, int]:
+    """The nearest multiple of `2**-bits` inside (0, 1), and the bits that it really needs."""
+    number = min(max(round(alpha * 2**bits), 1), 2**bits - 1)
+    while number % 2 == 0:
+        number, bits = number // 2, bits - 1
+    return number / 2**bits, bits
+
+
+def tau_for(alpha: float, dt_us: float) -> float:
+    """A float32 time constant whose decay per micro-step is exactly `alpha`."""
+    tau = torch.tensor(-dt_us / math.log(alpha))
+    for direction in (math.inf, 0.0):
+        candidate = tau.clone()
+        for _ in range(16):
+            if float(decay_factor(candidate, dt_us)) == alpha:
+                return float(candidate)
+            candidate = torch.nextafter(candidate, torch.tensor(direction))
+    raise InputError(f"no float32 time constant gives the decay {alpha} at a micro-step of {dt_us} us")
+
+
+def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchGraph:
+    """Rounds decays, weights and biases; see the head of this file.
+
+    Args:
+        graph: The graph as trained.
+        rounding: Number formats.
+
+    Returns:
+        A graph of the same wiring; its metadata name the formats and, per layer, decay, grid and whether float32
+        arithmetic is exact for every potential below `2**headroom_bits`.
+    """
+    rounding = rounding or Rounding()
+    nodes = dict(graph.nodes)
+    report: dict[str, dict[str, float | int | bool]] = {}
+    steps = graph.n_steps - 1
+    for group in groups(graph):
+        deepest = 0
+        for name in group:
+            old = graph.neurons[name]
+            alpha, bits = round_decay(old.alpha, rounding.decay_bits)
+            nodes[name] = Neurons(tau_for(alpha, graph.dt_us), alpha, old.shape)
+            deepest = max(deepest, bits)
+            report[name] = {"alpha_trained": old.alpha, "alpha": alpha, "decay_bits": bits}
+        feeding = input_convolutions(graph, group)
+        grid = _SIGNIFICAND - 1 - rounding.headroom_bits - deepest * steps
+        widest = min(_width(graph.convolutions[name].weight, rounding.weight_bits) for name in feeding)
+        # Too many steps for exact sums: keep the weights' own grid and say so instead of throwing precision away.
+        exact = grid >= 6 and not _reads_convolutions(graph, feeding)
+        grid = min(grid, widest) if exact else widest
+        odd = _needs_odd(graph, feeding, group)
+        for name in feeding:
+            nodes[name] = _round_conv(graph.convolutions[name], grid, rounding.weight_bits, odd=name in odd)
+        for name in group:
+            report[name] |= {"grid_bits": grid, "exact_float32": exact}
+    for name, conv in graph.convolutions.items():
+        if nodes[name] is conv:  # the read-out, and a separate matching convolution
+            width = min(_width(conv.weight, rounding.weight_bits), 12)
+            nodes[name] = _round_conv(conv, width, rounding.weight_bits, odd=False)
+    return graph.with_nodes(nodes, rounded=True, rounding=asdict(rounding), layers=report)
+
+
+def _reads_convolutions(graph: SearchGraph, feeding: list[str]) -> bool:
+    """Whether a convolution reads another one's real values, whose sums are not exact on this grid."""
+    return any(source in graph.convolutions for name in feeding for source in graph.sources(name))
+
+
+def _width(weight: Tensor, bits: int) -> int:
+    """Fraction bits that the largest weight leaves in a signed integer of `bits`."""
+    largest = max(float(weight.abs().max()), 2.0**-20)
+    return math.floor(math.log2((2 ** (bits - 1) - 1) / largest))
+
+
+def _needs_odd(graph: SearchGraph, feeding: list[str], group: list[str]) -> set[str]:
+    """Convolutions whose bias is put on odd half steps so that exactly one of them enters each LIF layer.
+
+    Walking the layers in order: where none of a layer's convolutions is chosen yet, its first one is. A residual chain
+    adds convolutions to the ones before it, so no layer ever meets two.
+    """
+    chosen: set[str] = set()
+    for name in group:
+        sources = [source for source in graph.sources(name) if source in feeding]
+        if not chosen & set(sources):
+            chosen.add(sources[0])
+    for name in group:
+        assert len(chosen & set(graph.sources(name))) == 1, name
+    return chosen
+
+
+def _round_conv(conv: Conv, grid: int, bits: int, *, odd: bool) -> Conv:
+    """Weights to multiples of `2**-grid` that fit `bits`, biases to even or odd multiples of `2**-(grid + 1)`."""
+    limit = 2 ** (bits - 1) - 1
+    weight = (conv.weight.double() * 2.0**grid).round().clamp(-limit - 1, limit) * 2.0**-grid
+    scaled = conv.bias.double() * 2.0**grid
+    bias = ((scaled - 0.5).round() + 0.5) if odd else scaled.round()
+    return Conv(weight.float(), (bias * 2.0**-grid).float(), conv.stride, conv.padding)
+
+
+def input_scales(graph: SearchGraph) -> tuple[dict[str, float], dict[str, float]]:
+    """Factor on each convolution's weights, and threshold of each LIF layer, in the Euler form that NIR means.
+
+    NIR's neuron is `tau dv/dt = -v + i`; Euler's step at `tau = dt / (1 - alpha)` is `alpha * v + (1 - alpha) * i`,
+    so inputs are multiplied by `1 / (1 - alpha)` to get our line back, at threshold 1. Layers that share a convolution
+    share the factor of the first of them and carry the rest in their threshold. In a rounded graph the factor is the
+    nearest power of two, so that scaling changes no digit, and the threshold carries the rest (it stays 1 for decays
+    of the form `1 - 2**-k`).
+    """
+    factors: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
+    for group in groups(graph):
+        factor = 1 / (1 - graph.neurons[group[0]].alpha)
+        if graph.info.get("rounded"):
+            factor = 2.0 ** round(math.log2(factor))
+        for name in input_convolutions(graph, group):
+            factors[name] = factor
+        for name in group:
+            thresholds[name] = (1 - graph.neurons[name].alpha) * factor
+    for name in graph.convolutions:
+        factors.setdefault(name, 1.0)
+    assert OUTPUT not in thresholds
+    return factors, thresholds

@@ -1,0 +1,211 @@
+"""Runs an exported file in simulators and compares every spike with our own kernels.
+
+    report = verify("student.nir", counts)
+    report["norse"]["mismatches"], report["norse"]["layers"]["lif_mix"]["spikes"]
+
+Per simulator the file is loaded by its own importer and run from the stem's spike counts to the read-out. Where a layer
+deviates, a second run hands our spikes to the layers behind each layer, so that `mismatches_alone` counts what that
+layer itself decided otherwise, and one flipped spike is not counted again in every layer behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from had_snn.errors import HadError, InputError, MissingExtraError
+from had_snn.export.adapters import OPENERS
+from had_snn.export.graph import SearchGraph, Trace, run_graph
+from had_snn.export.nir import read_nir
+from had_snn.export.reference_runner import run_events
+
+logger = logging.getLogger("had_snn")
+
+#: The judge that executes spike by spike in NumPy.
+EVENTS = "event_by_event"
+
+#: Simulators that cannot run the file, and why (tried with the versions named).
+UNSUPPORTED = {
+    "spyx": "spyx 1.0.0: subtracts the threshold on reset and fires one step late in every layer, fixed in its code",
+    "rockpool": "rockpool 3.1.0: no Conv2d, and its importer of nir.LIF fails",
+    "brian2": "brian2 2.9.0: no NIR importer, and it needs numpy < 2.4",
+    "nengo": "nengo 4.1.0: no NIR importer; its LIF clips potentials at 0 and times spikes inside a step",
+}
+
+#: What `verify` runs when nothing is asked for.
+DEFAULT = ("norse", "snntorch", "spikingjelly", "sinabs")
+
+
+@torch.no_grad()
+def verify(
+    path: str | Path,
+    windows: Tensor,
+    *,
+    simulators: Sequence[str] = DEFAULT,
+    graph: SearchGraph | None = None,
+    chunk: int = 10,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Compares simulators with our kernels, spike by spike.
+
+    Args:
+        path: A file that `write_nir` wrote.
+        windows: Spike counts of the stem on real events, `[T, N, C, H, W]`.
+        simulators: Names out of `norse`, `snntorch`, `spikingjelly`, `sinabs` and `event_by_event`; a name that cannot
+            run the file is listed in the report with the reason.
+        graph: The graph in memory; our side runs it instead of what is read back from the file.
+        chunk: Windows that are held in memory at once.
+        progress: Called with simulator, windows done and windows in all.
+
+    Returns:
+        By simulator: `status` ("exact", "differs", "not installed", "not supported", "failed"), `spikes`, `mismatches`,
+        `decisions`, `version`, `notes`, `seconds`, `readout_error` and `layers`; by layer `status`, `spikes`,
+        `mismatches`, `mismatches_alone`, `membrane_error` (largest difference of potentials, in thresholds, where
+        spikes agree).
+
+    Raises:
+        FormatError: If the file cannot be read.
+        InputError: If a simulator's name is unknown or the windows do not fit the file.
+    """
+    unknown = [name for name in simulators if name not in (*OPENERS, *UNSUPPORTED, EVENTS)]
+    if unknown:
+        known = ", ".join((*OPENERS, EVENTS))
+        raise InputError(f"unknown simulator {', '.join(unknown)}; there are: {known}")
+    graph = graph if graph is not None else read_nir(path)
+    if windows.dim() != 5 or tuple(windows.shape[2:]) != graph.input_shape or len(windows) != graph.n_steps:
+        expected = f"[{graph.n_steps}, N, {', '.join(map(str, graph.input_shape))}]"
+        raise InputError(f"windows are {list(windows.shape)}; the file reads stem counts {expected}")
+    report = {}
+    for name in simulators:
+        if name in UNSUPPORTED:
+            report[name] = _absent("not supported", UNSUPPORTED[name])
+            continue
+        started = time.perf_counter()
+        report[name] = _verify_one(name, path, graph, windows, chunk, progress)
+        report[name]["seconds"] = round(time.perf_counter() - started, 3)
+        logger.info(line(name, report[name]))
+    return report
+
+
+def _absent(status: str, reason: str) -> dict[str, Any]:
+    return {"status": status, "notes": reason, "spikes": 0, "mismatches": 0, "decisions": 0, "layers": {}}
+
+
+def _verify_one(
+    name: str, path: str | Path, graph: SearchGraph, windows: Tensor, chunk: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> dict[str, Any]:  # fmt: skip
+    try:
+        run, version, notes = _open(name, path, graph)
+    except MissingExtraError as error:
+        return _absent("not installed", str(error))
+    # Importers fail in their own ways on what they do not know; that is a finding about them, not a crash of ours.
+    except Exception as error:  # noqa: BLE001
+        return _absent("failed", f"{type(error).__name__}: {error}")
+    tally = _Tally(list(graph.neurons))
+    for start in range(0, windows.shape[1], chunk):
+        counts = windows[:, start : start + chunk]
+        ours = run_graph(graph, counts, with_membranes=True)
+        theirs = run(counts, None)
+        if tally.add(ours, theirs):
+            tally.add_alone(ours, run(counts, ours.spikes))
+        else:
+            tally.add_alone(ours, theirs)  # equal inputs everywhere: a run with ours fed in would be the same run
+        if progress is not None:
+            progress(name, min(start + chunk, windows.shape[1]), windows.shape[1])
+    return {"version": version, "notes": notes, "windows": windows.shape[1], **tally.report()}
+
+
+def _open(name: str, path: str | Path, graph: SearchGraph):
+    """A function `(counts, feed) -> Trace`, the version and the adapter's notes."""
+    if name == EVENTS:
+        stored = read_nir(path)
+        if any(source in stored.convolutions for conv in stored.convolutions for source in stored.sources(conv)):
+            raise InputError("a convolution reads real values of another one, which are no events; fuse the matching")
+        return (lambda counts, feed: run_events(stored, counts, feed=feed).trace), "", "no convolution: spikes walk"
+    simulation = OPENERS[name](path, graph)
+    return (lambda counts, feed: simulation.run(counts, feed=feed)), simulation.version, simulation.notes
+
+
+class _Tally:
+    """Counts by layer over chunks of windows."""
+
+    def __init__(self, layers: list[str]) -> None:
+        self.layers = layers
+        names = ("spikes", "mismatches", "mismatches_alone", "decisions")
+        self.counts = {layer: dict.fromkeys(names, 0) for layer in layers}
+        self.membranes = dict.fromkeys(layers, 0.0)
+        self.readout = 0.0
+
+    def add(self, ours: Trace, theirs: Trace) -> int:
+        """Counts a run from the stem to the read-out; returns its mismatches."""
+        total = 0
+        for layer in self.layers:
+            wrong = int((ours.spikes[layer] != theirs.spikes[layer]).sum())
+            count = self.counts[layer]
+            count["spikes"] += int(ours.spikes[layer].sum())
+            count["decisions"] += ours.spikes[layer].numel()
+            count["mismatches"] += wrong
+            total += wrong
+        self.readout = max(self.readout, float((ours.readout - theirs.readout).abs().max()))
+        return total
+
+    def add_alone(self, ours: Trace, theirs: Trace) -> None:
+        """Counts a run in which every layer got our spikes."""
+        for layer in self.layers:
+            same = ours.spikes[layer] == theirs.spikes[layer]
+            self.counts[layer]["mismatches_alone"] += int((~same).sum())
+            apart = (ours.membranes[layer] - theirs.membranes[layer]).abs() * same
+            self.membranes[layer] = max(self.membranes[layer], float(apart.max()))
+
+    def report(self) -> dict[str, Any]:
+        layers = {
+            layer: {
+                "status": "exact" if self.counts[layer]["mismatches"] == 0 else "differs",
+                **self.counts[layer],
+                "membrane_error": self.membranes[layer],
+            }
+            for layer in self.layers
+        }
+        sums = {key: sum(layer[key] for layer in layers.values()) for key in ("spikes", "mismatches", "decisions")}
+        status = "exact" if sums["mismatches"] == 0 else "differs"
+        return {"status": status, **sums, "readout_error": self.readout, "layers": layers}
+
+
+def line(name: str, entry: dict[str, Any]) -> str:
+    """One line about a simulator, for a log or a terminal."""
+    if not entry["layers"]:
+        return f"{name}: {entry['status']} ({entry['notes']})"
+    apart = max(layer["membrane_error"] for layer in entry["layers"].values())
+    return (
+        f"{name} {entry['version']}: {entry['mismatches']} of {entry['spikes']} spikes differ in {entry['decisions']} "
+        f"decisions, potentials by at most {apart:.1e} thresholds"
+    )
+
+
+def table(report: dict[str, dict[str, Any]]) -> str:
+    """The report as a Markdown table, a row per simulator and layer."""
+    rows = ["| simulator | version | layer | status | spikes | mismatches | of these its own | membrane error |"]
+    rows.append("|---|---|---|---|---:|---:|---:|---:|")
+    for name, entry in report.items():
+        if not entry["layers"]:
+            rows.append(f"| {name} | | | {entry['status']}: {entry['notes']} | | | | |")
+        for layer, found in entry["layers"].items():
+            rows.append(
+                f"| {name} | {entry['version']} | {layer} | {found['status']} | {found['spikes']} "
+                f"| {found['mismatches']} | {found['mismatches_alone']} | {found['membrane_error']:.1e} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def require_exact(report: dict[str, dict[str, Any]]) -> None:
+    """Raises `HadError` where a simulator that ran does not agree in every spike."""
+    wrong = [line(name, entry) for name, entry in report.items() if entry["status"] in ("differs", "failed")]
+    if wrong:
+        raise HadError("; ".join(wrong))
