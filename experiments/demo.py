@@ -23,6 +23,7 @@ import profile_energy
 import track
 import train_teacher
 from entry import compose, open_run, script, versions
+from had_snn.events.writers import write_events
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +31,6 @@ from sources import sequences
 
 from had_snn.checkpoint import atomic_path
 from had_snn.data.sequence import TrackingSequence
-from had_snn.events.writers import write_events
 
 
 class Chain:

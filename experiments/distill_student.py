@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 from entry import open_run, script, versions
-from had_snn.data.clips import ClipSampler
 from had_snn.distill.hierarchy import HierarchicalDistillation
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
-from sources import sequences
+from sources import clip_sampler
 
 from had_snn.checkpoint import atomic_path, load_teacher, save_weights
 from had_snn.errors import InputError
@@ -49,7 +48,7 @@ def run(cfg: DictConfig) -> Path:
     student = instantiate(cfg.student)
     task = build_task(cfg, student)
     modalities = ("events", "rgb", "voxel") if cfg.distill.levels else ("events",)
-    clips = ClipSampler(sequences(cfg.data, "train"), seed=cfg.seed, modalities=modalities, **instantiate(cfg.clips))
+    clips = clip_sampler(cfg, student.config, modalities)
     folder = open_run(cfg)
     with progress("train student") as bar:
         trained = fit(

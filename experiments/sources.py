@@ -5,9 +5,11 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
 
+from had_snn.data.clips import ClipSampler
 from had_snn.data.sequence import TrackingSequence
 from had_snn.data.synthetic import load_split, prepare_split
 from had_snn.errors import InputError
+from had_snn.models import StudentConfig, TeacherConfig
 
 
 def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
@@ -34,3 +36,26 @@ def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
             **options,
         )  # fmt: skip
     return load_split(data.root, split)
+
+
+def clip_sampler(cfg: DictConfig, network: StudentConfig | TeacherConfig, modalities: tuple[str, ...]) -> ClipSampler:
+    """Clips of the training split, cropped the way a network will crop when it tracks.
+
+    Args:
+        cfg: A training script's config: `data`, `clips`, `seed`.
+        network: The network's numbers, which fix the crops.
+        modalities: What the clips must hold.
+
+    Returns:
+        The sampler.
+    """
+    crops = {
+        name: getattr(network, name)
+        for name in ("window_us", "template_size", "template_factor", "search_size", "search_factor")
+    }
+    options = OmegaConf.to_container(cfg.clips, resolve=True)
+    assert isinstance(options, dict)
+    return ClipSampler(
+        sequences(cfg.data, "train"), seed=cfg.seed, modalities=modalities, **crops,
+        **{str(key): value for key, value in options.items()},
+    )  # fmt: skip

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from entry import open_run, script, versions
-from had_snn.data.clips import ClipSampler
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
-from sources import sequences
+from sources import clip_sampler
 
 from had_snn.checkpoint import save_weights
 from had_snn.train.loop import fit
@@ -24,9 +23,7 @@ def run(cfg: DictConfig) -> Path:
     """Trains and writes `teacher.safetensors` into the run folder; returns its path."""
     torch.manual_seed(cfg.seed)
     teacher = instantiate(cfg.teacher)
-    clips = ClipSampler(
-        sequences(cfg.data, "train"), seed=cfg.seed, modalities=("rgb", "voxel"), **instantiate(cfg.clips)
-    )
+    clips = clip_sampler(cfg, teacher.config, ("rgb", "voxel"))
     folder = open_run(cfg)
     task = TeacherTask(teacher, modality_dropout=cfg.modality_dropout)
     with progress("train teacher") as bar:
