@@ -1,7 +1,8 @@
 """Spiking operators: clocked and event-driven LIF on CPU and GPU kernels, with their plain-torch twins."""
 
 from had_snn.ops.build import KernelError
-from had_snn.ops.event_lif import EventLIFState, decay_rate, event_lif, event_lif_ref, output_hw
+from had_snn.ops.event_lif import EventLIFState, decay_rate, event_lif, event_lif_ref
+from had_snn.ops.event_lif_kernels import output_hw
 from had_snn.ops.lif import decay_factor, lif_multi_step, lif_multi_step_ref
 from had_snn.ops.surrogate import Surrogate, atan, rect, sigmoid, spike, triangle
 

@@ -1,0 +1,198 @@
+"""The registered operators behind `lif_multi_step`: `had_snn::lif_forward` and `had_snn::lif_backward`.
+
+They lay out memory, check values and launch `kernels/lif.cu`; shapes and meanings are those of `had_snn/ops/lif.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from had_snn.errors import InputError
+from had_snn.ops import build, memory
+
+CHUNK = 16  # HAD_CHUNK of kernels/lif.cu
+TASK = 16384  # HAD_TASK of kernels/lif.cu
+STREAM_BYTES = 16 << 20  # outputs beyond this bypass the caches
+
+_FORWARD = "pppppppp" + "iiiii" + "ff" + "nnn"
+_BACKWARD = "pppppppppppp" + "iiiii" + "ff" + "nnn"
+
+
+def _dense_step(x: Tensor) -> Tensor:
+    """`x`, or a contiguous copy where one step of it is not a dense block."""
+    expected = 1
+    for size, stride in sorted(zip(x.shape[1:], x.stride()[1:], strict=True), key=lambda pair: (pair[1], pair[0])):
+        if size == 1:
+            continue
+        if stride != expected:
+            return x.contiguous()
+        expected *= size
+    return x if x.shape[0] == 1 or x.stride(0) >= expected else x.contiguous()
+
+
+def _in_order(tensor: Tensor | None, strides: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """`tensor` in the given memory order and dtype, copied only where it must be."""
+    if tensor is None:
+        return None
+    same = all(a == b or n == 1 for a, b, n in zip(tensor.stride(), strides, tensor.shape, strict=True))
+    if same and tensor.dtype == dtype:
+        return tensor
+    return memory.empty_strided(tensor.shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
+
+
+def _strides(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Strides of one step, and of all steps packed, in the memory order of dense `x`."""
+    step = tuple(x.stride()[1:])
+    return step, (math.prod(x.shape[1:]), *step)
+
+
+def _scalars(x: Tensor, alpha: Tensor, channel_dim: int) -> tuple[int, int, int, int, int]:
+    """T, N, x_step, channels, inner of the kernels."""
+    inner = x.stride(channel_dim) if alpha.numel() > 1 else 1
+    return x.shape[0], math.prod(x.shape[1:]), x.stride(0), alpha.numel(), inner
+
+
+def _kept_shape(x: Tensor, keep: bool) -> tuple[int, int]:
+    return ((x.shape[0] - 1) // CHUNK if keep else 0, math.prod(x.shape[1:]))
+
+
+@torch.library.custom_op("had_snn::lif_forward", mutates_args=())
+def lif_forward(
+    x: Tensor,
+    v0: Tensor | None,
+    alpha: Tensor,
+    threshold: Tensor,
+    channel_dim: int,
+    v_reset: float,
+    slope: float,
+    surrogate: int,
+    soft: bool,
+    detach: bool,
+    membranes: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x = _dense_step(x)
+    step, packed = _strides(x)
+    v0 = _in_order(v0, step, torch.float32)
+    s = memory.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device)
+    v = memory.empty_strided(x.shape[1:], step, dtype=torch.float32, device=x.device)
+    h = memory.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device) if membranes else x.new_empty(0)
+    kept = memory.empty(_kept_shape(x, keep), dtype=torch.float32, device=x.device)
+    if math.prod(x.shape) == 0:
+        return s, v if v0 is None else v0.clone(), h, kept
+    pointers = [build.address(a) for a in (x, v0, alpha, threshold, s, v, h if membranes else None)]
+    pointers.append(build.address(kept) if kept.numel() else None)
+    scalars = [*_scalars(x, alpha, channel_dim), v_reset, slope, surrogate, int(soft), int(detach)]
+    _run("lif_forward", _FORWARD, [*pointers, *scalars], s, alpha, threshold)
+    return s, v, h, kept
+
+
+@lif_forward.register_fake
+def _(x, v0, alpha, threshold, channel_dim, v_reset, slope, surrogate, soft, detach, membranes, keep):
+    x = _dense_step(x)
+    step, packed = _strides(x)
+    s = torch.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device)
+    v = torch.empty_strided(x.shape[1:], step, dtype=torch.float32, device=x.device)
+    h = torch.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device) if membranes else x.new_empty(0)
+    return s, v, h, torch.empty(_kept_shape(x, keep), dtype=torch.float32, device=x.device)
+
+
+@torch.library.custom_op("had_snn::lif_backward", mutates_args=())
+def lif_backward(
+    x: Tensor,
+    v0: Tensor | None,
+    alpha: Tensor,
+    threshold: Tensor,
+    kept: Tensor,
+    g_s: Tensor | None,
+    g_h: Tensor | None,
+    g_v: Tensor | None,
+    channel_dim: int,
+    v_reset: float,
+    slope: float,
+    surrogate: int,
+    soft: bool,
+    detach: bool,
+    need: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x = _dense_step(x)
+    step, packed = _strides(x)
+    v0, g_v = _in_order(v0, step, torch.float32), _in_order(g_v, step, torch.float32)
+    g_s, g_h = _in_order(g_s, packed, x.dtype), _in_order(g_h, packed, x.dtype)
+    g_x = memory.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device) if need[0] else x.new_empty(0)
+    g_v0 = memory.empty_strided(x.shape[1:], step, dtype=torch.float32, device=x.device) if need[1] else x.new_empty(0)
+    sizes = _scalars(x, alpha, channel_dim)
+    # The CPU adds up in float64, one row a task; the GPU adds atomically in float32.
+    rows, kind = (-(-sizes[1] // TASK), torch.float64) if x.device.type == "cpu" else (1, torch.float32)
+    sums = [torch.zeros(rows, alpha.numel(), dtype=kind, device=x.device) if n else None for n in need[2:]]
+    if math.prod(x.shape) > 0:
+        pointers = [build.address(a) for a in (x, v0, alpha, threshold, kept if kept.numel() else None, g_s, g_h, g_v)]
+        outputs = [g_x if need[0] else None, g_v0 if need[1] else None, *sums]
+        pointers += [build.address(a) for a in outputs]
+        scalars = [*sizes, v_reset, slope, surrogate, int(soft), int(detach)]
+        _run("lif_backward", _BACKWARD, [*pointers, *scalars], x, alpha, threshold)
+    g_alpha, g_threshold = (alpha.new_empty(0) if s is None else s.sum(0).to(alpha.dtype) for s in sums)
+    return g_x, g_v0, g_alpha, g_threshold
+
+
+@lif_backward.register_fake
+def _(x, v0, alpha, threshold, kept, g_s, g_h, g_v, channel_dim, v_reset, slope, surrogate, soft, detach, need):
+    x = _dense_step(x)
+    step, packed = _strides(x)
+    g_x = torch.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device) if need[0] else x.new_empty(0)
+    g_v0 = torch.empty_strided(x.shape[1:], step, dtype=torch.float32, device=x.device) if need[1] else x.new_empty(0)
+    g_alpha, g_threshold = (torch.empty_like(alpha) if n else alpha.new_empty(0) for n in need[2:])
+    return g_x, g_v0, g_alpha, g_threshold
+
+
+def _run(name: str, signature: str, arguments: list, sized: Tensor, alpha: Tensor, threshold: Tensor) -> None:
+    storage = build.STORAGE[sized.dtype]
+    if sized.device.type == "cuda":
+        neurons = math.prod(sized.shape[1:])
+        symbol = f"had_{name}"
+        build.launch_cupy("lif.cu", symbol, signature, arguments, threads=neurons, device=sized.device, storage=storage)
+        return
+    _check_factors(alpha, threshold)
+    stream = int(sized.numel() * sized.element_size() >= STREAM_BYTES and _rows_aligned(sized))
+    symbol = f"had_{name}_{build.native_width()}_{storage}"
+    build.native_function(symbol, signature + "nn")(*arguments, stream, torch.get_num_threads())
+
+
+def _rows_aligned(sized: Tensor) -> bool:
+    """Whether every step of a fresh tensor of this size begins on a 64-byte line, as streaming stores need."""
+    return math.prod(sized.shape[1:]) * sized.element_size() % 64 == 0
+
+
+def _check_factors(alpha: Tensor, threshold: Tensor) -> None:
+    """Values are looked at on the CPU only: on a GPU that would make every layer wait for the device."""
+    if not bool(((alpha >= 0) & (alpha <= 1)).all()):
+        first = int((~((alpha >= 0) & (alpha <= 1))).nonzero()[0])
+        raise InputError(f"tau of channel {first} gives a decay of {float(alpha[first])}; expected a positive tau")
+    if not bool(((threshold > 0) & torch.isfinite(threshold)).all()):
+        first = int((~((threshold > 0) & torch.isfinite(threshold))).nonzero()[0])
+        raise InputError(f"v_threshold of channel {first} is {float(threshold[first])}; expected a positive number")
+
+
+def _setup(ctx, inputs, output) -> None:
+    x, v0, alpha, threshold, *options = inputs
+    ctx.save_for_backward(x, v0, alpha, threshold, output[3])
+    ctx.options, ctx.membranes = options[:6], options[6]
+    ctx.mark_non_differentiable(output[3])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, g_s, g_v, g_h, _):
+    need = list(ctx.needs_input_grad[:4])
+    if g_s is None and g_v is None and (g_h is None or not ctx.membranes):
+        return (None,) * 12
+    x, v0, alpha, threshold, kept = ctx.saved_tensors
+    grads = lif_backward(
+        x, v0, alpha, threshold, kept, g_s, g_h if ctx.membranes else None, g_v, *ctx.options, need=need
+    )
+    return (*(g if n else None for g, n in zip(grads, need, strict=True)), *(None,) * 8)
+
+
+lif_forward.register_autograd(_backward, setup_context=_setup)
