@@ -16,9 +16,13 @@ import numpy as np
 
 from had_snn.errors import FormatError, InputError
 from had_snn.events.checks import Checker, Resolution
+from had_snn.events.readers_aedat import open_aedat
 from had_snn.events.readers_aedat4 import open_aedat4
 from had_snn.events.readers_arrays import open_mat, open_npy, open_npz
+from had_snn.events.readers_compact import ES_MAGIC, looks_like_nmnist, open_es, open_nmnist
 from had_snn.events.readers_hdf5 import open_hdf5
+from had_snn.events.readers_prophesee import is_dat, is_raw, open_dat, open_evt, open_raw, read_header
+from had_snn.events.readers_ros import MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, open_bag
 from had_snn.events.readers_text import open_text
 from had_snn.events.recording import ReadOptions, Recording, Source
 from had_snn.events.stream import EventStream
@@ -26,6 +30,15 @@ from had_snn.events.stream import EventStream
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _OPENERS: dict[str, Callable[[Path, ReadOptions], Source]] = {
     "aedat4": open_aedat4,
+    "aedat": open_aedat,
+    "raw": open_raw,
+    "evt2": open_evt("evt2"),
+    "evt21": open_evt("evt21"),
+    "evt3": open_evt("evt3"),
+    "dat": open_dat,
+    "es": open_es,
+    "nmnist": open_nmnist,
+    "bag": open_bag,
     "npy": open_npy,
     "npz": open_npz,
     "mat": open_mat,
@@ -157,6 +170,10 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     try:
         if not path.exists():
             raise FormatError(path, "no such file", remedy=f"the folder {path.parent} {_exists(path.parent)}")
+        if path.is_dir():
+            if (path / "metadata.yaml").is_file():
+                return "bag"
+            raise FormatError(path, "a folder, but no ROS 2 bag; expected a file")
         with path.open("rb") as file:
             head = file.read(4096)
     except OSError as error:
@@ -166,12 +183,19 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     kind = _by_signature(head)
     if kind is not None:
         return kind
+    if head.startswith(b"%"):
+        with path.open("rb") as file:
+            header = read_header(file)
+        if is_raw(header) or is_dat(header):
+            return "raw" if is_raw(header) else "dat"
     for magic, name in _FOREIGN.items():
         if head.startswith(magic):
             raise FormatError(path, f"{name}, not a recording of events")
     if _is_text(head):
         return "text"
-    known = "AEDAT4, NPY, NPZ, HDF5, MATLAB, text"
+    if looks_like_nmnist(path, head):
+        return "nmnist"
+    known = "AEDAT, RAW, DAT, ES, N-MNIST, HDF5, NPY, NPZ, MATLAB, ROS bags, text"
     raise FormatError(
         path, f"unknown format, first bytes {head[:8]!r}; known are {known}", remedy="format=... states it"
     )
@@ -180,6 +204,11 @@ def detect_format(path: str | os.PathLike[str]) -> str:
 def _by_signature(head: bytes) -> str | None:
     for magic, kind in (
         (b"#!AER-DAT4", "aedat4"),
+        (b"#!AER-DAT", "aedat"),
+        (ES_MAGIC, "es"),
+        (ROS1_MAGIC, "bag"),
+        (MCAP_MAGIC, "bag"),
+        (SQLITE_MAGIC, "bag"),
         (b"\x93NUMPY", "npy"),
         (b"PK\x03\x04", "npz"),
         (HDF5_MAGIC, "hdf5"),

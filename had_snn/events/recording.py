@@ -8,7 +8,7 @@ pass the checks of `checks.py`: sorted int64 microseconds, pixels from 0, polari
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ from had_snn.errors import FormatError, InputError
 from had_snn.events.stream import EventStream
 
 logger = logging.getLogger("had_snn")
+
+BLOCK_RECORDS = 1 << 18  # about a cache's worth of intermediate arrays
 
 
 class Columns(NamedTuple):
@@ -135,3 +137,46 @@ def mend_or_raise(
     where = "" if offset is None else f" at byte {offset}"
     logger.warning("%s%s: %s; repaired: %s", path, where, problem, mended)
     info.setdefault("repairs", []).append(f"{problem}: {mended}")
+
+
+def walk_records(path: Path, start: int, dtype: np.dtype, source: Source, options: ReadOptions) -> Iterator[np.ndarray]:
+    """Whole records from `start` on, a block at a time; a part of one at the end is a cut file."""
+    size = path.stat().st_size
+    count, rest = divmod(size - start, dtype.itemsize)
+    done = 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while done < count:
+            block = np.fromfile(file, dtype, min(BLOCK_RECORDS, count - done))
+            if len(block) == 0:
+                break
+            done += len(block)
+            yield block
+            if options.progress is not None:
+                options.progress(start + done * dtype.itemsize, size)
+    if rest:
+        problem = f"the file ends in a record; {rest} of {dtype.itemsize} bytes are there"
+        mend_or_raise(path, source.info, options, problem, mended="keeps the records before it", offset=size - rest)
+
+
+def unwrap(t: np.ndarray, loops: int, last: int | None) -> tuple[np.ndarray, int, int | None]:
+    """Extends 32-bit times: a drop of more than half the range starts a new loop.
+
+    Args:
+        t: int64 `[n]`, as read, in `[0, 2 ** 32)`.
+        loops: Loops before the first of them.
+        last: The 32-bit time before the first of them, None at the start of a file.
+
+    Returns:
+        Extended times, loops and last time to go on with.
+    """
+    if len(t) == 0:
+        return t, loops, last
+    drops = np.flatnonzero(np.diff(t, prepend=t[0] if last is None else last) < -(1 << 31))
+    last = int(t[-1])
+    if len(drops) == 0:
+        return (t + (loops << 32) if loops else t), loops, last
+    turns = np.zeros(len(t), np.int64)
+    turns[drops] = 1
+    turns = np.cumsum(turns) + loops
+    return t + (turns << 32), int(turns[-1]), last

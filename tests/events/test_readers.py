@@ -324,7 +324,7 @@ def test_refusals_are_one_line(tmp_path, content, message):
 def test_missing_path_folder_and_unknown_options(tmp_path):
     with pytest.raises(FormatError, match="no such file"):
         read_events(tmp_path / "none" / "e.csv")
-    with pytest.raises(HadError, match="directory"):
+    with pytest.raises(HadError, match="a folder"):
         read_events(tmp_path)
     path = write_text(tmp_path / "e.txt", columns_of("txyp"))
     for options in ({"colums": "txyp"}, {"columns": "txy!"}, {"time_unit": "min"}, {"origin": 2}, {"format": "avi"}):
