@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-_TICK_S = 0.005  # paths are integrated on this grid and interpolated smoothly between
+_TICK_S = 0.005  # paths are integrated on this grid, or a finer one for fast things, and interpolated smoothly between
+_TICK_PX = 4.0  # a path moves no further than this within a tick
 
 
 def smooth_noise(rng: Generator, times_s: np.ndarray, *, scale_s: float) -> np.ndarray:
@@ -69,24 +70,25 @@ def wander(
     Returns:
         Positions `[N, 2]`.
     """
-    ticks = np.arange(0, times_s[-1] + 2 * _TICK_S, _TICK_S)
+    limit = min(limit, 3 * speed)
+    tick = min(_TICK_S, _TICK_PX / limit)
+    ticks = np.arange(0, times_s[-1] + 2 * tick, tick)
     gate = stop_gate(ticks, stops or [])
     room = np.maximum(high - low, 1.0)
     position = low + rng.random(2) * room if start is None else np.asarray(start, float)
     heading = rng.uniform(0, 2 * np.pi)
     velocity = speed * np.array([np.cos(heading), np.sin(heading)])
-    kicks = rng.standard_normal((len(ticks), 2)) * speed * np.sqrt(_TICK_S / memory_s)
+    kicks = rng.standard_normal((len(ticks), 2)) * speed * np.sqrt(tick / memory_s)
     wall = np.minimum(0.18 * room, 30.0)
-    limit = min(limit, 3 * speed)
     path = np.empty((len(ticks), 2))
     for i in range(len(ticks)):
         path[i] = position
         # Near a wall the velocity is turned inward; a faster thing turns harder, so that all of them stay inside.
         depth = np.clip((low + wall - position) / wall, 0, 2) - np.clip((position - high + wall) / wall, 0, 2)
         push = depth * (speed**2 / wall + 4 * np.abs(velocity) * speed / wall)
-        velocity = velocity * (1 - _TICK_S / memory_s) + kicks[i] + push * _TICK_S
+        velocity = velocity * (1 - tick / memory_s) + kicks[i] + push * tick
         velocity *= min(1.0, limit / max(float(np.hypot(*velocity)), 1e-9))
-        position = position + gate[i] * velocity * _TICK_S
+        position = position + gate[i] * velocity * tick
     return _resample(path, ticks, times_s)
 
 

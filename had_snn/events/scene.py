@@ -56,7 +56,7 @@ class Family:
     textures: tuple[str, ...]
     contrast: tuple[float, float] = (0.4, 1.1)
     law: str = "wander"
-    min_side: tuple[float, float] = (0.11, 0.26)
+    min_side: tuple[float, float] = (0.13, 0.28)
 
 
 _COMMON = ("ellipse", "rectangle", "polygon", "star", "blob", "cross", "vehicle")
@@ -183,8 +183,8 @@ def _draw(
     sprites = [*behind, *target, *front]
     parts = tuple(range(len(behind), len(behind) + len(target)))
     label_times_us = np.rint((np.arange(int(seconds * label_hz + 1e-9)) + 1) * 1e6 / label_hz).astype(np.int64)
-    label_steps = np.minimum(np.rint(label_times_us / step_us).astype(int), n_steps)
-    share = visible_share(sprites, parts, label_steps, sensor_hw)
+    label_steps = np.minimum(label_times_us / step_us, n_steps)
+    share = visible_share(sprites, parts, np.rint(label_steps).astype(int), sensor_hw)
     if not (take_any or _mostly_seen(share)):
         return None
     plane, hdr = _plane(world, back_level)

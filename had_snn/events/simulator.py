@@ -77,10 +77,13 @@ class Sprite:
     position: np.ndarray
     adds: bool = False
 
-    def to_pixels(self, texels: np.ndarray, steps: np.ndarray | int) -> np.ndarray:
-        """Moves texel coordinates `[N, 2]` (column, row) to sensor pixels `[..., N, 2]` at the given render steps."""
+    def to_pixels(self, texels: np.ndarray, steps: np.ndarray | float) -> np.ndarray:
+        """Moves texel coordinates `[N, 2]` (column, row) to sensor pixels `[..., N, 2]` at instants between steps, too."""
         centre = (np.array(self.alpha.shape[::-1]) - 1) / 2
-        matrix, position = self.matrix[steps], self.position[steps]
+        before = np.minimum(np.asarray(steps).astype(int), len(self.position) - 2)
+        share = (np.asarray(steps) - before)[..., None]
+        position = self.position[before] * (1 - share) + self.position[before + 1] * share
+        matrix = self.matrix[before] * (1 - share[..., None]) + self.matrix[before + 1] * share[..., None]
         return (texels - centre) @ np.swapaxes(matrix, -1, -2) + position[..., None, :]
 
     def to_texels(self, pixels: np.ndarray, step: int) -> np.ndarray:

@@ -1,0 +1,97 @@
+"""Random scenes: the truth about the target against masks drawn independently, and what makes the scenes hard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from had_snn.errors import InputError
+from had_snn.events.scene import ATTRIBUTES, FAMILIES, LabelledScene, sample_scene
+from had_snn.events.simulator import Sprite
+
+FINE = 12  # points per pixel of the independent masks
+
+
+def opacity_at(sprite: Sprite, x: np.ndarray, y: np.ndarray, step: int) -> np.ndarray:
+    """Bilinear opacity of a sprite at sensor points, from its definition alone."""
+    h, w = sprite.alpha.shape
+    inverse = np.linalg.inv(sprite.matrix[step])
+    dx, dy = x - sprite.position[step][0], y - sprite.position[step][1]
+    u = inverse[0, 0] * dx + inverse[0, 1] * dy + (w - 1) / 2
+    v = inverse[1, 0] * dx + inverse[1, 1] * dy + (h - 1) / 2
+    inside = (u >= 0) & (u <= w - 1) & (v >= 0) & (v <= h - 1)
+    u0, v0 = np.clip(u.astype(int), 0, w - 2), np.clip(v.astype(int), 0, h - 2)
+    fu, fv, a = u - u0, v - v0, sprite.alpha.astype(float)
+    top = a[v0, u0] * (1 - fu) + a[v0, u0 + 1] * fu
+    low = a[v0 + 1, u0] * (1 - fu) + a[v0 + 1, u0 + 1] * fu
+    return np.where(inside, top * (1 - fv) + low * fv, 0.0)
+
+
+def masks(labelled: LabelledScene, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fine grid around box `k`: x, y, the target's mask, and its part that is in sight."""
+    scene = labelled.scene
+    step = round(labelled.label_times_us[k] / scene.step_us)
+    bx, by, bw, bh = labelled.boxes_xywh[k]
+    x = np.arange(np.floor(bx - 3), np.ceil(bx + bw + 3), 1 / FINE) + 0.5 / FINE
+    y = np.arange(np.floor(by - 3), np.ceil(by + bh + 3), 1 / FINE) + 0.5 / FINE
+    gx, gy = np.meshgrid(x, y)
+    target = np.zeros(gx.shape, bool)
+    for i in labelled.target:
+        target |= opacity_at(scene.sprites[i], gx, gy, step) > 0.5
+    seen = target & (gx >= 0) & (gx < scene.sensor_hw[1]) & (gy >= 0) & (gy < scene.sensor_hw[0])
+    for sprite in scene.sprites[max(labelled.target) + 1 :]:
+        if not sprite.adds:
+            seen &= opacity_at(sprite, gx, gy, step) <= 0.5
+    return x, y, target, seen
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_boxes_and_visibility_agree_with_an_independent_mask(family: str):
+    worst = 0.0
+    for seed in range(5):
+        labelled = sample_scene([3, seed], FAMILIES[family], seconds=0.4)
+        for k in (0, 4, 9):
+            x, y, target, seen = masks(labelled, k)
+            columns, rows = np.flatnonzero(target.any(0)), np.flatnonzero(target.any(1))
+            half = 0.5 / FINE
+            low = np.array([x[columns[0]] - half, y[rows[0]] - half])
+            high = np.array([x[columns[-1]] + half, y[rows[-1]] + half])
+            box = labelled.boxes_xywh[k]
+            worst = max(worst, np.abs(box[:2] - low).max(), np.abs(box[:2] + box[2:] - high).max())
+            assert labelled.visible_share[k] == pytest.approx(seen.sum() / target.sum(), abs=0.08)
+    assert worst < 0.1
+
+
+def test_the_same_seed_draws_the_same_scene():
+    a, b = (sample_scene([1, 2], FAMILIES["train"], seconds=0.2) for _ in range(2))
+    np.testing.assert_array_equal(a.scene.plane, b.scene.plane)
+    np.testing.assert_array_equal(a.boxes_xywh, b.boxes_xywh)
+    assert a.sensor == b.sensor
+    other = sample_scene([1, 3], FAMILIES["train"], seconds=0.2)
+    assert (other.boxes_xywh != a.boxes_xywh).any()
+
+
+def test_scenes_are_hard_but_the_target_is_mostly_in_sight():
+    drawn = [sample_scene([5, seed], FAMILIES["train"], seconds=0.6) for seed in range(20)]
+    assert all(set(d.attributes) <= set(ATTRIBUTES) for d in drawn)
+    share = {name: np.mean([name in d.attributes for d in drawn]) for name in ATTRIBUTES}
+    assert share["distractors"] > 0.55
+    assert 0.3 < share["ego_motion"] < 0.85
+    assert share["occlusion"] > 0.3
+    assert share["stops"] > 0.1
+    assert np.mean([(d.visible_share > 0.35).mean() for d in drawn]) > 0.9
+    assert all(d.visible_share[0] > 0.9 for d in drawn)
+
+
+def test_fast_targets_get_short_render_steps():
+    labelled = sample_scene([2, 2], FAMILIES["train"], seconds=0.3, max_speed=5000.0, label_hz=250.0)
+    assert labelled.scene.step_us == 200
+    assert len(labelled.label_times_us) == 75
+    centre = labelled.boxes_xywh[:, :2] + labelled.boxes_xywh[:, 2:] / 2
+    assert (centre > -20).all()
+    assert (centre < np.array([260, 200])).all()
+
+
+def test_nothing_to_draw_is_refused():
+    with pytest.raises(InputError, match="nothing to do"):
+        sample_scene([0], FAMILIES["train"], seconds=0.01)
