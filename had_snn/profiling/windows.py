@@ -1,0 +1,63 @@
+"""The windows of a labelled recording as a tracker on target would cut them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from had_snn.errors import InputError
+from had_snn.events.stream import EventBatch
+from had_snn.geometry import search_crop
+from had_snn.models import StudentConfig
+from had_snn.profiling.student import TrackWindows
+
+if TYPE_CHECKING:
+    from had_snn.data.sequence import TrackingSequence
+
+
+def track_windows(sequence: TrackingSequence, config: StudentConfig, *, limit: int | None = None) -> TrackWindows:
+    """Template and search windows of a sequence, one search window for each window length.
+
+    The template shows the first visible label; each later window is cropped around the visible label before it, which
+    is where a tracker that has not lost its target looks.
+
+    Args:
+        sequence: The recording and its labels.
+        config: Crop sizes and window length of the student.
+        limit: At most this many search windows, from the start.
+
+    Returns:
+        The windows.
+
+    Raises:
+        InputError: If fewer than two visible labels lie a window apart.
+    """
+    times, boxes = sequence.label_times_us, sequence.boxes_xywh
+    usable = np.flatnonzero(sequence.visible & (boxes[:, 2:] > 0).all(axis=1))
+    chosen = [int(usable[0])] if len(usable) else []
+    for k in usable[1:]:
+        # Labels are seldom exactly a window apart: a tenth early still counts as the next window.
+        if times[k] - times[chosen[-1]] >= 0.9 * config.window_us:
+            chosen.append(int(k))
+    if len(chosen) < 2:
+        raise InputError(f"{sequence.name}: {len(chosen)} visible labels a window apart, expected at least 2")
+    chosen = chosen[: limit + 1] if limit is not None else chosen
+    first = chosen[0]
+    crop = search_crop(boxes[first], factor=config.template_factor, size=config.template_size)
+    x, y, w, h = crop.boxes_to_crop(boxes[first]) / crop.size
+    box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+    end = int(times[first])
+    template = sequence.events.slice_time(end - config.window_us, end).crop(crop)
+    streams = []
+    for before, k in itertools.pairwise(chosen):
+        crop = search_crop(boxes[before], factor=config.search_factor, size=config.search_size)
+        streams.append(sequence.events.slice_time(int(times[k]) - config.window_us, int(times[k])).crop(crop))
+    ends = [int(times[k]) for k in chosen[1:]]
+    return TrackWindows(
+        template=EventBatch.pack([template], [end - config.window_us], [end]),
+        template_box=box,
+        search=EventBatch.pack(streams, [t - config.window_us for t in ends], ends),
+    )
