@@ -86,11 +86,11 @@ def run_chain(chain: Chain) -> dict[str, Any]:
             )  # fmt: skip
         )
     with chain.stage("evaluate"):
-        found["evaluation"] = evaluate.run(chain.options("evaluate", f"student={student}", f"teacher={teacher}"))
+        found["evaluation"] = evaluate.run(chain.options("evaluate", f"checkpoint={student}", f"teacher_checkpoint={teacher}"))
     with chain.stage("profile_energy"):
         found["profile"] = profile_energy.run(
             chain.options(
-                "profile_energy", f"student={student}", f"teacher={teacher}", f"windows={cfg.profile_windows}"
+                "profile_energy", f"checkpoint={student}", f"teacher_checkpoint={teacher}", f"windows={cfg.profile_windows}"
             )
         )
     test = sequences(chain.options("prepare_data").data, "test")
@@ -98,7 +98,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
     with chain.stage("export_nir"):
         found["export"] = export_nir.run(
             chain.options(
-                "export_nir", f"student={student}", f"windows={cfg.export_windows}",
+                "export_nir", f"checkpoint={student}", f"windows={cfg.export_windows}",
                 f"verify=[{','.join(cfg.simulators)}]",
             )  # fmt: skip
         )
@@ -107,7 +107,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
         box = ",".join(f"{v:.2f}" for v in shown.boxes_xywh[0])
         found["track"] = track.run(
             chain.options(
-                "track", f"recording={recording}", f"box=[{box}]", f"student={student}",
+                "track", f"recording={recording}", f"box=[{box}]", f"checkpoint={student}",
                 f"start_us={int(shown.label_times_us[0])}", data=False,
             )  # fmt: skip
         )

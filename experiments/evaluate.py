@@ -1,7 +1,7 @@
 """Evaluates trackers over a split, one pass, beside the baselines a user would otherwise pick.
 
-    python experiments/evaluate.py student=tiny split=test
-    python experiments/evaluate.py student=runs/student/student.safetensors teacher=runs/teacher/teacher.safetensors
+    python experiments/evaluate.py checkpoint=tiny split=test
+    python experiments/evaluate.py checkpoint=runs/student/student.safetensors teacher_checkpoint=runs/teacher/teacher.safetensors
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def baseline(name: str) -> Tracker:
 def trackers(cfg: DictConfig) -> list[Tracker]:
     """The trackers that a config names, ours first."""
     ours: list[Tracker] = []
-    if cfg.student is not None:
-        ours.append(OnlineTracker(load_student(cfg.student)))
-    if cfg.teacher is not None:
-        ours.append(TeacherTracker(load_teacher(cfg.teacher), modalities=tuple(cfg.teacher_modalities)))
+    if cfg.checkpoint is not None:
+        ours.append(OnlineTracker(load_student(cfg.checkpoint)))
+    if cfg.teacher_checkpoint is not None:
+        ours.append(TeacherTracker(load_teacher(cfg.teacher_checkpoint), modalities=tuple(cfg.teacher_modalities)))
     return ours + [baseline(name) for name in cfg.baselines]
 
 
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> list[EvaluationResult]:
     """Evaluates, writes `metrics.json` and a result folder per tracker, returns the results."""
     contenders = trackers(cfg)
     if not contenders:
-        raise InputError("nothing to evaluate: give student=, teacher= or baselines=")
+        raise InputError("nothing to evaluate: give checkpoint=, teacher_checkpoint= or baselines=")
     chosen = sequences(cfg.data, cfg.split)[: cfg.limit]
     folder = open_run(cfg)
     results = []

@@ -73,7 +73,7 @@ def run(cfg: DictConfig) -> dict:
     end_us = int(cfg.end_us) if cfg.end_us is not None else events.t_end
     if not events.t_start <= start_us < events.t_end:
         raise InputError(f"start_us={start_us} is outside the recording, {events.t_start} to {events.t_end} us")
-    tracker = OnlineTracker(load_student(cfg.student), output_period_us=cfg.output_period_us)
+    tracker = OnlineTracker(load_student(cfg.checkpoint), output_period_us=cfg.output_period_us)
     folder = open_run(cfg)
     found, seconds = track(tracker, events, box, start_us, end_us)
     write_boxes_csv(folder / "boxes.csv", found)
