@@ -1,0 +1,73 @@
+"""What distillation sees of student and teacher: tensors, never models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from had_snn.errors import InputError
+
+
+@dataclass(frozen=True)
+class StudentSignals:
+    """Signals of the student on `K` consecutive windows of `B` clips.
+
+    Attributes:
+        membranes: Membranes of one layer at micro-step ends, `[K, T, B, C, H, W]`, in units of the threshold.
+        rates: Mean spikes per micro-step of one layer, `[K, B, C, H, W]`.
+        score_logits: `[K, B, G, G]`.
+        boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side.
+    """
+
+    membranes: Tensor
+    rates: Tensor
+    score_logits: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class TeacherSignals:
+    """Signals of the frozen teacher on the same windows; whatever gradient they carry is cut.
+
+    Attributes:
+        features: Search tokens on their grid, `[K, B, D, H', W']`.
+        score_logits: `[K, B, G', G']`.
+        boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side.
+    """
+
+    features: Tensor
+    score_logits: Tensor
+    boxes: Tensor
+
+    def detach(self) -> TeacherSignals:
+        """The same signals without gradient."""
+        return TeacherSignals(self.features.detach(), self.score_logits.detach(), self.boxes.detach())
+
+
+def check_signals(student: StudentSignals, teacher: TeacherSignals, boxes: Tensor, visible: Tensor) -> None:
+    """Refuses signals whose windows or clips disagree.
+
+    Args:
+        student: The student's.
+        teacher: The teacher's.
+        boxes: Labels `[K, B, 4]`.
+        visible: `[K, B]`.
+
+    Raises:
+        InputError: Naming the tensor and both shapes.
+    """
+    windows, clips = visible.shape[:2]
+    dims = {
+        "student membranes": (student.membranes, 6), "student rates": (student.rates, 5),
+        "student score logits": (student.score_logits, 4), "student boxes": (student.boxes, 3),
+        "teacher features": (teacher.features, 5), "teacher score logits": (teacher.score_logits, 4),
+        "teacher boxes": (teacher.boxes, 3), "label boxes": (boxes, 3), "visible flags": (visible, 2),
+    }  # fmt: skip
+    for name, (tensor, ndim) in dims.items():
+        clip_axis = 2 if ndim == 6 else 1
+        if tensor.ndim != ndim or (tensor.shape[0], tensor.shape[clip_axis]) != (windows, clips):
+            raise InputError(
+                f"{name} have shape {tuple(tensor.shape)}; expected {ndim} axes with {windows} windows first and "
+                f"{clips} clips on axis {clip_axis}"
+            )
