@@ -84,6 +84,7 @@ def crop_image(image: np.ndarray, crop: Crop) -> np.ndarray:
     left, right = int(columns[0].min()), int(columns[1].max()) + 1
     strip = image[:, left:right]
     low, high, w_low, w_high = rows
+    w_low, w_high = w_low / np.float32(255), w_high / np.float32(255)
     tall = strip[low] * w_low[:, None, None] + strip[high] * w_high[:, None, None]
     low, high, w_low, w_high = columns
     out = tall[:, low - left] * w_low[None, :, None] + tall[:, high - left] * w_high[None, :, None]
@@ -94,14 +95,14 @@ def crop_image(image: np.ndarray, crop: Crop) -> np.ndarray:
 def _axis_weights(
     length: int, start: float, scale: float, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Two source indices per crop pixel and their weights over 255; a source outside the frame weighs nothing."""
+    """Two source indices per crop pixel and their weights; a source outside the frame weighs nothing."""
     place = (np.arange(size) + 0.5) / scale + start - 0.5
     low = np.floor(place)
     share = (place - low).astype(np.float32)
     low = low.astype(np.int64)
     high = low + 1
-    w_low = np.where((low >= 0) & (low < length), 1 - share, 0) / np.float32(255)
-    w_high = np.where((high >= 0) & (high < length), share, 0) / np.float32(255)
+    w_low = np.where((low >= 0) & (low < length), 1 - share, 0)
+    w_high = np.where((high >= 0) & (high < length), share, 0)
     return (
         np.clip(low, 0, length - 1),
         np.clip(high, 0, length - 1),

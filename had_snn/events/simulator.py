@@ -78,7 +78,7 @@ class Sprite:
     adds: bool = False
 
     def to_pixels(self, texels: np.ndarray, steps: np.ndarray | float) -> np.ndarray:
-        """Moves texel coordinates `[N, 2]` (column, row) to sensor pixels `[..., N, 2]` at instants between steps, too."""
+        """Moves texel coordinates `[N, 2]` (column, row) to sensor pixels `[..., N, 2]`; steps may be fractions."""
         centre = (np.array(self.alpha.shape[::-1]) - 1) / 2
         before = np.minimum(np.asarray(steps).astype(int), len(self.position) - 2)
         share = (np.asarray(steps) - before)[..., None]

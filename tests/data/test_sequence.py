@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from had_snn.data.sequence import TrackingSequence
+from had_snn.errors import InputError
+from had_snn.events.stream import EventStream
+
+
+def make(**changes) -> TrackingSequence:
+    fields = {
+        "name": "s",
+        "events": EventStream.from_arrays([5, 50, 99, 100, 199], [1] * 5, [2] * 5, [0, 1] * 2 + [1], (10, 20)),
+        "label_times_us": np.array([100, 200, 300]),
+        "boxes_xywh": np.ones((3, 4)),
+        "visible": np.ones(3, bool),
+        "frames": np.arange(2, dtype=np.uint8)[:, None, None, None] * np.ones((1, 10, 20, 3), np.uint8),
+        "frame_times_us": np.array([150, 250]),
+    }
+    return TrackingSequence(**{**fields, **changes})
+
+
+def test_windows_are_half_open_and_end_at_the_label():
+    sequence = make()
+    assert len(sequence) == 3
+    assert sequence.sensor_hw == (10, 20)
+    assert sequence.window_bounds(0) == (0, 100)
+    assert sequence.window(0).t.tolist() == [5, 50, 99]
+    assert sequence.window(1).t.tolist() == [100, 199]
+    assert len(sequence.window(2)) == 0
+    with pytest.raises(InputError, match="window 3 does not exist"):
+        sequence.window(3)
+
+
+def test_a_frame_is_used_only_after_its_exposure():
+    sequence = make()
+    assert sequence.frame_at(149) is None
+    first, second = sequence.frame_at(150), sequence.frame_at(1000)
+    assert first is not None
+    assert second is not None
+    assert first.max() == 0
+    assert second.max() == 1
+    assert make(frames=None, frame_times_us=None).frame_at(500) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes_xywh": np.ones((2, 4))}, "one box"),
+        ({"visible": np.ones(4, bool)}, "one flag"),
+        ({"label_times_us": np.array([1, 1, 2])}, "strictly increasing"),
+        ({"frames": None}, "frames need their times"),
+        ({"frame_times_us": np.array([1])}, "2 frames but 1 frame times"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        make(**changes)
