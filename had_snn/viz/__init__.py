@@ -1,5 +1,17 @@
-"""Pictures: boxes on events as film, gif or png (`render`), and figures (`plots`)."""
+"""Pictures: boxes on events (`render`), films and files (`film`), figures (`plots`)."""
 
-from had_snn.viz.render import draw_box, draw_text, event_image, overlay_frames, spike_strip, write_image, write_video
+from had_snn.viz.film import contact_sheet, encode_gif, encode_png, write_image, write_video
+from had_snn.viz.render import draw_box, draw_text, event_image, overlay_frames, spike_strip
 
-__all__ = ["draw_box", "draw_text", "event_image", "overlay_frames", "spike_strip", "write_image", "write_video"]
+__all__ = [
+    "contact_sheet",
+    "draw_box",
+    "draw_text",
+    "encode_gif",
+    "encode_png",
+    "event_image",
+    "overlay_frames",
+    "spike_strip",
+    "write_image",
+    "write_video",
+]

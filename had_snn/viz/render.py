@@ -1,7 +1,6 @@
-"""Pictures of events with boxes, scores and spikes, and the films made of them.
+"""Pictures of events with boxes, scores and spikes.
 
-Drawing is plain NumPy on uint8 RGB arrays `[H, W, 3]`; only letters come from Pillow, and files are written by imageio.
-A file appears under its name only when it is complete.
+Drawing is plain NumPy on uint8 RGB arrays `[H, W, 3]`; only letters come from Pillow. `film.py` writes files.
 
     frames = overlay_frames(events, times_us, boxes_xywh, scores=scores, truth_xywh=truth)
     write_video("track.mp4", frames, fps=25)
@@ -9,13 +8,9 @@ A file appears under its name only when it is complete.
 
 from __future__ import annotations
 
-import io
-import itertools
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -139,7 +134,15 @@ def _letters(text: str, size: int) -> np.ndarray:
     return np.pad(opacity, ((max(top, 0), 0), (max(left, 0), 0)))
 
 
-def draw_text(image: np.ndarray, text: str, xy: tuple[int, int], *, colour: Colour, size: int = 12) -> None:
+def draw_text(
+    image: np.ndarray,
+    text: str,
+    xy: tuple[int, int],
+    *,
+    colour: Colour,
+    size: int = 12,
+    ground: Colour | None = None,
+) -> None:
     """Writes one line of text into a picture, in place; what lies outside is cut off.
 
     Args:
@@ -148,10 +151,15 @@ def draw_text(image: np.ndarray, text: str, xy: tuple[int, int], *, colour: Colo
         xy: Left and top of the line in pixels.
         colour: RGB.
         size: Height of the font in pixels.
+        ground: Colour of a plate behind the line, for pictures full of dots; none when None.
     """
     if not text:
         return
     opacity = _letters(text, size)
+    if ground is not None:
+        bottom, right = xy[1] + opacity.shape[0] + 2, xy[0] + opacity.shape[1] + 3
+        plate = image[max(xy[1] - 2, 0) : max(bottom, 0), max(xy[0] - 3, 0) : max(right, 0)]
+        plate[...] = (0.2 * plate + 0.8 * np.array(ground, np.float32)).astype(np.uint8)
     height, width = image.shape[:2]
     left, top = max(xy[0], 0), max(xy[1], 0)
     opacity = opacity[top - xy[1] : height - xy[1], left - xy[0] : width - xy[0]]
@@ -244,97 +252,11 @@ def overlay_frames(
             words.append(f"score {scores[row]:.2f}")
         if labels is not None and labels[row]:
             words.append(labels[row])
-        draw_text(image, "   ".join(words), (4, 2), colour=colours.ink, size=size)
+        draw_text(image, "   ".join(words), (4, 3), colour=colours.ink, size=size, ground=colours.ground)
         if spikes is not None:
             strip = spike_strip(
-                spikes[: row + 1], width=width * scale, height=max(16, height * scale // 6), style=style, top=top
-            )
+                spikes[: row + 1], width=width * scale, height=max(16, height * scale // 6),
+                steps=int(np.clip(len(times_us), 24, 96)), style=style, top=top,
+            )  # fmt: skip
             image = np.concatenate([image, strip])
         yield image
-
-
-def contact_sheet(images: Sequence[np.ndarray], *, columns: int = 4, gap: int = 4, style: str = "dark") -> np.ndarray:
-    """Pictures of equal size side by side in rows, as one picture."""
-    if not images:
-        raise InputError("a contact sheet needs at least one picture")
-    height, width = images[0].shape[:2]
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet_hw = (rows * (height + gap) - gap, columns * (width + gap) - gap)
-    sheet = np.full((*sheet_hw, 3), palette(style).truth, np.uint8)
-    for index, image in enumerate(images):
-        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
-        sheet[top : top + height, left : left + width] = image
-    return sheet
-
-
-def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], *, fps: float = 25.0) -> Path:
-    """Writes pictures as a film, or as a contact sheet when the name ends in `.png`.
-
-    Args:
-        path: Ends in `.mp4`, `.gif` or `.png`; folders are made, an existing file is replaced in one step.
-        frames: uint8 `[H, W, 3]` pictures of equal size, at least one.
-        fps: Pictures per second.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: If the suffix is another one or there is no picture.
-        MissingExtraError: If imageio is not installed.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in (".mp4", ".gif", ".png"):
-        raise InputError(f"{path}: a film can be written as .mp4, .gif or .png (a contact sheet)")
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise InputError(f"{path}: no pictures to write")
-    frames = itertools.chain([first], frames)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        if path.suffix.lower() == ".png":
-            every = list(frames)
-            chosen = np.unique(np.linspace(0, len(every) - 1, 12).round().astype(int))
-            partial.write_bytes(encode_png(contact_sheet([every[i] for i in chosen])))
-        elif path.suffix.lower() == ".gif":
-            partial.write_bytes(encode_gif(frames, fps=fps))
-        else:
-            _write_mp4(partial, frames, fps)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def write_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
-    """Writes one picture as PNG, in one step."""
-    return write_video(Path(path).with_suffix(".png"), [image])
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """A uint8 picture as the bytes of a PNG file."""
-    return optional_import("imageio.v3", extra="viz").imwrite("<bytes>", as_rgb(image), extension=".png")
-
-
-def encode_gif(frames: Iterable[np.ndarray], *, fps: float = 25.0) -> bytes:
-    """Pictures as the bytes of a GIF file that plays for ever; the format knows steps of 10 ms."""
-    buffer = io.BytesIO()
-    imageio = optional_import("imageio.v2", extra="viz")
-    with imageio.get_writer(buffer, format="GIF", mode="I", duration=max(20.0, 1000.0 / fps), loop=0) as writer:
-        for frame in frames:
-            writer.append_data(frame)
-    return buffer.getvalue()
-
-
-def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    imageio = optional_import("imageio.v2", extra="viz")
-    options = {
-        "codec": "libx264", "macro_block_size": 1, "ffmpeg_log_level": "error", "quality": 8,
-        "output_params": ["-movflags", "+faststart"],
-    }  # fmt: skip
-    with imageio.get_writer(path, format="FFMPEG", mode="I", fps=fps, **options) as writer:
-        for frame in frames:
-            height, width = frame.shape[:2]  # the codec halves the colours, so both sides must be even
-            writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
