@@ -27,9 +27,10 @@ from had_snn.profiling.energy import (
 )
 from had_snn.profiling.macs import CountMismatchError, count_call, profile_module, profile_teacher
 from had_snn.profiling.measure import Measurement, measure
-from had_snn.profiling.profile import LayerProfile, NeuronProfile, Profile
-from had_snn.profiling.student import CountedStudent, TrackWindows, profile_student
-from had_snn.profiling.windows import track_windows
+from had_snn.profiling.profile import Profile
+from had_snn.profiling.records import LayerProfile, NeuronProfile
+from had_snn.profiling.student import CountedStudent
+from had_snn.profiling.windows import TrackWindows, profile_student, track_windows
 
 __all__ = [
     "COSTS",

@@ -290,8 +290,8 @@ def profile_teacher(
     template_layers, _, template = count_call(teacher, lambda: teacher.encode_template(*first, box), branch="template")
     second = view(config.search_size)
     layers, uncounted, _ = count_call(teacher, lambda: teacher.forward_search(*second, template))
-    rate = outputs_per_second or 1e6 / config.window_us
-    profile = Profile(name, "ann", outputs=1, tracks=1, outputs_per_second=rate, layers=[*template_layers, *layers])
+    seconds = 1 / outputs_per_second if outputs_per_second else config.window_us * 1e-6
+    profile = Profile(name, "ann", outputs=1, tracks=1, seconds=seconds, layers=[*template_layers, *layers])
     profile.parameters = sum(p.numel() for p in teacher.parameters())
     profile.uncounted = [*uncounted, "frame, voxel grid and crops (host)", "reading the box from the maps (host)"]
     return profile

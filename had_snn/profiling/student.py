@@ -16,7 +16,8 @@ What the rules charge, layer by layer (`exact`; see `energy` for the others):
 - shortcut: one addition for each neuron and micro-step, the block's input current joining its output.
 - matching: search spikes through the kernel's taps; the kernel's zeros are charged except under NeuroBench's rule.
 - `mix_match` reads the matched maps, which are real-valued: a MAC for each synapse (`form` `"staged"`). Because both
-  steps are linear and constant for a track, a chip runs them as one dense convolution on spikes (`form` `"folded"`).
+  steps are linear and constant for a track, a chip runs them, together with `mix_search` beside them, as one dense
+  convolution on spikes (`form` `"folded"`, layer `match`); that is also what the exporter writes.
 - read-out: an ordinary convolution on spikes; its leaky membranes are updated every micro-step.
 """
 
@@ -25,17 +26,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
 from had_snn.models import SpikingTracker, Taps, TrackerOutput
 from had_snn.models.neurons import ConvNorm
-from had_snn.profiling.profile import LayerProfile, NeuronProfile, Profile, rate_bin
+from had_snn.profiling.profile import Profile
+from had_snn.profiling.records import LayerProfile, NeuronProfile, rate_bin
 from had_snn.profiling.synops import (
     ConvShape,
     alive_taps,
@@ -49,37 +49,18 @@ from had_snn.profiling.synops import (
 _BYTES = 4  # float32 weights and membranes
 
 
-@dataclass(frozen=True)
-class TrackWindows:
-    """What a tracker reads of one target: a template window and the search windows that follow.
-
-    Attributes:
-        template: One window.
-        template_box: `[1, 4]` cx, cy, w, h relative to the template crop's side.
-        search: Any number of windows.
-    """
-
-    template: EventBatch
-    template_box: Tensor
-    search: EventBatch
-
-
 class CountedStudent:
     """A student that counts what it does; takes its place in a tracker.
 
     Args:
         student: The network, in evaluation mode.
         name: Its name in tables.
-        outputs_per_second: Outputs for each second of tracking; one for each window's length when None.
     """
 
-    def __init__(
-        self, student: SpikingTracker, *, name: str = "student", outputs_per_second: float | None = None
-    ) -> None:
+    def __init__(self, student: SpikingTracker, *, name: str = "student") -> None:
         self.student, self.config, self.grid = student, student.config, student.grid
-        rate = outputs_per_second or 1e6 / student.config.window_us
         parameters = sum(p.numel() for p in student.parameters())
-        self.profile = Profile(name, "spiking", outputs_per_second=rate, parameters=parameters)
+        self.profile = Profile(name, "spiking", parameters=parameters)
         self._layers: dict[tuple[str, str], LayerProfile] = {}
         self._neurons: dict[tuple[str, str], NeuronProfile] = {}
         self._wired: set[int] = set()
@@ -126,6 +107,7 @@ class CountedStudent:
         self._count_trunk(events, spikes, branch="search")
         self._count_head(events, spikes, kernel, matched[0])
         self.profile.outputs += len(events)
+        self.profile.seconds += float((events.t_end - events.t_begin).sum()) * 1e-6
         if not with_taps:
             output.taps = None
         return output
@@ -176,22 +158,14 @@ class CountedStudent:
         features = spikes["backbone.lif_out"]
         channels, side = kernel.shape[1], kernel.shape[-1]
         depthwise = ConvShape.square(channels, channels, side, padding=side // 2, groups=channels)
-        # Spikes that each kernel value meets; folded, a value is a row of weights, one for each channel of the mixing.
-        met = (tap_inputs(features.active, depthwise) * (kernel != 0)).sum(dim=(2, 3))
-        used = features.uses(depthwise) | {"effective": met.sum(dim=1).round().long()}
+        met = tap_inputs(features.active, depthwise)
+        alive = met * (kernel != 0)
         layer = self._layer("matching", "search", "spikes", None, form="staged")
         layer.parameters, layer.parameter_bytes = kernel[0].numel(), kernel[0].numel() * _BYTES
-        layer.add(bins, **used)
+        layer.add(bins, **features.uses(depthwise) | {"effective": alive.sum(dim=(1, 2, 3)).round().long()})
         self._real_conv("mix_match", bins, student.mix_match, matched)
-        mixed = student.mix_match.conv.out_channels
-        dense = ConvShape.square(channels, mixed, side, padding=side // 2)
-        folded = self._layer("matching+mix_match", "search", "spikes", None, form="folded")
-        folded.parameters = mixed * kernel[0].numel()
-        folded.parameter_bytes = folded.parameters * _BYTES
-        rows = alive_taps(student.mix_match.conv.weight, 1)[:, 0, 0]
-        used = features.uses(dense) | {"effective": (met @ rows).round().long()}
-        folded.add(bins, additions=features.steps * mixed * self.grid**2, **used)
-        self._conv("mix_search", "search", bins, student.mix_search, features)
+        self._conv("mix_search", "search", bins, student.mix_search, features, form="staged")
+        self._count_folded(bins, features, met, alive, side)
         self._conv("conv_head", "search", bins, student.conv_head, spikes["lif_mix"])
         self._conv("readout", "search", bins, student.readout, spikes["lif_head"], position="last")
         self._population("lif_mix", "search", bins, spikes["lif_mix"])
@@ -201,14 +175,30 @@ class CountedStudent:
         integrator.add(bins, steps * cells, None)
         self.profile.uncounted = self._uncounted()
 
+    def _count_folded(self, bins: Tensor, features: _Signal, met: Tensor, alive: Tensor, side: int) -> None:
+        """The matching as one convolution: a kernel value becomes a row of weights; `mix_search` joins the middle."""
+        student, middle = self.student, side // 2
+        mixed, channels = student.mix_match.conv.weight.shape[:2]
+        shape = ConvShape.square(channels, mixed, side, padding=middle)
+        layer = self._layer("match", "search", "spikes", None, form="folded")
+        layer.parameters = mixed * channels * side**2 + mixed
+        layer.parameter_bytes = layer.parameters * _BYTES
+        rows = alive_taps(student.mix_match.conv.weight, 1)[:, 0, 0]
+        centre = alive_taps(student.mix_search.conv.weight, 1)[:, 0, 0]
+        around = alive.sum(dim=(2, 3)) - alive[:, :, middle, middle]
+        effective = (around @ rows + met[:, :, middle, middle] @ centre).round().long()
+        layer.add(
+            bins, additions=features.steps * mixed * self.grid**2, **features.uses(shape) | {"effective": effective}
+        )
+
     def _conv(
         self, name: str, branch: str, bins: Tensor, module: ConvNorm | nn.Conv2d, spikes: _Signal, *,
-        inputs: str = "spikes", position: str = "",
+        inputs: str = "spikes", position: str = "", form: str = "",
     ) -> None:  # fmt: skip
         conv = module.conv if isinstance(module, ConvNorm) else module
         self._wired.add(id(conv))
         shape = ConvShape.of(conv)
-        layer = self._layer(name, branch, inputs, module, position=position)
+        layer = self._layer(name, branch, inputs, module, position=position, form=form)
         weight = conv.weight if self._has_zeros(conv) else None
         outputs = shape.out_channels * math.prod(shape.outputs(spikes.size_hw))
         biased = isinstance(module, ConvNorm) or conv.bias is not None
@@ -336,50 +326,3 @@ class _Signal:
 
 
 _Signals = dict[str, _Signal]
-
-
-def profile_student(
-    student: SpikingTracker,
-    tracks: Iterable[TrackWindows],
-    *,
-    name: str = "student",
-    outputs_per_second: float | None = None,
-    batch_size: int = 16,
-    n_steps: int | None = None,
-) -> Profile:
-    """Counts a student over tracks, in constant memory.
-
-    Args:
-        student: The network; put into evaluation mode.
-        tracks: Windows of one target each.
-        name: Its name in tables.
-        outputs_per_second: Outputs for each second of tracking; one for each window's length when None.
-        batch_size: Search windows in one forward pass.
-        n_steps: Micro-steps; the configured number when None.
-
-    Returns:
-        The profile.
-
-    Raises:
-        InputError: If there was no window at all.
-    """
-    counted = CountedStudent(student.eval(), name=name, outputs_per_second=outputs_per_second)
-    for track in tracks:
-        kernel = counted.encode_template(track.template, track.template_box, n_steps=n_steps)
-        for first in range(0, len(track.search), batch_size):
-            windows = _slice(track.search, first, first + batch_size)
-            counted.forward_search(windows, kernel.expand(len(windows), -1, -1, -1), n_steps=n_steps)
-    if not counted.profile.outputs:
-        raise InputError("nothing to profile: no track holds a search window")
-    return counted.profile
-
-
-def _slice(events: EventBatch, start: int, stop: int) -> EventBatch:
-    """Windows `start:stop` of a batch, as views."""
-    offsets = events.offsets[start : stop + 1]
-    low, high = int(offsets[0]), int(offsets[-1])
-    cut = {name: getattr(events, name)[low:high] for name in ("t", "x", "y", "p")}
-    return EventBatch(
-        **cut, offsets=offsets - low, t_begin=events.t_begin[start:stop], t_end=events.t_end[start:stop],
-        size_hw=events.size_hw,
-    )  # fmt: skip

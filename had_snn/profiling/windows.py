@@ -1,21 +1,40 @@
-"""The windows of a labelled recording as a tracker on target would cut them."""
+"""Profiling over windows: those of a labelled recording, as a tracker on target would cut them, or any others."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
 from had_snn.geometry import search_crop
-from had_snn.models import StudentConfig
-from had_snn.profiling.student import TrackWindows
+from had_snn.models import SpikingTracker, StudentConfig
+from had_snn.profiling.profile import Profile
+from had_snn.profiling.student import CountedStudent
 
 if TYPE_CHECKING:
     from had_snn.data.sequence import TrackingSequence
+
+
+@dataclass(frozen=True)
+class TrackWindows:
+    """What a tracker reads of one target: a template window and the search windows that follow.
+
+    Attributes:
+        template: One window.
+        template_box: `[1, 4]` cx, cy, w, h relative to the template crop's side.
+        search: Any number of windows.
+    """
+
+    template: EventBatch
+    template_box: Tensor
+    search: EventBatch
 
 
 def track_windows(sequence: TrackingSequence, config: StudentConfig, *, limit: int | None = None) -> TrackWindows:
@@ -61,3 +80,48 @@ def track_windows(sequence: TrackingSequence, config: StudentConfig, *, limit: i
         template_box=box,
         search=EventBatch.pack(streams, [t - config.window_us for t in ends], ends),
     )
+
+
+def profile_student(
+    student: SpikingTracker,
+    tracks: Iterable[TrackWindows],
+    *,
+    name: str = "student",
+    batch_size: int = 16,
+    n_steps: int | None = None,
+) -> Profile:
+    """Counts a student over tracks, in constant memory.
+
+    Args:
+        student: The network; put into evaluation mode.
+        tracks: Windows of one target each.
+        name: Its name in tables.
+        batch_size: Search windows in one forward pass.
+        n_steps: Micro-steps; the configured number when None.
+
+    Returns:
+        The profile.
+
+    Raises:
+        InputError: If there was no window at all.
+    """
+    counted = CountedStudent(student.eval(), name=name)
+    for track in tracks:
+        kernel = counted.encode_template(track.template, track.template_box, n_steps=n_steps)
+        for first in range(0, len(track.search), batch_size):
+            windows = _slice(track.search, first, first + batch_size)
+            counted.forward_search(windows, kernel.expand(len(windows), -1, -1, -1), n_steps=n_steps)
+    if not counted.profile.outputs:
+        raise InputError("nothing to profile: no track holds a search window")
+    return counted.profile
+
+
+def _slice(events: EventBatch, start: int, stop: int) -> EventBatch:
+    """Windows `start:stop` of a batch, as views."""
+    offsets = events.offsets[start : stop + 1]
+    low, high = int(offsets[0]), int(offsets[-1])
+    cut = {name: getattr(events, name)[low:high] for name in ("t", "x", "y", "p")}
+    return EventBatch(
+        **cut, offsets=offsets - low, t_begin=events.t_begin[start:stop], t_end=events.t_end[start:stop],
+        size_hw=events.size_hw,
+    )  # fmt: skip

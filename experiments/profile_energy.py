@@ -1,0 +1,149 @@
+"""Counts spikes, operations and estimated energy of students and of the teacher, under several papers' rules.
+
+python experiments/profile_energy.py checkpoint=tiny
+python experiments/profile_energy.py checkpoint=[tiny,base] teacher_checkpoint=runs/teacher/teacher.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from entry import open_run, script
+from omegaconf import DictConfig, ListConfig
+from progress import Bar, progress
+from sources import sequences
+
+from had_snn.checkpoint import atomic_path, load_student, load_teacher
+from had_snn.data.sequence import TrackingSequence
+from had_snn.errors import InputError
+from had_snn.evaluate.one_pass import run_one_pass
+from had_snn.models import SpikingTracker
+from had_snn.profiling import (
+    COSTS,
+    PUBLISHED_MJ,
+    RULES,
+    CountedStudent,
+    Profile,
+    measure,
+    profile_student,
+    profile_teacher,
+    track_windows,
+)
+from had_snn.profiling.page import write_page
+from had_snn.tracker import OnlineTracker
+
+
+def names_of(checkpoints: list[str]) -> dict[str, str]:
+    """A short unique name for each checkpoint: `student_tiny` for a released one, else its file or folder."""
+    named: dict[str, str] = {}
+    for checkpoint in checkpoints:
+        path = Path(checkpoint)
+        name = path.stem if path.suffix else f"student_{checkpoint}"
+        name = name if name not in named else f"{path.parent.name}_{name}"
+        if name in named:
+            raise InputError(f"checkpoint {checkpoint} is given twice, or two share file and folder name")
+        named[name] = checkpoint
+    return named
+
+
+def cut(chosen: Iterable[TrackingSequence], windows: int | None) -> list[TrackingSequence]:
+    """Sequences shortened so that no more than `windows` labels behind the first ones are left."""
+    left, kept = windows, []
+    for sequence in chosen:
+        labels = len(sequence) if left is None else min(len(sequence), left + 1)
+        if labels < 2:
+            break
+        columns = {name: getattr(sequence, name)[:labels] for name in ("label_times_us", "boxes_xywh", "visible")}
+        kept.append(replace(sequence, **columns))
+        left = None if left is None else left - (labels - 1)
+    return kept
+
+
+def profile(student: SpikingTracker, name: str, chosen: list[TrackingSequence], *, crops: str, bar: Bar) -> Profile:
+    """Counts a student over sequences, in the crops of its own tracker or in those of the labels."""
+
+    def counted_off():
+        for done, sequence in enumerate(chosen, start=1):
+            yield sequence
+            bar(done, len(chosen))
+
+    if crops == "labels":
+        return profile_student(student, (track_windows(s, student.config) for s in counted_off()), name=name)
+    counted = CountedStudent(student.eval(), name=name)
+    seconds = 0.0
+    for sequence in counted_off():
+        run_one_pass(OnlineTracker(cast(SpikingTracker, counted)), sequence)
+        seconds += float(sequence.label_times_us[-1] - sequence.label_times_us[0]) * 1e-6
+    if not counted.profile.outputs:
+        raise InputError(f"{name}: no window held enough events to look at; choose other sequences (split=, limit=)")
+    counted.profile.seconds = seconds
+    return counted.profile
+
+
+def time_tracker(student: SpikingTracker, chosen: list[TrackingSequence]) -> dict[str, Any]:
+    """Measured time and energy of tracking without any counting, on the first sequences."""
+    chosen = cut(chosen, 100)
+    run_one_pass(OnlineTracker(student), chosen[0])  # the first call loads and warms up
+    with measure(outputs=sum(len(sequence) - 1 for sequence in chosen)) as measured:
+        for sequence in chosen:
+            run_one_pass(OnlineTracker(student), sequence)
+    return measured.to_dict()
+
+
+def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
+    """Profiles, writes the run folder; returns millijoules for each output by network and rule."""
+    if cfg.crops not in ("tracker", "labels"):
+        raise InputError(f"crops={cfg.crops}: choose tracker (where it looks by itself) or labels")
+    listed = list(cfg.checkpoint) if isinstance(cfg.checkpoint, ListConfig) else [cfg.checkpoint]
+    students = {name: load_student(path) for name, path in names_of([str(c) for c in listed]).items()}
+    teacher = load_teacher(cfg.teacher_checkpoint) if cfg.teacher_checkpoint is not None else None
+    chosen = cut(sequences(cfg.data, cfg.split)[: cfg.limit], cfg.windows)
+    if not chosen:
+        raise InputError(f"nothing to profile: split {cfg.split}, limit={cfg.limit}, windows={cfg.windows}")
+    folder = open_run(cfg)
+    profiles, measured = [], {}
+    for name, student in students.items():
+        with progress(f"profile {name}", unit="sequences") as bar:
+            profiles.append(profile(student, name, chosen, crops=cfg.crops, bar=bar))
+        if cfg.measure:
+            measured[name] = time_tracker(student, chosen)
+    if teacher is not None:
+        profiles.append(profile_teacher(teacher, outputs_per_second=profiles[0].outputs_per_second))
+    write(folder, profiles, measured)
+    return {p.name: {rules.name: p.energy_mj(rules) for rules in RULES} for p in profiles}
+
+
+def write(folder: Path, profiles: list[Profile], measured: dict[str, Any]) -> None:
+    """`energy.json`, one JSON and one CSV for each network, and the page."""
+    record: dict[str, Any] = {p.name: p.summary() for p in profiles}
+    record["measured"] = measured
+    record["published_mj_per_output"] = PUBLISHED_MJ
+    record["cost_tables"] = {cost.name: cost.source for cost in COSTS}
+    record["rules"] = {rules.name: rules.source for rules in RULES}
+    texts = {"energy.json": json.dumps(record, indent=2) + "\n"}
+    for p in profiles:
+        texts |= {f"{p.name}.json": p.to_json(), f"{p.name}.csv": p.to_csv()}
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text)
+    write_page(folder / "energy.html", profiles, measured=measured)
+
+
+@script("profile_energy")
+def main(cfg: DictConfig) -> None:
+    found = run(cfg)
+    print("estimated mJ for each output, 45 nm fp32, template amortised")
+    print(f"{'network':<22}" + "".join(f"{rules.name:>12}" for rules in RULES))
+    for name, by_rule in found.items():
+        print(f"{name:<22}" + "".join(f"{value:12.4f}" for value in by_rule.values()))
+    for name, value in PUBLISHED_MJ.items():
+        print(f"{name + ' (published)':<34}{value:.2f}, by its authors' rule")
+    print(f"wrote {Path(cfg.out) / 'energy.html'}")
+
+
+if __name__ == "__main__":
+    main()
