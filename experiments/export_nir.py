@@ -1,6 +1,6 @@
 """Exports a student with one template baked in to NIR, and verifies the file in simulators, spike for spike.
 
-    python experiments/export_nir.py student=tiny verify=[norse,snntorch]
+    python experiments/export_nir.py checkpoint=tiny verify=[norse,snntorch]
     python experiments/export_nir.py recording=recording.aedat4 box=[42,225,44,17] windows=100
 """
 
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from entry import open_run, script, versions
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from progress import progress
 from sources import sequences
 from torch import Tensor
-from track import parse_box
 
 from had_snn.checkpoint import atomic_path, load_student
 from had_snn.errors import InputError
@@ -31,6 +30,7 @@ from had_snn.export.graph import SearchGraph, run_graph
 from had_snn.export.nir import to_graph, write_nir
 from had_snn.export.rounding import Rounding
 from had_snn.export.verify import line, table, verify
+from had_snn.geometry import check_box
 from had_snn.models import SpikingTracker
 from had_snn.tracker import OnlineTracker
 
@@ -53,7 +53,12 @@ def find_target(cfg: DictConfig) -> Target:
         if len(events) == 0:
             raise InputError(f"{cfg.recording} holds no events")
         start = int(cfg.start_us) if cfg.start_us is not None else events.t_start
-        return Target(str(cfg.recording), events, parse_box(cfg.box, events.sensor_hw), start, events.t_end)
+        if not events.t_start <= start < events.t_end:
+            raise InputError(f"start_us={start} is outside the recording, {events.t_start} to {events.t_end} us")
+        if not isinstance(cfg.box, ListConfig) or not all(isinstance(v, int | float) for v in cfg.box):
+            raise InputError(f"box={cfg.box}: expected four numbers in pixels, box=[x,y,w,h]")
+        box = check_box(np.array(list(cfg.box), dtype=np.float64), events.sensor_hw)
+        return Target(str(cfg.recording), events, box, start, events.t_end)
     chosen = sequences(cfg.data, cfg.split)
     if not 0 <= cfg.sequence < len(chosen):
         raise InputError(f"sequence={cfg.sequence}: split {cfg.split} has the sequences 0 to {len(chosen) - 1}")
@@ -105,7 +110,7 @@ def draw(graph: SearchGraph, report: dict[str, Any], path: Path) -> None:
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Exports, verifies, writes the run folder; returns spikes, mismatches and status by simulator."""
-    student = load_student(cfg.student)
+    student = load_student(cfg.checkpoint)
     rounding = Rounding(**cfg.rounding) if cfg.rounding is not None else None
     target = find_target(cfg)
     options = {"t_us": target.start_us, "n_steps": cfg.n_steps}

@@ -13,6 +13,7 @@ decoding of the box) stays on the host.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -63,12 +64,10 @@ class Neurons:
     """A layer of LIF neurons with threshold 1 and hard reset to 0.
 
     Attributes:
-        tau_us: Time constant in microseconds, exactly representable in float32.
-        alpha: Decay per micro-step that the kernels make of `tau_us`, exactly representable in float32.
+        alpha: Decay per micro-step, exactly representable in float32: what the kernels make of `tau` and `dt`.
         shape: `(C, H, W)`.
     """
 
-    tau_us: float
     alpha: float
     shape: tuple[int, int, int]
 
@@ -268,9 +267,8 @@ class _Builder:
 
     def neurons(self, name: str, lif: LIF, sources: list[str], *, tap: str) -> None:
         self.shapes[name] = self._connect(name, sources)
-        tau = lif.tau_us.detach().float()
-        alpha = float(decay_factor(tau, self.dt_us))
-        self.nodes[name] = Neurons(float(tau), alpha, self.shapes[name])
+        alpha = float(decay_factor(lif.tau_us.detach().float(), self.dt_us))
+        self.nodes[name] = Neurons(alpha, self.shapes[name])
         self.taps[name] = tap
 
 
@@ -301,10 +299,11 @@ def run_graph(
         if isinstance(node, Conv):
             values[name] = node(current.flatten(0, 1)).unflatten(0, current.shape[:2])
             continue
-        tau = torch.tensor(node.tau_us)
+        # The kernel takes times, not decays: with tau = 1 this dt gives back `alpha` to the last bit of float32.
         spikes, _, membranes = lif_multi_step(
-            current, None, tau=tau, dt=graph.dt_us, return_membranes=with_membranes, backend=backend
-        )
+            current, None, tau=torch.tensor(1.0), dt=-math.log(node.alpha), return_membranes=with_membranes,
+            backend=backend,
+        )  # fmt: skip
         trace.spikes[name] = spikes > 0
         if membranes is not None:
             trace.membranes[name] = membranes * (1 - spikes)

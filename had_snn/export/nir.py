@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -188,7 +189,9 @@ def _notes(graph: SearchGraph, factors: dict[str, float], thresholds: dict[str, 
         "host_before": "event-driven LIF stem on raw timestamps; input of a micro-step: its spike counts [C, H, W]",
         "host_after": "leaky read-out over the micro-steps, then score, offset and size maps are decoded to a box",
         "nodes": {
-            name: {"tau_us": node.tau_us, "alpha": node.alpha} if isinstance(node, Neurons) else {"stride": node.stride}
+            name: {"alpha": node.alpha, "tau_us": -graph.dt_us / math.log(node.alpha)}
+            if isinstance(node, Neurons)
+            else {"stride": node.stride}
             for name, node in graph.nodes.items()
         },
         "taps": graph.taps,
@@ -281,7 +284,7 @@ def _neurons(name: str, node: Any, notes: dict[str, Any], path: str | Path) -> N
     if alpha != noted["alpha"] or fields["v_threshold"][0] != notes["neuron"]["v_threshold"][name]:
         raise FormatError(path, f"node {name} decays by {alpha} a step, its metadata say {noted['alpha']}")
     channels, height, width = node.tau.shape
-    return Neurons(noted["tau_us"], alpha, (channels, height, width))
+    return Neurons(alpha, (channels, height, width))
 
 
 def stored_notes(stored: Any, path: str | Path) -> dict[str, Any]:

@@ -20,12 +20,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.export.graph import OUTPUT, Conv, Neurons, SearchGraph
-from had_snn.ops.lif import decay_factor
+from had_snn.export.graph import Conv, Neurons, SearchGraph
 
 #: Bits of a float32 significand.
 _SIGNIFICAND = 24
@@ -80,18 +78,6 @@ def round_decay(alpha: float, bits: int) -> tuple[float, int]:
     return number / 2**bits, bits
 
 
-def tau_for(alpha: float, dt_us: float) -> float:
-    """A float32 time constant whose decay per micro-step is exactly `alpha`."""
-    tau = torch.tensor(-dt_us / math.log(alpha))
-    for direction in (math.inf, 0.0):
-        candidate = tau.clone()
-        for _ in range(16):
-            if float(decay_factor(candidate, dt_us)) == alpha:
-                return float(candidate)
-            candidate = torch.nextafter(candidate, torch.tensor(direction))
-    raise InputError(f"no float32 time constant gives the decay {alpha} at a micro-step of {dt_us} us")
-
-
 def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchGraph:
     """Rounds decays, weights and biases; see the head of this file.
 
@@ -112,7 +98,7 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
         for name in group:
             old = graph.neurons[name]
             alpha, bits = round_decay(old.alpha, rounding.decay_bits)
-            nodes[name] = Neurons(tau_for(alpha, graph.dt_us), alpha, old.shape)
+            nodes[name] = Neurons(alpha, old.shape)
             deepest = max(deepest, bits)
             report[name] = {"alpha_trained": old.alpha, "alpha": alpha, "decay_bits": bits}
         feeding = input_convolutions(graph, group)
@@ -181,14 +167,13 @@ def input_scales(graph: SearchGraph) -> tuple[dict[str, float], dict[str, float]
     factors: dict[str, float] = {}
     thresholds: dict[str, float] = {}
     for group in groups(graph):
-        factor = 1 / (1 - graph.neurons[group[0]].alpha)
+        share = 1 - graph.neurons[group[0]].alpha
         if graph.info.get("rounded"):
-            factor = 2.0 ** round(math.log2(factor))
+            share = 2.0 ** round(math.log2(share))
         for name in input_convolutions(graph, group):
-            factors[name] = factor
+            factors[name] = 1 / share
         for name in group:
-            thresholds[name] = (1 - graph.neurons[name].alpha) * factor
+            thresholds[name] = (1 - graph.neurons[name].alpha) / share
     for name in graph.convolutions:
         factors.setdefault(name, 1.0)
-    assert OUTPUT not in thresholds
     return factors, thresholds

@@ -67,7 +67,8 @@ def verify(
         By simulator: `status` ("exact", "differs", "not installed", "not supported", "failed"), `spikes`, `mismatches`,
         `decisions`, `version`, `notes`, `seconds`, `readout_error` and `layers`; by layer `status`, `spikes`,
         `mismatches`, `mismatches_alone`, `membrane_error` (largest difference of potentials, in thresholds, where
-        spikes agree).
+        spikes agree), `potential_max` (largest potential of ours that did not fire, in size) and `guaranteed` (the
+        rounding makes every decision exact for potentials of that size, see `rounding`).
 
     Raises:
         FormatError: If the file cannot be read.
@@ -108,7 +109,7 @@ def _verify_one(
     # Importers fail in their own ways on what they do not know; that is a finding about them, not a crash of ours.
     except Exception as error:  # noqa: BLE001
         return _absent("failed", f"{type(error).__name__}: {error}")
-    tally = _Tally(list(graph.neurons))
+    tally = _Tally(graph)
     for start in range(0, windows.shape[1], chunk):
         counts = windows[:, start : start + chunk]
         ours = run_graph(graph, counts, with_membranes=True)
@@ -136,8 +137,11 @@ def _open(name: str, path: str | Path, graph: SearchGraph):
 class _Tally:
     """Counts by layer over chunks of windows."""
 
-    def __init__(self, layers: list[str]) -> None:
-        self.layers = layers
+    def __init__(self, graph: SearchGraph) -> None:
+        self.layers = layers = list(graph.neurons)
+        formats, self.rounded = graph.info.get("rounding"), graph.info.get("layers")
+        self.headroom = 2.0 ** formats["headroom_bits"] if isinstance(formats, dict) else 0.0
+        self.potentials = dict.fromkeys(layers, 0.0)
         names = ("spikes", "mismatches", "mismatches_alone", "decisions")
         self.counts = {layer: dict.fromkeys(names, 0) for layer in layers}
         self.membranes = dict.fromkeys(layers, 0.0)
@@ -163,6 +167,11 @@ class _Tally:
             self.counts[layer]["mismatches_alone"] += int((~same).sum())
             apart = (ours.membranes[layer] - theirs.membranes[layer]).abs() * same
             self.membranes[layer] = max(self.membranes[layer], float(apart.max()))
+            self.potentials[layer] = max(self.potentials[layer], float(ours.membranes[layer].abs().max()))
+
+    def _guaranteed(self, layer: str) -> bool:
+        exact = isinstance(self.rounded, dict) and bool(self.rounded[layer]["exact_float32"])
+        return exact and self.potentials[layer] < self.headroom
 
     def report(self) -> dict[str, Any]:
         layers = {
@@ -170,6 +179,8 @@ class _Tally:
                 "status": "exact" if self.counts[layer]["mismatches"] == 0 else "differs",
                 **self.counts[layer],
                 "membrane_error": self.membranes[layer],
+                "potential_max": self.potentials[layer],
+                "guaranteed": self._guaranteed(layer),
             }
             for layer in self.layers
         }
