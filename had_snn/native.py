@@ -13,6 +13,7 @@ import os
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import had_snn
 from had_snn.errors import HadError
@@ -74,7 +75,7 @@ def load_library() -> ctypes.CDLL:
     return _load(library_path())
 
 
-def native_function(library: ctypes.CDLL, name: str) -> ctypes._CFuncPtr:
+def native_function(library: ctypes.CDLL, name: str) -> Any:
     """A function of the library by name.
 
     Raises:

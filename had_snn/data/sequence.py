@@ -43,10 +43,11 @@ class TrackingSequence:
             )
         if count == 0 or (np.diff(self.label_times_us) <= 0).any():
             raise InputError(f"{self.name}: label times must be strictly increasing and at least one")
-        if (self.frames is None) != (self.frame_times_us is None):
+        frames, times = self.frames, self.frame_times_us
+        if (frames is None) != (times is None):
             raise InputError(f"{self.name}: frames need their times, and times their frames")
-        if self.frames is not None and len(self.frames) != len(self.frame_times_us):
-            raise InputError(f"{self.name}: {len(self.frames)} frames but {len(self.frame_times_us)} frame times")
+        if frames is not None and times is not None and len(frames) != len(times):
+            raise InputError(f"{self.name}: {len(frames)} frames but {len(times)} frame times")
 
     def __len__(self) -> int:
         return len(self.label_times_us)

@@ -155,7 +155,7 @@ def write_sequence(folder: str | os.PathLike[str], sequence: TrackingSequence, i
         np.save(draft / "label_times_us.npy", sequence.label_times_us)
         np.save(draft / "boxes_xywh.npy", sequence.boxes_xywh)
         np.save(draft / "visible.npy", sequence.visible)
-        if sequence.frames is not None:
+        if sequence.frames is not None and sequence.frame_times_us is not None:
             np.save(draft / "frames.npy", sequence.frames)
             np.save(draft / "frame_times_us.npy", sequence.frame_times_us)
         meta = {
@@ -196,10 +196,10 @@ def open_sequence(folder: str | os.PathLike[str], *, name: str | None = None) ->
         sensor_hw = (int(meta["sensor_hw"][0]), int(meta["sensor_hw"][1]))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise FormatError(folder / "meta.json", f"missing or damaged ({error})", remedy=remedy) from error
-    columns = [load(f"events_{c}.npy") for c in _COLUMNS]
+    t, x, y, p = (load(f"events_{c}.npy") for c in _COLUMNS)
     return TrackingSequence(
         name=name or folder.name,
-        events=EventStream.from_arrays(*columns, sensor_hw, str(meta.get("source", folder)), validate=False),
+        events=EventStream.from_arrays(t, x, y, p, sensor_hw, str(meta.get("source", folder)), validate=False),
         label_times_us=np.array(load("label_times_us.npy")),
         boxes_xywh=np.array(load("boxes_xywh.npy")),
         visible=np.array(load("visible.npy")),

@@ -243,12 +243,12 @@ def visible_share(
     limit = np.array(sensor_hw[::-1])
     for row, step in enumerate(steps):
         points = np.concatenate([sprites[i].to_pixels(g, step) for i, g in zip(parts, grids, strict=True)])
-        seen = ((points >= 0) & (points < limit)).all(1)
+        seen = np.all((points >= 0) & (points < limit), axis=1)
         for cover in covers:
             texel = np.rint(cover.to_texels(points, step)).astype(int)
             h, w = cover.alpha.shape
             on = (texel >= 0).all(1) & (texel[:, 0] < w) & (texel[:, 1] < h)
-            seen[on] &= cover.alpha[texel[on, 1], texel[on, 0]] < OUTLINE
+            seen[on] = seen[on] & (cover.alpha[texel[on, 1], texel[on, 0]] < OUTLINE)
         shares[row] = seen.mean()
     return shares
 
@@ -450,7 +450,11 @@ def _occluder(world: _World, path: np.ndarray, size: tuple[float, float]) -> lis
     rng, t, side = world.rng, world.times_s, float(np.sqrt(size[0] * size[1]))
     meet = int(rng.uniform(0.35, 0.9) * (len(t) - 1))
     post = world.chance(0.6)
-    extent = (side * rng.uniform(0.3, 0.6), side * rng.uniform(3, 5)) if post else (side * rng.uniform(0.7, 1.2),) * 2
+    if post:
+        extent = (side * rng.uniform(0.3, 0.6), side * rng.uniform(3, 5))
+    else:
+        board = side * rng.uniform(0.7, 1.2)
+        extent = (board, board)
     look = _Look(
         shape="rectangle",
         shape_seed=int(rng.integers(2**31)),

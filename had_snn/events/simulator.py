@@ -195,12 +195,12 @@ def simulate(
     del keep  # held the arrays that the call read
     if code:
         raise InputError(f"{source}: the simulator stopped: {_FAILURES.get(code, code)} (limit {max_events} events)")
-    columns = [np.empty(count.value, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint8)]
+    t, x, y, p = (np.empty(count.value, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint8))
     try:
-        copy(result, *(c.ctypes.data for c in columns))
+        copy(result, t.ctypes.data, x.ctypes.data, y.ctypes.data, p.ctypes.data)
     finally:
         free(result)
-    events = EventStream.from_arrays(*columns, scene.sensor_hw, source, validate=False)
+    events = EventStream.from_arrays(t, x, y, p, scene.sensor_hw, source, validate=False)
     if scene.frames is None:
         return Simulation(events)
     return Simulation(events, images, np.asarray(scene.frames.end_us, np.int64))
@@ -258,9 +258,10 @@ def _native_scene(
     """The scene as the kernel reads it, the arrays that must outlive the call, and the frames it will fill."""
     keep: list[np.ndarray | ctypes.Array] = []
 
-    def pin(array: np.ndarray, dtype: type) -> int:
-        keep.append(np.ascontiguousarray(array, dtype))
-        return keep[-1].ctypes.data
+    def pin(array: np.ndarray | list, dtype: type) -> int:
+        whole = np.ascontiguousarray(array, dtype)
+        keep.append(whole)
+        return whole.ctypes.data
 
     def pin_all(arrays: list[np.ndarray]) -> int:
         pointers = (ctypes.c_void_p * max(1, len(arrays)))(*(pin(a, np.float32) for a in arrays))
