@@ -61,7 +61,7 @@ class HierarchicalDistillation(nn.Module):
         levels: Sequence[str] = LEVELS,
         weights: Mapping[str, float] | None = None,
         membrane_channels: int | None = None,
-        hidden: int = 48,
+        hidden: int = 32,
         grid: int = 8,
         context_weight: float = 0.5,
         transport: TransportOptions | None = None,

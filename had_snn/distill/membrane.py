@@ -11,10 +11,12 @@ Both predictions are compared by `1 - cosine`.
 
 **Why this cannot collapse.** Were a trained teacher side simply matched to a trained student side, "everything
 constant" would be a perfect solution. Here the first target has no parameters. The second is trained, but not by the
-match: the context GRU learns to forecast how the teacher's features change until the next label time (its own loss,
-`membrane_context`), its state is cut from the graph before the student is compared with it, and it is standardised, so
-that even a state of vanishing variance is compared by its variations, not by its mean. The student can lower its loss
-only by predicting what varies in the teacher. A static teacher has nothing to forecast; the forecast's loss is 0.
+match: from the context GRU's state, two linear maps must recall how the teacher's features changed since the last label
+time and forecast how they change until the next (its own loss, `membrane_context`). Its state is cut from the graph
+before the student is compared with it, and standardised, so that even a state of vanishing variance is compared by its
+variations, not by its mean. The student can lower its loss only by predicting what varies in the teacher. The change
+since the last label time is also what a frame does not show and the student's events do. A static teacher has no change
+to explain; the context's loss is 0 then.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class MembraneAlignment(nn.Module):
     """
 
     def __init__(
-        self, student_channels: int, teacher_channels: int, *, hidden: int = 48, grid: int = 8,
+        self, student_channels: int, teacher_channels: int, *, hidden: int = 32, grid: int = 8,
         context_weight: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -50,6 +52,7 @@ class MembraneAlignment(nn.Module):
         self.predict_features = nn.Linear(hidden, teacher_channels)
         self.predict_context = nn.Linear(hidden, hidden)
         self.teacher_gru = nn.GRU(teacher_channels, hidden)
+        self.recall = nn.Linear(hidden, teacher_channels)
         self.forecast = nn.Linear(hidden, teacher_channels)
         self.target = FixedTarget(teacher_channels)
         self.context_target = FixedTarget(hidden)
@@ -93,13 +96,15 @@ class MembraneAlignment(nn.Module):
         weight = by_window.new_ones(windows, clips) if weight is None else weight.to(by_window)
         return {
             "membrane": weighted_mean(by_window, weight),
-            "membrane_context": self._forecast_loss(context, target),
+            "membrane_context": self._context_loss(context, target),
         }
 
-    def _forecast_loss(self, context: Tensor, target: Tensor) -> Tensor:
-        """Squared error of the forecast change, relative to forecasting no change."""
+    def _context_loss(self, context: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error of the recalled and of the forecast change, relative to "nothing changes"."""
         change = target[1:] - target[:-1]
-        error = (self.forecast(context[:-1]) - change).square().mean()
+        # The recall keeps the GRU's memory trained even with two windows, where a forecast needs none.
+        recalled = (self.recall(context[1:]) - change).square().mean()
+        error = (recalled + (self.forecast(context[:-1]) - change).square().mean()) / 2
         size = change.square().mean()
         return error / size.clamp(min=STATIC) * (size > STATIC)
 
