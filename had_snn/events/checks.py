@@ -13,6 +13,7 @@ import numpy as np
 
 from had_snn.errors import FormatError
 from had_snn.events.recording import Columns, ReadOptions, Source, logger
+from had_snn.events.stream import MAX_SIDE
 
 # Sensors in use, by size; a recording that does not name its sensor gets the smallest that holds its events.
 KNOWN_SENSORS_HW = ((128, 128), (180, 240), (240, 304), (240, 320), (260, 346), (480, 640), (720, 1280))
@@ -157,10 +158,12 @@ class Resolution:
         info["origin"] = origin
         if stated is not None:
             info["sensor"] = "given" if options.sensor_hw else "file"
+            _check_size(checker, stated)
             _check_fits(checker, stated, origin)
             return cls((int(stated[0]), int(stated[1])), origin, off_on)
         info["sensor"] = "inferred"
         sensor_hw = smallest_sensor(checker.high[1] - origin, checker.high[0] - origin)
+        _check_size(checker, sensor_hw)
         logger.info("%s: sensor inferred as %dx%d", source.path, sensor_hw[1], sensor_hw[0])
         return cls(sensor_hw, origin, off_on)
 
@@ -179,6 +182,16 @@ def smallest_sensor(y_max: int, x_max: int) -> tuple[int, int]:
         if y_max < height and x_max < width:
             return height, width
     return y_max + 1, x_max + 1
+
+
+def _check_size(checker: Checker, sensor_hw: tuple[int, int]) -> None:
+    height, width = sensor_hw
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise FormatError(
+            checker.source.path,
+            f"the sensor would be {width}x{height}; expected 1..{MAX_SIDE} a side",
+            remedy="sensor_hw=(height, width) states it, repair=True drops events outside it",
+        )
 
 
 def _check_fits(checker: Checker, sensor_hw: tuple[int, int], origin: int) -> None:

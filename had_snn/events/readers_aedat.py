@@ -39,6 +39,8 @@ def open_aedat(path: Path, options: ReadOptions) -> Source:
         FormatError: If the header is damaged or names a version this does not know.
     """
     lines, start = _read_header(path)
+    if not lines:
+        raise FormatError(path, "the file ends in its first line", offset=start)
     version = lines[0][len("#!AER-DAT") :].strip()
     if version.startswith("3"):
         return _open_version_3(path, start, lines, options)
@@ -73,6 +75,13 @@ def _read_header(path: Path) -> tuple[list[str], int]:
         while file.tell() < MOST_HEADER:
             at = file.tell()
             line = file.readline(1 << 16)
+            if (
+                line.startswith(b"#")
+                and not line.endswith(b"\n")
+                and line.isascii()
+                and line.decode().rstrip("\r").isprintable()
+            ):
+                raise FormatError(path, "the file ends in its header", offset=at)
             # Data may begin with the byte of "#"; a header line is text up to its line end.
             if not line.startswith(b"#") or not line.endswith(b"\n") or b"\0" in line:
                 return lines, at

@@ -115,8 +115,7 @@ def _es_starts(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
 
 def looks_like_nmnist(path: Path, head: bytes) -> bool:
     """True if a file without a signature consists of 5-byte records with growing times and small pixels."""
-    size = path.stat().st_size
-    if size % 5 or not len(head) >= 5:
+    if path.stat().st_size % 5 or len(head) < 40 or head.isascii():
         return False
     record = np.frombuffer(head[: len(head) // 5 * 5], np.uint8).reshape(-1, 5)
     t, x, y = _nmnist_fields(record)

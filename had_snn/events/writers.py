@@ -105,7 +105,8 @@ def _write_hdf5(events: EventStream, path: Path, progress: Progress | None) -> N
     with h5py.File(path, "w") as file:
         group = file.create_group("events")
         group.attrs["height"], group.attrs["width"] = events.sensor_hw
-        options = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "chunks": (min(1 << 16, len(events)),)}
+        chunks = (min(1 << 16, len(events)),)
+        options = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "chunks": chunks}
         columns = {
             name: group.create_dataset(name, (len(events),), dtype, **(options if len(events) else {}))
             for name, dtype in dtypes.items()

@@ -1,0 +1,53 @@
+"""Converts a recording of events into another format, piece by piece.
+
+python experiments/convert.py in=drive.aedat4 out=drive.h5
+python experiments/convert.py in=events.txt out=events.raw read.columns=xypt read.time_unit=s
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from entry import script
+from omegaconf import DictConfig, OmegaConf
+
+from had_snn.errors import InputError
+from had_snn.events.cache import open_cached
+from had_snn.events.recording import Recording
+from had_snn.events.writers import SUFFIXES, write_events
+
+
+def run(cfg: DictConfig) -> Recording:
+    """Converts `cfg.in` to `cfg.out`; returns what was read."""
+    source, target = Path(cfg["in"]), Path(cfg.out)
+    if cfg.format is None and target.suffix.lower() not in SUFFIXES:
+        raise InputError(f"out={target}: expected a suffix of {', '.join(SUFFIXES)}, or format=...")
+    if source.resolve() == target.resolve():
+        raise InputError(f"in and out are both {source}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    options = {k: v for k, v in OmegaConf.to_container(cfg.read, resolve=True).items() if v is not None}
+    options |= {k: tuple(options[k]) for k in ("sensor_hw", "polarity") if k in options}
+    # Through memory-mapped columns, so that a recording larger than memory can be converted too.
+    with tempfile.TemporaryDirectory(prefix=".convert.", dir=target.parent) as folder:
+        recording = open_cached(source, cfg.cache or folder, **options)
+        frames = recording.frames if cfg.frames else None
+        write_events(recording.events, target, frames=frames, format=cfg.format)
+        return recording
+
+
+@script("convert")
+def main(cfg: DictConfig) -> None:
+    recording = run(cfg)
+    events = recording.events
+    height, width = events.sensor_hw
+    seconds = (events.t_end - events.t_start) / 1e6
+    pictures = f", {len(recording.frames)} frames" if recording.frames is not None else ""
+    print(
+        f"{cfg.out}: {len(events)} events in {seconds:.3f} s, {width}x{height} ({recording.info['sensor']}){pictures}; "
+        f"read as {recording.info['format']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
