@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-// Events whose potentials are held at once in the backward: h, decay and potential before, 24 KiB, stay in L1.
+// Events whose potentials are held at once in the backward: h, decay and potential before, 24 KiB at 16 lanes, stay in L1.
 #define HAD_HELD 128
 // Tasks per launch, whatever the number of threads: partial sums are added up task by task, so that a gradient does not
 // depend on the number of threads.

@@ -84,12 +84,15 @@ HAD_KERNEL HAD_SYMBOL(lif_backward)(const storage* x, const float* v0, const flo
 #define HAD_TASK 16384
 #define HAD_GROUPS 4
 
+// T rows are read side by side, more streams than hardware prefetchers follow: fetch four groups ahead, into L2 (a third
+// of the backward's time in a trial). Addresses past the end are harmless.
+HAD_INLINE void prefetch(const storage* row) { __builtin_prefetch(row + 4 * HAD_GROUPS * HAD_LANES, 0, 2); }
+
 typedef struct {
   const storage* x;
   const float *v0, *alpha, *threshold;
   float* kept;
   had_i64 T, N, x_step, channels, inner;
-  Neuron k;
   int stream;
 } Clocked;
 
@@ -122,8 +125,8 @@ HAD_INLINE void add_per_channel(const Clocked* p, double* sums, lanes values, ha
 }
 
 // `groups` and `count` are constants at each call, so the compiler unrolls over groups and drops the tail code.
-HAD_INLINE void forward_groups(const Clocked* p, storage* s, float* v, storage* h_out, had_i64 n, const int groups,
-                               const int count) {
+HAD_INLINE void forward_groups(const Clocked* p, const Neuron k, storage* s, float* v, storage* h_out, had_i64 n,
+                               const int groups, const int count) {
   lanes u[HAD_GROUPS], a[HAD_GROUPS], th[HAD_GROUPS];
   for (int g = 0; g < groups; ++g) {
     const had_i64 m = n + g * HAD_LANES;
@@ -138,9 +141,10 @@ HAD_INLINE void forward_groups(const Clocked* p, storage* s, float* v, storage* 
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g) {
       const had_i64 m = n + g * HAD_LANES;
+      prefetch(p->x + t * p->x_step + m);
       const lanes h = had_charge(u[g], a[g], had_load(p->x + t * p->x_step + m, count));
       const lanes fired = had_fire(h, th[g]);
-      u[g] = had_reset(p->k, h, fired, th[g]);
+      u[g] = had_reset(k, h, fired, th[g]);
       had_store(s + t * p->N + m, fired, count, p->stream);
       if (h_out) had_store(h_out + t * p->N + m, h, count, p->stream);
     }
@@ -148,34 +152,43 @@ HAD_INLINE void forward_groups(const Clocked* p, storage* s, float* v, storage* 
   for (int g = 0; g < groups; ++g) had_store_f32(v + n + g * HAD_LANES, u[g], count);
 }
 
+HAD_INLINE void forward_range(const Clocked* p, const Neuron k, storage* s, float* v, storage* h_out, had_i64 n,
+                              had_i64 end) {
+  const int full = HAD_GROUPS * HAD_LANES;
+  for (; n + full <= end; n += full) forward_groups(p, k, s, v, h_out, n, HAD_GROUPS, HAD_LANES);
+  for (; n + HAD_LANES <= end; n += HAD_LANES) forward_groups(p, k, s, v, h_out, n, 1, HAD_LANES);
+  if (n < end) forward_groups(p, k, s, v, h_out, n, 1, (int)(end - n));
+}
+
+// The constants in the usual cases' `Neuron` let the compiler drop the other cases from the loops.
 HAD_EXPORT void HAD_SYMBOL(lif_forward)(const storage* x, const float* v0, const float* alpha, const float* threshold,
                                         storage* s, float* v, storage* h_out, float* kept, had_i64 T, had_i64 N,
                                         had_i64 x_step, had_i64 channels, had_i64 inner, float v_reset, float slope,
                                         int surrogate, int soft, int detach, int stream, int threads) {
-  const Clocked p = {x, v0, alpha, threshold, kept, T, N, x_step, channels, inner,
-                     {v_reset, slope, surrogate, soft, detach}, stream};
+  const Clocked p = {x, v0, alpha, threshold, kept, T, N, x_step, channels, inner, stream};
+  const Neuron k = {v_reset, slope, surrogate, soft, detach};
   const had_i64 tasks = (N + HAD_TASK - 1) / HAD_TASK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (had_i64 task = 0; task < tasks; ++task) {
-    const had_i64 end = (task + 1) * HAD_TASK < N ? (task + 1) * HAD_TASK : N;
-    had_i64 n = task * HAD_TASK;
-    for (; n + HAD_GROUPS * HAD_LANES <= end; n += HAD_GROUPS * HAD_LANES)
-      forward_groups(&p, s, v, h_out, n, HAD_GROUPS, HAD_LANES);
-    for (; n + HAD_LANES <= end; n += HAD_LANES) forward_groups(&p, s, v, h_out, n, 1, HAD_LANES);
-    if (n < end) forward_groups(&p, s, v, h_out, n, 1, (int)(end - n));
+    const had_i64 from = task * HAD_TASK, to = from + HAD_TASK < N ? from + HAD_TASK : N;
+    if (!soft && !h_out)
+      forward_range(&p, Neuron{v_reset, slope, 0, 0, 1}, s, v, 0, from, to);
+    else
+      forward_range(&p, k, s, v, h_out, from, to);
     if (stream) had_stream_fence();
   }
 }
 
 typedef struct {
-  const storage *g_s, *g_h;
+  const storage* g_s;
   const float* g_v;
   storage* g_x;
   float* g_v0;
 } Gradients;
 
-HAD_INLINE void backward_groups(const Clocked* p, const Gradients* q, double* alpha_sums, double* threshold_sums,
-                                had_i64 n, const int groups, const int count) {
+HAD_INLINE void backward_groups(const Clocked* p, const Neuron k, const Gradients* q, const storage* g_h,
+                                double* alpha_sums, double* threshold_sums, had_i64 n, const int groups,
+                                const int count) {
   lanes carry[HAD_GROUPS], a[HAD_GROUPS], th[HAD_GROUPS], to_alpha[HAD_GROUPS], to_threshold[HAD_GROUPS];
   lanes before[HAD_CHUNK][HAD_GROUPS], h[HAD_CHUNK][HAD_GROUPS];
   for (int g = 0; g < groups; ++g) {
@@ -197,8 +210,9 @@ HAD_INLINE void backward_groups(const Clocked* p, const Gradients* q, double* al
 #pragma GCC unroll 4
       for (int g = 0; g < groups; ++g) {
         before[i][g] = u[g];
+        if (q->g_s) prefetch(q->g_s + (t0 + i) * p->N + n + g * HAD_LANES);
         h[i][g] = had_charge(u[g], a[g], had_load(p->x + (t0 + i) * p->x_step + n + g * HAD_LANES, count));
-        u[g] = had_reset(p->k, h[i][g], had_fire(h[i][g], th[g]), th[g]);
+        u[g] = had_reset(k, h[i][g], had_fire(h[i][g], th[g]), th[g]);
       }
     }
     for (int i = steps - 1; i >= 0; --i) {
@@ -206,8 +220,9 @@ HAD_INLINE void backward_groups(const Clocked* p, const Gradients* q, double* al
       for (int g = 0; g < groups; ++g) {
         const had_i64 at = (t0 + i) * p->N + n + g * HAD_LANES;
         const lanes gs = q->g_s ? had_load(q->g_s + at, count) : had_splat(0.0f);
-        const lanes gm = q->g_h ? had_load(q->g_h + at, count) : had_splat(0.0f);
-        const lanes grad = had_step_backward(p->k, h[i][g], th[g], gs, gm, carry[g], &to_threshold[g]);
+        const lanes gm = g_h ? had_load(g_h + at, count) : had_splat(0.0f);
+        prefetch(p->x + (t0 + i) * p->x_step + n + g * HAD_LANES);
+        const lanes grad = had_step_backward(k, h[i][g], th[g], gs, gm, carry[g], &to_threshold[g]);
         if (q->g_x) had_store(q->g_x + at, grad, count, p->stream);
         to_alpha[g] = to_alpha[g] + grad * before[i][g];
         carry[g] = grad * a[g];
@@ -222,26 +237,38 @@ HAD_INLINE void backward_groups(const Clocked* p, const Gradients* q, double* al
   }
 }
 
+HAD_INLINE void backward_range(const Clocked* p, const Neuron k, const Gradients* q, const storage* g_h,
+                               double* alpha_sums, double* threshold_sums, had_i64 n, had_i64 end) {
+  const int full = HAD_GROUPS * HAD_LANES;
+  for (; n + full <= end; n += full)
+    backward_groups(p, k, q, g_h, alpha_sums, threshold_sums, n, HAD_GROUPS, HAD_LANES);
+  for (; n + HAD_LANES <= end; n += HAD_LANES)
+    backward_groups(p, k, q, g_h, alpha_sums, threshold_sums, n, 1, HAD_LANES);
+  if (n < end) backward_groups(p, k, q, g_h, alpha_sums, threshold_sums, n, 1, (int)(end - n));
+}
+
 // `g_alpha` and `g_threshold` are [tasks, channels] float64, zeroed by the caller, who also adds them up; or null.
 HAD_EXPORT void HAD_SYMBOL(lif_backward)(const storage* x, const float* v0, const float* alpha, const float* threshold,
                                          float* kept, const storage* g_s, const storage* g_h, const float* g_v,
                                          storage* g_x, float* g_v0, double* g_alpha, double* g_threshold, had_i64 T,
                                          had_i64 N, had_i64 x_step, had_i64 channels, had_i64 inner, float v_reset,
                                          float slope, int surrogate, int soft, int detach, int stream, int threads) {
-  const Clocked p = {x, v0, alpha, threshold, kept, T, N, x_step, channels, inner,
-                     {v_reset, slope, surrogate, soft, detach}, stream};
-  const Gradients q = {g_s, g_h, g_v, g_x, g_v0};
+  const Clocked p = {x, v0, alpha, threshold, kept, T, N, x_step, channels, inner, stream};
+  const Neuron k = {v_reset, slope, surrogate, soft, detach};
+  const Gradients q = {g_s, g_v, g_x, g_v0};
   const had_i64 tasks = (N + HAD_TASK - 1) / HAD_TASK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (had_i64 task = 0; task < tasks; ++task) {
-    const had_i64 end = (task + 1) * HAD_TASK < N ? (task + 1) * HAD_TASK : N;
+    const had_i64 from = task * HAD_TASK, to = from + HAD_TASK < N ? from + HAD_TASK : N;
     double* to_alpha = g_alpha ? g_alpha + task * channels : 0;
     double* to_threshold = g_threshold ? g_threshold + task * channels : 0;
-    had_i64 n = task * HAD_TASK;
-    for (; n + HAD_GROUPS * HAD_LANES <= end; n += HAD_GROUPS * HAD_LANES)
-      backward_groups(&p, &q, to_alpha, to_threshold, n, HAD_GROUPS, HAD_LANES);
-    for (; n + HAD_LANES <= end; n += HAD_LANES) backward_groups(&p, &q, to_alpha, to_threshold, n, 1, HAD_LANES);
-    if (n < end) backward_groups(&p, &q, to_alpha, to_threshold, n, 1, (int)(end - n));
+    const int usual = !soft && detach && !g_h;
+    if (usual && surrogate == 0)
+      backward_range(&p, Neuron{v_reset, slope, 0, 0, 1}, &q, 0, to_alpha, to_threshold, from, to);
+    else if (usual && surrogate == 2)
+      backward_range(&p, Neuron{v_reset, slope, 2, 0, 1}, &q, 0, to_alpha, to_threshold, from, to);
+    else
+      backward_range(&p, k, &q, g_h, to_alpha, to_threshold, from, to);
     if (stream) had_stream_fence();
   }
 }

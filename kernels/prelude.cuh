@@ -1,11 +1,11 @@
 // The dialect in which every kernel is written, for three compilers:
 //
 //   GPU   NVRTC (through CuPy's RawModule) or nvcc        a lane group is one float, one thread owns it
-//   host  the C++ compiler that builds the package         a lane group is 16 floats, one SIMD statement owns it
+//   host  the C++ compiler that builds the package         a lane group is one vector register: 4, 8 or 16 floats
 //   shim  the C++ compiler with -DHAD_SHIM, tests only     the GPU text, run block by block on the CPU
 //
 // `lanes` is the value that one statement works on. Arithmetic, comparison and `mask ? a : b` read the same for a
-// float and for a vector of 16, so the neuron's step is written once and decides every spike alike: no multiply-add is
+// float and for a vector, so the neuron's step is written once and decides every spike alike: no multiply-add is
 // contracted (-ffp-contract=off, --fmad=false) and `had_exp` below replaces the compilers' own exponentials.
 #ifndef HAD_PRELUDE_CUH
 #define HAD_PRELUDE_CUH
@@ -77,10 +77,17 @@ HAD_INLINE had_i64 had_thread_count() { return (had_i64)gridDim.x * blockDim.x; 
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
+// Exactly one register: GCC splits wider vectors for arithmetic, but takes them apart lane by lane for `mask ? a : b`.
+#if defined(__AVX512F__)
 #define HAD_LANES 16
-typedef float lanes __attribute__((vector_size(64)));
-typedef had_u32 lanes_u __attribute__((vector_size(64)));
-typedef had_u16 lanes_h __attribute__((vector_size(32)));
+#elif defined(__AVX__)
+#define HAD_LANES 8
+#else
+#define HAD_LANES 4
+#endif
+typedef float lanes __attribute__((vector_size(4 * HAD_LANES)));
+typedef had_u32 lanes_u __attribute__((vector_size(4 * HAD_LANES)));
+typedef had_u16 lanes_h __attribute__((vector_size(2 * HAD_LANES)));
 HAD_INLINE lanes_u had_as_uint(lanes x) { return (lanes_u)x; }
 HAD_INLINE lanes had_as_float(lanes_u u) { return (lanes)u; }
 #endif
@@ -167,7 +174,7 @@ HAD_INLINE void had_store_f32(float* p, lanes x, int count) {
     memcpy(p, &x, (size_t)count * sizeof *p);
   }
 }
-HAD_INLINE void had_stream_bytes(void* to, const void* from, int bytes) {
+HAD_INLINE void had_stream_bytes(void* to, const void* from, const int bytes) {
 #if defined(__AVX512F__)
   if (bytes == 64) {
     _mm512_stream_si512((__m512i*)to, _mm512_loadu_si512(from));
@@ -175,14 +182,18 @@ HAD_INLINE void had_stream_bytes(void* to, const void* from, int bytes) {
   }
 #endif
 #if defined(__AVX__)
-  for (int i = 0; i < bytes; i += 32)
-    _mm256_stream_si256((__m256i*)((char*)to + i), _mm256_loadu_si256((const __m256i*)((const char*)from + i)));
-#elif defined(__SSE2__)
-  for (int i = 0; i < bytes; i += 16)
-    _mm_stream_si128((__m128i*)((char*)to + i), _mm_loadu_si128((const __m128i*)((const char*)from + i)));
-#else
-  memcpy(to, from, bytes);
+  if (bytes == 32) {
+    _mm256_stream_si256((__m256i*)to, _mm256_loadu_si256((const __m256i*)from));
+    return;
+  }
 #endif
+#if defined(__SSE2__)
+  if (bytes == 16) {
+    _mm_stream_si128((__m128i*)to, _mm_loadu_si128((const __m128i*)from));
+    return;
+  }
+#endif
+  memcpy(to, from, (size_t)bytes);
 }
 HAD_INLINE void had_stream_fence() {
 #if defined(__SSE2__)
@@ -193,7 +204,7 @@ HAD_INLINE void had_stream_fence() {
 HAD_INLINE lanes had_load(const storage* p, int count) { return had_load_f32(p, count); }
 HAD_INLINE void had_store(storage* p, lanes x, int count, int stream) {
   if (stream && count == HAD_LANES) {
-    had_stream_bytes(p, &x, 64);
+    had_stream_bytes(p, &x, sizeof x);
   } else {
     had_store_f32(p, x, count);
   }
@@ -211,7 +222,7 @@ HAD_INLINE lanes had_load(const storage* p, int count) {
 HAD_INLINE void had_store(storage* p, lanes x, int count, int stream) {
   const lanes_h bits = __builtin_convertvector(had_narrow(x), lanes_h);
   if (stream && count == HAD_LANES) {
-    had_stream_bytes(p, &bits, 32);
+    had_stream_bytes(p, &bits, sizeof bits);
   } else if (count == HAD_LANES) {
     memcpy(p, &bits, sizeof bits);
   } else {
