@@ -240,7 +240,8 @@ def _in_order(model: nn.Module, graph: SearchGraph) -> str:
     """
     executor: Any = model
     rank = {name: index for index, name in enumerate(["input", *graph.nodes, "output"])}
-    order = sorted(executor.execution_order, key=lambda node: rank[node.name])
+    # Sorting is stable: a stem in front of the body keeps its place behind the input.
+    order = sorted(executor.execution_order, key=lambda node: rank.get(node.name, 0))
     if [node.name for node in order] == [node.name for node in executor.execution_order]:
         return ""
     executor.execution_order = order

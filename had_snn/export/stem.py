@@ -1,0 +1,194 @@
+"""The event-driven stem as a clocked convolution and LIF layer, for simulators and chips that only know a clock.
+
+The stem decays by the true time between events; a clock can only decay by whole steps, adds up the events of a step
+before it decides, and fires at most once a step. The two agree in the limit of a fine clock, and `stem_convergence`
+measures how fast: the share of spikes that a window's micro-steps have too many or too few.
+
+NIR says the jump's gain as a factor on the weights, so a gain that follows the event rate must be fixed to one value
+(`fixed_gain`), and time constants per channel as full-shape arrays (importers that want one value per layer refuse it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from had_snn.errors import ExportError, InputError, optional_import
+from had_snn.events.stream import EventBatch
+from had_snn.export.nir import NOMINAL_DT
+from had_snn.models.stem import EventLIFStem
+from had_snn.ops import lif_multi_step
+from had_snn.ops.lif import decay_factor
+
+#: Steps that are held in memory at once.
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class ClockedStem:
+    """The stem on a clock.
+
+    Attributes:
+        weight: float32 `[C, 2, k, k]`, gain included.
+        tau_us: float32 `[C]`.
+        stride: Stride.
+        padding: Padding.
+        dt_us: Step in microseconds.
+    """
+
+    weight: Tensor
+    tau_us: Tensor
+    stride: int
+    padding: int
+    dt_us: float
+
+    @property
+    def alpha(self) -> Tensor:
+        """Decay per step, float32 `[C]`."""
+        return decay_factor(self.tau_us, self.dt_us)
+
+
+@torch.no_grad()
+def fixed_gain(stem: EventLIFStem, batch: EventBatch) -> float:
+    """The one gain that stands for a recording: the geometric mean over its windows."""
+    return float(stem.gain(batch).log().mean().exp())
+
+
+@torch.no_grad()
+def clocked_stem(stem: EventLIFStem, *, dt_us: float, gain: float) -> ClockedStem:
+    """Puts the stem on a clock.
+
+    Raises:
+        ExportError: If the stem is no `EventLIFStem` (its rule is then unknown).
+    """
+    if type(stem) is not EventLIFStem:
+        raise ExportError(f"stem: {type(stem).__name__} has no clocked form; expected EventLIFStem")
+    weight, tau = stem.weight.detach().cpu().float() * gain, stem.tau_us.detach().cpu().float()
+    return ClockedStem(weight, tau, stem.stride, stem.padding, float(dt_us))
+
+
+def stem_to_nir(stem: ClockedStem, size_hw: tuple[int, int]) -> Any:
+    """NIR graph `input [2, H, W] -> stem_conv -> stem_lif -> output`; the form of `nir.graph_to_nir`, per channel."""
+    nir = optional_import("nir", extra="export")
+    share = 1 - stem.alpha.double().numpy()
+    channels, _, kernel, _ = stem.weight.shape
+    sizes = [(side + 2 * stem.padding - kernel) // stem.stride + 1 for side in size_hw]
+    full = np.ones((channels, *sizes))
+    nodes = {
+        "input": nir.Input(np.array([2, *size_hw])),
+        "stem_conv": nir.Conv2d(
+            input_shape=size_hw,
+            weight=stem.weight.double().numpy() / share[:, None, None, None],
+            bias=np.zeros(channels),
+            stride=(stem.stride, stem.stride),
+            padding=(stem.padding, stem.padding),
+            dilation=(1, 1),
+            groups=1,
+        ),
+        "stem_lif": nir.LIF(
+            tau=full * (NOMINAL_DT / share)[:, None, None], r=full, v_leak=full * 0, v_reset=full * 0, v_threshold=full
+        ),
+        "output": nir.Output(np.array(full.shape)),
+    }
+    edges = [("input", "stem_conv"), ("stem_conv", "stem_lif"), ("stem_lif", "output")]
+    return nir.NIRGraph(nodes, edges, metadata={"dt": NOMINAL_DT, "dt_us": stem.dt_us, "part": "stem"})
+
+
+def event_frames(batch: EventBatch, *, dt_us: float, first: int, steps: int) -> Tensor:
+    """Events counted by polarity, pixel and step: `[steps, N, 2, H, W]` for the steps from `first`."""
+    height, width = batch.size_hw
+    sample = torch.repeat_interleave(torch.arange(len(batch)), batch.offsets.diff())
+    # Integer division of nanoseconds: a step of 0.1 us is as exact as one of 10 ms.
+    step = (batch.t - batch.t_begin[sample]) * 1000 // round(dt_us * 1000) - first
+    inside = (step >= 0) & (step < steps)
+    parts = (step, sample, batch.p, batch.y, batch.x)
+    s, n, p, y, x = (part[inside].long() for part in parts)
+    index = (((s * len(batch) + n) * 2 + p) * height + y) * width + x
+    frames = torch.bincount(index, minlength=steps * len(batch) * 2 * height * width)
+    return frames.reshape(steps, len(batch), 2, height, width).float()
+
+
+@torch.no_grad()
+def run_clocked_stem(stem: ClockedStem, batch: EventBatch, *, n_steps: int) -> Tensor:
+    """Runs windows from rest on the clock.
+
+    Args:
+        stem: The clocked stem.
+        batch: Windows of equal length.
+        n_steps: Micro-steps to count spikes in.
+
+    Returns:
+        Spike counts `[n_steps, N, C, H, W]`, comparable with the event-driven stem's.
+    """
+    length = int(batch.t_end[0] - batch.t_begin[0])
+    ticks = round(length / stem.dt_us)
+    if abs(ticks * stem.dt_us - length) > 1e-6 or ticks % n_steps:
+        raise InputError(
+            f"a step of {stem.dt_us:g} us does not divide {n_steps} micro-steps of {length / n_steps:g} us"
+        )
+    state, counts = None, None
+    for first in range(0, ticks, _BLOCK):
+        steps = min(_BLOCK, ticks - first)
+        frames = event_frames(batch, dt_us=stem.dt_us, first=first, steps=steps)
+        current = F.conv2d(frames.flatten(0, 1), stem.weight, stride=stem.stride, padding=stem.padding)
+        current = current.unflatten(0, (steps, len(batch)))
+        spikes, state, _ = lif_multi_step(current, state, tau=stem.tau_us, dt=stem.dt_us)
+        if counts is None:
+            counts = torch.zeros(n_steps, *spikes.shape[1:])
+        counts.index_add_(0, (torch.arange(first, first + steps) * n_steps) // ticks, spikes)
+    assert counts is not None
+    return counts
+
+
+@torch.no_grad()
+def stem_convergence(
+    stem: EventLIFStem, batch: EventBatch, *, n_steps: int, dts_us: tuple[float, ...]
+) -> list[dict[str, float]]:
+    """Clocked against event-driven spikes as the clock gets finer.
+
+    The gain is each window's own, so that nothing but the clock differs.
+
+    Args:
+        stem: The stem.
+        batch: Windows of equal length.
+        n_steps: Micro-steps in which spikes are compared.
+        dts_us: Steps of the clock, each a divisor of the micro-step.
+
+    Returns:
+        Per clock: `dt_us`, `spikes` (event-driven), `spikes_clocked`, `mismatches` (summed differences of counts per
+        neuron and micro-step) and `mismatch` (their share of the spikes).
+    """
+    exact = stem(batch, n_steps=n_steps)[0]
+    curve = []
+    for dt_us in dts_us:
+        clocked = []
+        for index, gain in enumerate(stem.gain(batch).tolist()):
+            clock = clocked_stem(stem, dt_us=dt_us, gain=gain)
+            clocked.append(run_clocked_stem(clock, one_window(batch, index), n_steps=n_steps))
+        found = torch.cat(clocked, dim=1)
+        wrong, spikes = float((found - exact).abs().sum()), float(exact.sum())
+        curve.append(
+            {
+                "dt_us": dt_us,
+                "spikes": spikes,
+                "spikes_clocked": float(found.sum()),
+                "mismatches": wrong,
+                "mismatch": wrong / max(spikes, 1.0),
+            }
+        )
+    return curve
+
+
+def one_window(batch: EventBatch, index: int) -> EventBatch:
+    """Window `index` of a batch as a batch of its own."""
+    start, stop = int(batch.offsets[index]), int(batch.offsets[index + 1])
+    t, x, y, p = (part[start:stop] for part in (batch.t, batch.x, batch.y, batch.p))
+    offsets = torch.tensor([0, stop - start])
+    return EventBatch(
+        t, x, y, p, offsets, batch.t_begin[index : index + 1], batch.t_end[index : index + 1], batch.size_hw
+    )
