@@ -1,11 +1,11 @@
 // The event sensor and its frame camera: a moving scene rendered in log-intensity, and what each pixel makes of it.
 //
-// Host only. A scene is a textured plane (wrapped around, seen through an affine map) with sprites in front of it, drawn
-// in order. Every pixel low-pass filters its log-intensity, compares it with the level it last reported and fires when
-// the difference passes its threshold; between two render steps the level is a straight line, so that crossing times
-// are not bound to the steps. Random numbers are hashes of (seed, pixel, count), and rows are independent of each
-// other: results do not depend on the number of threads. The model follows ESIM (Rebecq et al., CoRL 2018) for the
-// interpolated crossings and v2e (Hu et al., CVPRW 2021) for bandwidth, leak and shot noise.
+// Host only. A scene is a textured plane (wrapped around, seen through an affine map) with sprites in front of it. Every
+// pixel low-pass filters its log-intensity, compares it with the level it last reported and fires when the difference
+// passes its threshold; between two render steps the level is a straight line, so that crossing times are not bound to
+// the steps. Random numbers are hashes of (seed, pixel, count), and rows are independent of each other: results do not
+// depend on the number of threads. The model follows ESIM (Rebecq et al., CoRL 2018) for the interpolated crossings and
+// v2e (Hu et al., CVPRW 2021) for bandwidth, leak and shot noise.
 #include "prelude.cuh"
 
 #include <cstdlib>
@@ -15,14 +15,16 @@
 // Hot loops are written once as an inlined body, wrapped for several vector widths, and chosen by the processor at run
 // time. (GCC's own target_clones takes the copies too late: it leaves these loops scalar.)
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(HAD_VARIANT)
-#define HAD_WIDE(attributes, name, parameters, arguments)                                             \
-  __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))) attributes name##_512 parameters { name##_body arguments; } \
-  __attribute__((target("avx2"))) attributes name##_256 parameters { name##_body arguments; }         \
-  attributes name##_128 parameters { name##_body arguments; }                                         \
-  attributes name parameters {                                                                        \
-    if (vector_bits() == 512) return name##_512 arguments;                                            \
-    if (vector_bits() == 256) return name##_256 arguments;                                            \
-    name##_128 arguments;                                                                             \
+#define HAD_512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw")))
+#define HAD_256 __attribute__((target("avx2")))
+#define HAD_WIDE(attributes, name, parameters, arguments)                      \
+  HAD_512 attributes name##_512 parameters { name##_body arguments; }          \
+  HAD_256 attributes name##_256 parameters { name##_body arguments; }          \
+  attributes name##_128 parameters { name##_body arguments; }                  \
+  attributes name parameters {                                                 \
+    if (vector_bits() == 512) return name##_512 arguments;                     \
+    if (vector_bits() == 256) return name##_256 arguments;                     \
+    name##_128 arguments;                                                      \
   }
 #else
 #define HAD_WIDE(attributes, name, parameters, arguments) \
@@ -45,9 +47,9 @@ struct HadSensorScene {
   const float* const* sprite_log;  // n_sprites pointers to [h, w, 2]: log-intensity, opacity; opacity 0 on the border
   const float* const* sprite_rgb;  // n_sprites pointers to [h, w, 4]: linear RGB, opacity
   const int* sprite_size;         // [n_sprites, 2] h, w
-  const int* sprite_mode;         // [n_sprites] 0: covers what lies behind, 1: adds to its log-intensity (shadow, light)
+  const int* sprite_mode;         // [n_sprites] 0: covers what lies behind, 1: adds to its log-intensity (a shadow)
   const double* sprite_map;       // [n_steps + 1, n_sprites, 6]
-  const int* sprite_rect;         // [n_steps + 1, n_sprites, 4] x0, y0, x1, y1 of the pixels it may touch, on the sensor
+  const int* sprite_rect;         // [n_steps + 1, n_sprites, 4] x0, y0, x1, y1 of pixels it may touch, on the sensor
   const float* light_log;         // [n_steps + 1] log of the illumination
   double theta_on, theta_off, mismatch, jitter;  // contrast thresholds; relative spreads per pixel and per event
   double leak_per_s;              // drift of the reference, log units a second
@@ -67,6 +69,7 @@ struct HadSensorScene {
 namespace {
 
 const int kNever = 0x7fffffff;
+const int kPad = 16;  // rows are as long as a multiple of this: flags are looked at eight at a time
 
 #if defined(__x86_64__) && defined(__GNUC__)
 int vector_bits() {
@@ -94,6 +97,12 @@ inline float normal(had_u64 a, had_u64 b) {
   int sum = 0;
   for (int i = 0; i < 4; ++i) sum += (int)((a >> (16 * i)) & 0xffff) + (int)((b >> (16 * i)) & 0xffff);
   return ((float)sum - 262140.0f) * (1.0f / 53509.3f);
+}
+
+// Roughly normal, for image noise: sum of four 16-bit uniforms.
+inline float grain(had_u64 a) {
+  const int sum = (int)(a & 0xffff) + (int)(a >> 16 & 0xffff) + (int)(a >> 32 & 0xffff) + (int)(a >> 48);
+  return ((float)sum - 131070.0f) * (1.0f / 37836.8f);
 }
 
 // Cephes' logf (S. L. Moshier) in plain operations; x > 0 and normal.
@@ -235,7 +244,7 @@ struct Band {
   std::vector<size_t> ends;  // events up to each step
 
   Band(const HadSensorScene& scene, int from, int to)
-      : s(scene), y0(from), y1(to), pitch((scene.width + HAD_LANES - 1) / HAD_LANES * HAD_LANES) {
+      : s(scene), y0(from), y1(to), pitch((scene.width + kPad - 1) / kPad * kPad) {
     const size_t n = (size_t)(y1 - y0) * pitch;
     for (auto* v : {&plane, &image, &level, &high, &low, &on, &off}) v->assign(n, 0.0f);
     next_noise.assign(n, kNever);
@@ -461,9 +470,7 @@ void expose(const HadSensorScene& s, int frame, const std::vector<had_u8>& curve
         v = v > 4.0f ? 4.0f : v;
         const had_u64 place = ((had_u64)y * s.width + x) * 3 + c + 1;
         const float variance = v * shot + read;
-        if (variance > 0 && v < 1.5f)
-          v += __builtin_sqrtf(variance) * normal(hash(~s.seed, place, 2 * (had_u64)frame + 1),
-                                                  hash(~s.seed, place, 2 * (had_u64)frame + 2));
+        if (variance > 0 && v < 1.5f) v += __builtin_sqrtf(variance) * grain(hash(~s.seed, place, frame + 1));
         v = v < 0.0f ? 0.0f : (v > 1.0f ? 1.0f : v);
         out[3 * x + c] = curve[(int)(v * (kCurve - 1) + 0.5f)];
       }

@@ -24,7 +24,7 @@ from had_snn.events.scene import FAMILIES, MIN_VISIBLE_SHARE, sample_scene
 from had_snn.events.simulator import simulate
 from had_snn.events.stream import EventStream
 
-GENERATOR_VERSION = 2  # raise it when the same parameters give other data
+GENERATOR_VERSION = 3  # raise it when the same parameters give other data
 _SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3}
 _COLUMNS = ("t", "x", "y", "p")
 
