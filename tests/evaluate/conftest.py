@@ -58,7 +58,7 @@ class Oracle:
         ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_sequence():
     return build_sequence
 
@@ -68,7 +68,7 @@ def sequence():
     return build_sequence()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def oracle():
     def build(sequence, **options):
         return Oracle(sequence, **options)

@@ -1,0 +1,251 @@
+"""Figures. Each function draws into the `ax` it is given and returns it; `svg_figure` makes an inline SVG of one.
+
+figure = plt.figure()
+success_plot(figure.gca(), {"student": curve}, protocol="pytracking", scores={"student": 61.2})
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import numpy as np
+
+from had_snn.errors import InputError, optional_import
+
+#: Distinct for readers with colour blindness and on light and dark ground alike.
+COLOURS = ("#2b7bdc", "#e3722d", "#1a9e77", "#9a5fd0", "#cf9a10", "#c8458f", "#6f8792", "#12a3b8")
+_DASHES: tuple[Any, ...] = ("-", "-", "-", "-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)), (0, (1, 1)))
+_INK = "#010203"  # replaced by the page's text colour in `svg_figure`
+_STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "had_snn", "font.size": 9.5, "axes.titlesize": 10.5,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": _INK, "axes.labelcolor": _INK, "axes.titlecolor": _INK, "text.color": _INK,
+    "xtick.color": _INK, "ytick.color": _INK, "axes.linewidth": 0.7, "axes.grid": True, "grid.color": "#8a8f98",
+    "grid.alpha": 0.25, "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False,
+    "legend.fontsize": 8.5, "lines.linewidth": 1.8, "figure.facecolor": "none", "axes.facecolor": "none",
+}  # fmt: skip
+
+
+def colour_of(index: int) -> str:
+    """The colour of the `index`-th tracker or network, the same in every figure of a report."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def svg_figure(
+    draw: Callable[..., Any], *, size: tuple[float, float] = (4.6, 3.2), columns: int = 1, title: str = ""
+) -> str:
+    """Runs `draw(ax)` (or `draw(ax, ax, ...)`) and returns the figure as SVG for use inside an HTML page.
+
+    Lines and letters that are black on paper take the colour of the surrounding text, so the figure fits light and dark
+    pages; its width follows the page.
+
+    Args:
+        draw: Gets as many axes as `columns`.
+        size: Width and height in inches, which sets the proportions and the relative size of letters.
+        columns: Axes side by side.
+        title: Words for readers who cannot see the figure.
+
+    Returns:
+        An `<svg>` element.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    matplotlib = optional_import("matplotlib", extra="viz")
+    figures = optional_import("matplotlib.figure", extra="viz")
+    buffer = StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure = figures.Figure(figsize=size, layout="constrained")
+        draw(*np.atleast_1d(figure.subplots(1, columns)))
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = svg.replace(_INK, "currentColor")
+    prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8] + "-"  # several figures share one page
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = svg.replace("url(#", f"url(#{prefix}").replace('href="#', f'href="#{prefix}')
+    label = title.replace("&", "and").replace('"', "'").replace("<", "")
+    head, body = svg.split(">", 1)
+    head = re.sub(r' (?:width|height)="[^"]*"', "", head)  # the page decides; the view box keeps the proportions
+    return f'{head} role="img" aria-label="{label}">{body}'
+
+
+def success_plot(
+    ax: Any, curves: Mapping[str, np.ndarray], *, protocol: str, scores: Mapping[str, float] | None = None
+) -> Any:
+    """Share of frames above each overlap; `curves` holds fractions `[21]` per tracker, `scores` the SR in percent."""
+    return _threshold_plot(
+        ax, curves, np.arange(21) / 20, scores=scores, title=f"Success, protocol {protocol}",
+        x_label="overlap threshold", y_label="frames above (%)",
+    )  # fmt: skip
+
+
+def precision_plot(
+    ax: Any, curves: Mapping[str, np.ndarray], *, protocol: str, scores: Mapping[str, float] | None = None
+) -> Any:
+    """Share of frames within each centre distance; `curves` holds fractions `[51]`, `scores` the PR at 20 px."""
+    ax.axvline(20, color="#8a8f98", linewidth=0.8, linestyle=":")
+    return _threshold_plot(
+        ax, curves, np.arange(51), scores=scores, title=f"Precision, protocol {protocol}",
+        x_label="centre distance threshold (px)", y_label="frames within (%)",
+    )  # fmt: skip
+
+
+def norm_precision_plot(
+    ax: Any, curves: Mapping[str, np.ndarray], *, protocol: str, scores: Mapping[str, float] | None = None
+) -> Any:
+    """As `precision_plot`, with distances in units of the annotated box; `scores` holds the NPR at 0.2."""
+    ax.axvline(0.2, color="#8a8f98", linewidth=0.8, linestyle=":")
+    return _threshold_plot(
+        ax, curves, np.arange(51) / 100, scores=scores, title=f"Normalised precision, protocol {protocol}",
+        x_label="normalised centre distance threshold", y_label="frames within (%)",
+    )  # fmt: skip
+
+
+def _threshold_plot(
+    ax: Any, curves: Mapping[str, np.ndarray], thresholds: np.ndarray, *, scores: Mapping[str, float] | None,
+    title: str, x_label: str, y_label: str,
+) -> Any:  # fmt: skip
+    for index, (name, curve) in enumerate(curves.items()):
+        if len(curve) != len(thresholds):
+            raise InputError(f"{title}: the curve of {name} has {len(curve)} points; expected {len(thresholds)}")
+        label = f"{name} {scores[name]:.1f}" if scores and name in scores else name
+        style = _DASHES[index % len(_DASHES)]
+        ax.plot(thresholds, 100 * np.asarray(curve), label=label, color=colour_of(index), linestyle=style)
+    ax.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, thresholds[-1]), ylim=(0, 102))
+    _legend_below(ax)
+    return ax
+
+
+def _legend_below(ax: Any) -> None:
+    """A legend under the axis label, where it hides no line; the distance is in points, whatever the axes' height."""
+    transforms = optional_import("matplotlib.transforms", extra="viz")
+    shift = transforms.ScaledTranslation(0, -30 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=ax.transAxes + shift, ncols=2,
+              borderaxespad=0.0, columnspacing=1.4, handlelength=1.6)  # fmt: skip
+
+
+def score_intervals(
+    ax: Any,
+    scores: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    *,
+    title: str,
+    label: str = "percent",
+) -> Any:
+    """One dot per tracker with its interval as a line; the first tracker on top."""
+    for index, (name, score) in enumerate(scores.items()):
+        low, high = intervals.get(name, (score, score))
+        ax.plot([low, high], [index, index], color=colour_of(index), linewidth=3, solid_capstyle="round", alpha=0.55)
+        ax.plot([score], [index], marker="o", color=colour_of(index), markersize=6)
+        ax.annotate(f"{score:.1f}", (score, index), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    ax.set_yticks(range(len(scores)), list(scores))
+    ax.set_ylim(len(scores) - 0.5, -0.7)
+    ax.set(title=title, xlabel=label, xlim=(0, 100))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def overlap_over_time(ax: Any, times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, title: str) -> Any:
+    """Overlap with the annotation at each label, per tracker; NaN where it is not defined."""
+    for index, (name, overlap) in enumerate(overlaps.items()):
+        style = _DASHES[index % len(_DASHES)]
+        ax.plot(times_s, overlap, label=name, color=colour_of(index), linestyle=style, linewidth=1.4)
+    ax.set(title=title, xlabel="time (s)", ylabel="overlap", ylim=(-0.03, 1.03))
+    return ax
+
+
+def spike_raster(ax: Any, spikes: np.ndarray, *, dt_us: float, title: str = "Spikes") -> Any:
+    """Dots where neurons fired; `spikes` is `[T, N]` counts, more than one per step drawn larger."""
+    steps, neurons = np.nonzero(np.asarray(spikes))
+    counts = np.asarray(spikes)[steps, neurons]
+    ax.scatter(steps * dt_us * 1e-3, neurons, s=2.0 + 1.5 * counts, marker="|", linewidths=0.8, color=colour_of(0))
+    ax.set(title=title, xlabel="time (ms)", ylabel="neuron", xlim=(0, len(spikes) * dt_us * 1e-3))
+    ax.set_ylim(-0.5, spikes.shape[1] - 0.5)
+    return ax
+
+
+def membrane_trace(
+    ax: Any,
+    times_us: np.ndarray,
+    membrane: np.ndarray,
+    *,
+    v_threshold: float = 1.0,
+    spike_times_us: Sequence[float] = (),
+    title: str = "Membrane potential",
+) -> Any:
+    """One neuron's potential `[T]`, its threshold and the times of its spikes."""
+    ax.plot(np.asarray(times_us) * 1e-3, membrane, color=colour_of(0), linewidth=1.3)
+    ax.axhline(v_threshold, color=colour_of(1), linewidth=1.0, linestyle="--")
+    if len(spike_times_us):
+        ax.plot(np.asarray(spike_times_us) * 1e-3, np.full(len(spike_times_us), v_threshold), "|", color=colour_of(1),
+                markersize=9)  # fmt: skip
+    ax.set(title=title, xlabel="time (ms)", ylabel="v")
+    return ax
+
+
+def training_curves(
+    ax: Any, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, y_label: str = "loss",
+    log: bool = False, smooth: int = 1,
+) -> Any:  # fmt: skip
+    """Values over steps; `series` holds `(steps, values)` per name, `smooth` averages so many neighbours."""
+    for index, (name, (steps, values)) in enumerate(series.items()):
+        steps, values = np.asarray(steps, float), np.asarray(values, float)
+        if smooth > 1 and len(values) > 2 * smooth:
+            ax.plot(steps, values, color=colour_of(index), linewidth=0.6, alpha=0.25)
+            values = np.convolve(values, np.full(smooth, 1 / smooth), mode="valid")
+            steps = steps[smooth // 2 : smooth // 2 + len(values)]
+        marker = "o" if len(values) == 1 else None
+        ax.plot(steps, values, label=name, color=colour_of(index), linewidth=1.5, marker=marker)
+    ax.set(title=title, xlabel="step", ylabel=y_label)
+    if log:
+        ax.set_yscale("log")
+    if len(series) > 1:
+        ax.legend()
+    return ax
+
+
+def energy_bars(
+    ax: Any, parts_mj: Mapping[str, Mapping[str, float]], *, title: str = "Energy per output", unit: str = "mJ"
+) -> Any:
+    """Stacked bars: one bar per network, one colour per part (MAC, AC, memory ...)."""
+    names = list(parts_mj)
+    parts = list(dict.fromkeys(part for entry in parts_mj.values() for part in entry))
+    left = np.zeros(len(names))
+    for index, part in enumerate(parts):
+        width = np.array([parts_mj[name].get(part, 0.0) for name in names])
+        ax.barh(range(len(names)), width, left=left, color=colour_of(index), label=part, height=0.55)
+        left += width
+    for row, total in enumerate(left):
+        ax.annotate(f"{total:.3g}", (total, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set(title=title, xlabel=unit, xlim=(0, max(float(left.max(initial=0.0)), 1e-12) * 1.18))
+    ax.grid(axis="y", visible=False)
+    if len(parts) > 1:
+        _legend_below(ax)
+    return ax
+
+
+def rate_bars(ax: Any, rates: Mapping[str, float], *, title: str = "Firing rate", label: str = "per step") -> Any:
+    """One bar per layer, from the first layer at the top."""
+    ax.barh(range(len(rates)), list(rates.values()), color=colour_of(0), height=0.6)
+    ax.set_yticks(range(len(rates)), list(rates))
+    ax.set_ylim(len(rates) - 0.5, -0.5)
+    ax.set(title=title, xlabel=label)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def firing_rate_map(ax: Any, rates: np.ndarray, *, title: str = "Firing rate", label: str = "spikes per step") -> Any:
+    """Heat map of `[H, W]` rates with its scale."""
+    image = ax.imshow(np.asarray(rates), cmap="viridis", interpolation="nearest", vmin=0.0)
+    ax.set(title=title, xticks=[], yticks=[])
+    ax.grid(visible=False)
+    ax.figure.colorbar(image, ax=ax, label=label, fraction=0.046, pad=0.03)
+    return ax

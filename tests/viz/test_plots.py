@@ -1,0 +1,109 @@
+"""Figures hold what they were given, and their SVG fits into a page."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from had_snn.errors import InputError
+from had_snn.viz import plots
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def ax():
+    from matplotlib.figure import Figure
+
+    return Figure().subplots()
+
+
+CURVES = {"student": np.linspace(1, 0, 21), "static": np.linspace(0.5, 0, 21)}
+
+
+@pytest.mark.parametrize(
+    ("plot", "points"), [(plots.success_plot, 21), (plots.precision_plot, 51), (plots.norm_precision_plot, 51)]
+)
+def test_curves_name_the_protocol_and_the_scores(ax, plot, points):
+    curves = {"student": np.linspace(0, 1, points), "static": np.zeros(points)}
+    plot(ax, curves, protocol="toolkit", scores={"student": 61.26})
+    assert ax.get_title(loc="left").endswith("protocol toolkit") or ax.get_title().endswith("protocol toolkit")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["student 61.3", "static"]
+    line = next(line for line in ax.get_lines() if line.get_label() == "student 61.3")
+    np.testing.assert_allclose(line.get_ydata(), 100 * curves["student"])
+    with pytest.raises(InputError, match="the curve of student has 3 points"):
+        plot(ax, {"student": np.zeros(3)}, protocol="toolkit")
+
+
+def test_intervals(ax):
+    plots.score_intervals(ax, {"a": 50.0, "b": 20.0}, {"a": (45.0, 55.0)}, title="SR, protocol visible")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    assert ax.get_lines()[0].get_xdata().tolist() == [45.0, 55.0]
+
+
+def test_energy_bars_stack(ax):
+    plots.energy_bars(ax, {"student": {"AC": 1.0, "MAC": 0.5}, "teacher": {"MAC": 9.0}})
+    ends = sorted(round(p.get_x() + p.get_width(), 3) for p in ax.patches if p.get_width())
+    assert ends == [1.0, 1.5, 9.0]
+    assert {t.get_text() for t in ax.texts} == {"1.5", "9"}
+
+
+def test_raster_and_trace(ax):
+    spikes = np.zeros((10, 4))
+    spikes[3, 2] = 1
+    plots.spike_raster(ax, spikes, dt_us=1000)
+    assert ax.collections[0].get_offsets().tolist() == [[3.0, 2.0]]
+    plots.membrane_trace(ax, np.arange(10) * 1000, np.linspace(0, 1.2, 10), spike_times_us=[9000])
+    plots.spike_raster(ax, np.zeros((10, 4)), dt_us=1000)
+
+
+def test_training_curves(ax):
+    steps = np.arange(100)
+    plots.training_curves(ax, {"a": (steps, 1 / (1 + steps)), "b": ([5], [0.5])}, title="Loss", log=True, smooth=9)
+    assert ax.get_yscale() == "log"
+    smoothed = next(line for line in ax.get_lines() if line.get_label() == "a")
+    assert smoothed.get_xdata()[0] == 4
+    assert len(smoothed.get_ydata()) == 92
+
+
+def test_map_and_rates(ax):
+    plots.firing_rate_map(ax, np.eye(4))
+    assert ax.images[0].get_array().shape == (4, 4)
+    plots.rate_bars(ax, {"stem": 0.1, "stage1": 0.2})
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["stem", "stage1"]
+
+
+def test_overlap_over_time(ax):
+    plots.overlap_over_time(ax, np.arange(3), {"student": np.array([1.0, np.nan, 0.5])}, title="clip")
+    assert len(ax.get_lines()) == 1
+
+
+def test_svg_fits_into_a_page():
+    draw = lambda ax: plots.success_plot(ax, CURVES, protocol="pytracking")  # noqa: E731
+    svg = plots.svg_figure(draw, title='Success of "student" & static')
+    root = ET.fromstring(svg)
+    assert root.tag.endswith("svg")
+    assert (root.get("width"), root.get("height")) == (None, None)
+    assert root.get("viewBox")
+    assert root.get("aria-label") == "Success of 'student' and static"
+    assert "currentColor" in svg
+    assert "#010203" not in svg
+    assert "http://" not in svg.replace("http://www.w3.org/", "")
+    words = "".join(root.itertext())
+    assert "protocol pytracking" in words
+    identifiers = [e.get("id") for e in root.iter() if e.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+    assert svg == plots.svg_figure(draw, title='Success of "student" & static')
+
+
+def test_two_figures_on_one_page_share_no_identifier():
+    first = ET.fromstring(plots.svg_figure(lambda ax: plots.rate_bars(ax, {"a": 1.0})))
+    second = ET.fromstring(plots.svg_figure(lambda ax: plots.rate_bars(ax, {"a": 2.0})))
+    ids = [{e.get("id") for e in root.iter() if e.get("id")} for root in (first, second)]
+    assert not ids[0] & ids[1]
+
+
+def test_several_axes():
+    assert plots.svg_figure(lambda a, b: (a.plot([0, 1]), b.plot([1, 0])), columns=2, size=(6, 2)).startswith("<svg")
