@@ -21,7 +21,7 @@ from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream
 from had_snn.geometry import check_box
 from had_snn.tracker import Estimate, OnlineTracker
-from had_snn.viz.render import overlay_frames, write_video
+from had_snn.viz import overlay_frames, write_video
 
 
 def parse_box(box: str | ListConfig | None, sensor_hw: tuple[int, int]) -> np.ndarray:
