@@ -23,7 +23,6 @@ import profile_energy
 import track
 import train_teacher
 from entry import compose, open_run, script, versions
-from had_snn.events.writers import write_events
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +30,7 @@ from sources import sequences
 
 from had_snn.checkpoint import atomic_path
 from had_snn.data.sequence import TrackingSequence
+from had_snn.events.writers import write_events
 
 
 class Chain:
@@ -86,15 +86,18 @@ def run_chain(chain: Chain) -> dict[str, Any]:
             )  # fmt: skip
         )
     with chain.stage("evaluate"):
-        found["evaluation"] = evaluate.run(chain.options("evaluate", f"checkpoint={student}", f"teacher_checkpoint={teacher}"))
+        found["evaluation"] = evaluate.run(
+            chain.options("evaluate", f"checkpoint={student}", f"teacher_checkpoint={teacher}")
+        )
     with chain.stage("profile_energy"):
         found["profile"] = profile_energy.run(
             chain.options(
-                "profile_energy", f"checkpoint={student}", f"teacher_checkpoint={teacher}", f"windows={cfg.profile_windows}"
+                "profile_energy", f"checkpoint={student}", f"teacher_checkpoint={teacher}",
+                f"windows={cfg.profile_windows}", "measure=false",
             )
         )
-    test = sequences(chain.options("prepare_data").data, "test")
-    shown = pick_recording(test)
+    found["sequences"] = sequences(chain.options("prepare_data").data, "test")
+    shown = pick_recording(found["sequences"])
     with chain.stage("export_nir"):
         found["export"] = export_nir.run(
             chain.options(
@@ -121,7 +124,8 @@ def metrics(chain: Chain, found: dict[str, Any]) -> dict[str, Any]:
         for result in found["evaluation"]
     }
     record["protocol"] = found["evaluation"][0].protocol
-    record["energy_mj_per_output"] = found["profile"]
+    record["energy_mj_per_output"] = {name: rules["exact"] for name, rules in found["profile"].items()}
+    record["energy_mj_per_output_by_rules"] = found["profile"]
     record["export"] = found["export"]
     record["seconds"] = {**chain.seconds, "total": round(sum(chain.seconds.values()), 2)}
     record["seed"] = chain.cfg.seed
@@ -154,8 +158,7 @@ def main(cfg: DictConfig) -> None:
     chain = Chain(cfg, folder)
     found = run_chain(chain)
     with chain.stage("report"):
-        record = metrics(chain, found)
-        demo_report.write(folder, record, found)
+        demo_report.write(folder, metrics(chain, found), found, found["sequences"])
     record = metrics(chain, found)
     with atomic_path(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from entry import open_run, script, versions
-from had_snn.distill.hierarchy import HierarchicalDistillation
+from had_snn.distill.hierarchy import distillation_for
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
@@ -18,26 +18,28 @@ from sources import clip_sampler
 
 from had_snn.checkpoint import atomic_path, load_teacher, save_weights
 from had_snn.errors import InputError
-from had_snn.models import RGBETeacher, SpikingTracker
+from had_snn.models import SpikingTracker
 from had_snn.train.loop import fit
 from had_snn.train.tasks import StudentTask
 
 
 def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
     """The student with its distillation, as the `distill` config says."""
-    if not cfg.distill.levels:
+    if cfg.distill.mode == "none":
         return StudentTask(student)
     if cfg.teacher_checkpoint is None:
         raise InputError(
             "distillation needs a teacher: give teacher_checkpoint=PATH (made by experiments/train_teacher.py), "
             "or train on labels alone with distill=none"
         )
-    teacher: RGBETeacher = load_teacher(cfg.teacher_checkpoint)
-    distillation = HierarchicalDistillation(
-        student_channels=student.config.channels[1],
-        teacher_channels=teacher.config.dim,
-        levels=tuple(cfg.distill.levels),
-        weights=dict(cfg.distill.weights),
+    teacher = load_teacher(cfg.teacher_checkpoint)
+    crops = ("search_size", "search_factor", "template_size", "template_factor", "window_us")
+    differing = [c for c in crops if getattr(teacher.config, c) != getattr(student.config, c)]
+    if differing:
+        raise InputError(f"teacher and student must look at the same crops; they differ in {', '.join(differing)}")
+    weights = cfg.distill.weights
+    distillation = distillation_for(
+        cfg.distill.mode, student.config.channels[1], teacher.config.dim, weights=dict(weights) if weights else None
     )
     return StudentTask(student, distillation=distillation, teacher=teacher)
 
@@ -47,7 +49,7 @@ def run(cfg: DictConfig) -> Path:
     torch.manual_seed(cfg.seed)
     student = instantiate(cfg.student)
     task = build_task(cfg, student)
-    modalities = ("events", "rgb", "voxel") if cfg.distill.levels else ("events",)
+    modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
     clips = clip_sampler(cfg, student.config, modalities)
     folder = open_run(cfg)
     with progress("train student") as bar:

@@ -1,7 +1,7 @@
 """Evaluates trackers over a split, one pass, beside the baselines a user would otherwise pick.
 
     python experiments/evaluate.py checkpoint=tiny split=test
-    python experiments/evaluate.py checkpoint=runs/student/student.safetensors teacher_checkpoint=runs/teacher/teacher.safetensors
+    python experiments/evaluate.py checkpoint=runs/student/student.safetensors baselines=[mean_shift,csrt_events]
 """
 
 from __future__ import annotations

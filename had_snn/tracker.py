@@ -54,6 +54,7 @@ class TrackingPolicy:
     Attributes:
         hann_weight: Weight of the Hann window in the peak search, 0 to 1.
         size_rate: Share of the newly read size in the new size, 0 to 1: sizes change slowly.
+        hold_score: Below this score the box stays where it is: a target that stopped or is hidden makes no events.
         lost_score: Below this score for `lost_after` outputs in a row the target counts as lost.
         lost_after: Outputs in a row.
         lost_widening: Growth of the search region while lost.
@@ -62,6 +63,7 @@ class TrackingPolicy:
 
     hann_weight: float = 0.3
     size_rate: float = 0.5
+    hold_score: float = 0.0
     lost_score: float = 0.08
     lost_after: int = 4
     lost_widening: float = 1.5
@@ -101,6 +103,8 @@ class _BoxFollower:
         centre = found[:2] + found[2:] / 2
         self.score = float(scores[0])
         self.low_scores = self.low_scores + 1 if self.score < self.policy.lost_score else 0
+        if self.score < self.policy.hold_score:
+            return Estimate(t_us, self.box.copy(), self.score, self.lost)
         self.box = clip_boxes(np.concatenate([centre - size / 2, size]), self.sensor_hw)
         return Estimate(t_us, self.box.copy(), self.score, self.lost)
 
@@ -310,9 +314,7 @@ class TeacherTracker:
         self.template = self.teacher.encode_template(*self._inputs(start, crop, frame), box)
 
     @torch.no_grad()
-    def update(
-        self, events: EventStream, *, at_us: Sequence[int], frame: np.ndarray | None = None
-    ) -> list[Estimate]:
+    def update(self, events: EventStream, *, at_us: Sequence[int], frame: np.ndarray | None = None) -> list[Estimate]:
         """One box per asked time from the events so far and the newest frame; see `OnlineTracker.update`."""
         if self.buffer is None or self.template is None:
             raise InputError("update() before init(): give the first box with init(events, box_xywh)")

@@ -54,8 +54,11 @@ class DepthwiseMatching(nn.Module):
             Kernels `[B, C, k, k]`.
         """
         grown = torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] * self.margin], dim=1)
-        masked = rates * box_coverage(grown, rates.shape[-1])[:, None]
-        edge = (rates.shape[-1] - self.kernel) // 2
+        return self.kernel_from(rates * box_coverage(grown, rates.shape[-1])[:, None])
+
+    def kernel_from(self, masked: Tensor) -> Tensor:
+        """Cuts the centre of masked template features `[B, C, G, G]` and scales it: kernels `[B, C, k, k]`."""
+        edge = (masked.shape[-1] - self.kernel) // 2
         cut = masked[:, :, edge : edge + self.kernel, edge : edge + self.kernel]
         energy = cut.square().sum(dim=(1, 2, 3), keepdim=True) / cut.shape[1]
         return cut / torch.sqrt(energy + 1e-4)

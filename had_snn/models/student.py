@@ -121,9 +121,7 @@ class SpikingTracker(nn.Module):
         self.config = config
         stage, deep, head = config.channels
         self.stem = EventLIFStem(config.stem_channels, kernel=config.stem_kernel)
-        self.backbone = SpikingBackbone(
-            config.stem_channels, (stage, deep), blocks=config.blocks, tau_us=config.tau_us
-        )
+        self.backbone = SpikingBackbone(config.stem_channels, (stage, deep), blocks=config.blocks, tau_us=config.tau_us)
         self.matching = DepthwiseMatching(kernel=config.match_kernel)
         self.match_norm = nn.BatchNorm2d(deep)
         self.mix_match = ConvNorm(deep, head, kernel=1)

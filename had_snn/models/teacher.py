@@ -2,8 +2,9 @@
 
 Every token stands for a patch of the crop and carries what the RGB frame and the event voxel grid show there. Template
 and search tokens pass through the same transformer together (one-stream, as in OSTrack and CEUTrack), so features are
-extracted and related at once; the search tokens, joined with their product with the target's mean token, go to the
-same centre head as the student's. Either modality may be missing: a learnt embedding takes its place.
+extracted and related at once; the search tokens, joined with their depth-wise correlation with the target's tokens
+(the student's matching), go to the same centre head as the student's. Either modality may be missing: a learnt
+embedding takes its place.
 
 The patch embedding is a short stack of strided convolutions instead of one large one, which makes small transformers
 trainable within minutes (Xiao et al., "Early convolutions help transformers see better", NeurIPS 2021).
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from had_snn.errors import InputError
 from had_snn.models.head import READOUT_CHANNELS, split_readout
-from had_snn.models.matching import box_coverage
+from had_snn.models.matching import DepthwiseMatching, box_coverage
 from had_snn.models.outputs import Taps, TrackerOutput
 
 
@@ -37,6 +38,7 @@ class TeacherConfig:
         template_factor: Side of the template crop in units of `sqrt(w * h)`.
         search_size: Side of the search crop in crop pixels.
         search_factor: Side of the search crop in units of `sqrt(w * h)`.
+        match_kernel: Side of the correlation kernel in cells, odd.
         window_us: Length of the event window in microseconds.
     """
 
@@ -50,6 +52,7 @@ class TeacherConfig:
     template_factor: float = 2.25
     search_size: int = 128
     search_factor: float = 4.0
+    match_kernel: int = 5
     window_us: int = 40_000
 
 
@@ -94,6 +97,8 @@ class RGBETeacher(nn.Module):
             dim, config.heads, int(dim * config.mlp_ratio), dropout=0.0, activation="gelu", batch_first=True,
             norm_first=True,
         )  # fmt: skip
+        self.matching = DepthwiseMatching(kernel=config.match_kernel)
+        self.match_norm = nn.BatchNorm2d(dim)
         self.encoder = nn.TransformerEncoder(layer, config.depth, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
         self.head = nn.Sequential(
             nn.Conv2d(2 * dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
@@ -149,13 +154,14 @@ class RGBETeacher(nn.Module):
             The head's maps on a `G x G` grid.
         """
         search = self._tokens(image, voxel) + self.search_position
-        cover = template[:, -1:].flatten(2)
+        cover = template[:, -1:]
         joined = torch.cat([template[:, :-1].flatten(2), search.flatten(2)], dim=2).transpose(1, 2)
         encoded = self.encoder(joined).transpose(1, 2)
-        split = cover.shape[-1]
-        target = (encoded[:, :, :split] * cover).sum(dim=2) / cover.sum(dim=2).clamp(min=1e-3)
+        split = self.template_grid**2
+        target = encoded[:, :, :split].unflatten(2, (self.template_grid, self.template_grid))
         features = encoded[:, :, split:].unflatten(2, (self.search_grid, self.search_grid))
-        related = features * target[:, :, None, None]
+        kernel = self.matching.kernel_from(target * cover)
+        related = self.match_norm(self.matching(features[None], kernel)[0])
         output = split_readout(self.readout(self.head(torch.cat([features, related], dim=1))))
         if with_taps:
             output.taps = Taps(features=features)

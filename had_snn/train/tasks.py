@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had_snn.data.clips import ClipBatch
-from had_snn.distill.hierarchy import HierarchicalDistillation, StudentSignals, TeacherSignals
+from had_snn.distill.signals import StudentSignals, TeacherSignals
 from had_snn.geometry import box_giou, box_iou
 from had_snn.models import RGBETeacher, SpikingTracker, TrackerOutput
 from had_snn.models.head import score_target
@@ -127,7 +127,8 @@ class StudentTask(nn.Module):
 
     Args:
         student: The network.
-        distillation: The three-level distillation, or None to train on labels alone.
+        distillation: A module of `had_snn.distill` that is called with the signals of both networks, or None to train
+            on labels alone.
         teacher: The frozen teacher; needed with `distillation`.
         rate_weight: Weight of the spike-rate guard.
         rate_range: Mean spikes per neuron and micro-step that no layer may leave without a penalty.
@@ -137,7 +138,7 @@ class StudentTask(nn.Module):
         self,
         student: SpikingTracker,
         *,
-        distillation: HierarchicalDistillation | None = None,
+        distillation: nn.Module | None = None,
         teacher: RGBETeacher | None = None,
         rate_weight: float = 1.0,
         rate_range: tuple[float, float] = (0.01, 0.4),
