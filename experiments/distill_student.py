@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from entry import open_run, script, versions
-from had_snn.distill.hierarchy import distillation_for
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
 from sources import clip_sampler
 
 from had_snn.checkpoint import atomic_path, load_teacher, save_weights
+from had_snn.distill.hierarchy import distillation_for
 from had_snn.errors import InputError
 from had_snn.models import SpikingTracker
 from had_snn.train.loop import fit

@@ -137,7 +137,7 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
 def _load_state(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # noqa: BLE001 (torch raises many kinds for a damaged file)
+    except Exception as error:
         raise CheckpointError(f"{path}: cannot resume from it ({error})") from error
 
 
