@@ -18,9 +18,10 @@ from had_snn.errors import FormatError, InputError
 from had_snn.events.checks import Checker, Resolution
 from had_snn.events.readers_aedat import open_aedat
 from had_snn.events.readers_aedat4 import open_aedat4
-from had_snn.events.readers_arrays import open_mat, open_npy, open_npz
+from had_snn.events.readers_arrays import open_npy, open_npz
 from had_snn.events.readers_compact import ES_MAGIC, looks_like_nmnist, open_es, open_nmnist
 from had_snn.events.readers_hdf5 import open_hdf5
+from had_snn.events.readers_mat import open_mat
 from had_snn.events.readers_prophesee import is_dat, is_raw, open_dat, open_evt, open_raw, read_header
 from had_snn.events.readers_ros import MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, open_bag
 from had_snn.events.readers_text import open_text
@@ -153,6 +154,7 @@ def open_source(path: str | os.PathLike[str], **options: Any) -> tuple[Source, R
     read_options = ReadOptions(**options)
     if kind is not None and kind not in _OPENERS:
         raise InputError(f"unknown format {kind!r}; expected one of {', '.join(FORMATS)}")
+    _first_bytes(path)
     detected = detect_format(path) if kind is None else kind
     try:
         return _OPENERS[detected](path, read_options), read_options
@@ -167,19 +169,9 @@ def detect_format(path: str | os.PathLike[str]) -> str:
         FormatError: If there is no such file, it is empty, or it is of no known format.
     """
     path = Path(path)
-    try:
-        if not path.exists():
-            raise FormatError(path, "no such file", remedy=f"the folder {path.parent} {_exists(path.parent)}")
-        if path.is_dir():
-            if (path / "metadata.yaml").is_file():
-                return "bag"
-            raise FormatError(path, "a folder, but no ROS 2 bag; expected a file")
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
-    if not head:
-        raise FormatError(path, "the file is empty", offset=0)
+    head = _first_bytes(path)
+    if head is None:
+        return "bag"
     kind = _by_signature(head)
     if kind is not None:
         return kind
@@ -199,6 +191,24 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     raise FormatError(
         path, f"unknown format, first bytes {head[:8]!r}; known are {known}", remedy="format=... states it"
     )
+
+
+def _first_bytes(path: Path) -> bytes | None:
+    """Up to 4096 bytes; None for the folder of a ROS 2 bag."""
+    try:
+        if not path.exists():
+            raise FormatError(path, "no such file", remedy=f"the folder {path.parent} {_exists(path.parent)}")
+        if path.is_dir():
+            if (path / "metadata.yaml").is_file():
+                return None
+            raise FormatError(path, "a folder, but no ROS 2 bag; expected a file")
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise FormatError(path, "the file is empty", offset=0)
+    return head
 
 
 def _by_signature(head: bytes) -> str | None:

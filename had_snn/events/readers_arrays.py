@@ -1,19 +1,18 @@
-"""NPY, NPZ and MATLAB files: structured arrays, matrices with four or more columns, or one array a column."""
+"""NPY and NPZ files: structured arrays, matrices with four or more columns, or one array a column."""
 
 from __future__ import annotations
 
 import contextlib
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from had_snn.errors import FormatError, optional_import
+from had_snn.errors import FormatError
 from had_snn.events.readers_columns import SAMPLE, plan_columns, slices, split_name
-from had_snn.events.recording import ReadOptions, Source, logger, mend_or_raise
+from had_snn.events.recording import ReadOptions, Source, mend_or_raise
 
 SENSOR_KEYS = ("sensor_hw", "sensor_resolution", "resolution")
 
@@ -35,7 +34,7 @@ def open_npy(path: Path, options: ReadOptions) -> Source:
     order = "F" if fortran else "C"
     empty = int(np.prod(shape, dtype=object)) == 0
     array = np.zeros(shape, dtype) if empty else np.memmap(path, dtype, "r", data_at, shape, order)
-    return _source(path, "npy", {"array": array}, options, info)
+    return source_of(path, "npy", {"array": array}, options, info)
 
 
 def open_npz(path: Path, options: ReadOptions) -> Source:
@@ -47,30 +46,13 @@ def open_npz(path: Path, options: ReadOptions) -> Source:
                 name = member.filename.removesuffix(".npy")
                 with archive.open(member) as file, contextlib.suppress(_Skip):
                     arrays[name] = _npz_member(path, file, member.file_size)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, OSError) as error:
+    except FormatError:
+        raise
+    except (
+        Exception
+    ) as error:  # damaged archives raise nearly anything: BadZipFile, zlib.error, UnicodeDecodeError, ...
         raise FormatError(path, f"damaged NPZ archive: {error}", offset=path.stat().st_size) from error
-    return _source(path, "npz", arrays, options, {})
-
-
-def open_mat(path: Path, options: ReadOptions) -> Source:
-    """Opens a MATLAB file up to 7.2: a struct with fields like `x y ts p`, a matrix, or one variable a column."""
-    io = optional_import("scipy.io", extra="data")
-    try:
-        variables = io.loadmat(path, squeeze_me=False, struct_as_record=True)
-    except Exception as error:  # the parser raises whatever its buffers run into, also SystemError
-        raise FormatError(path, f"damaged MATLAB file: {error}", offset=path.stat().st_size) from error
-    arrays = {name: value for name, value in variables.items() if isinstance(value, np.ndarray)}
-    structs = {name: _struct_fields(value) for name, value in arrays.items() if value.dtype.names}
-    events = {name: fields for name, fields in structs.items() if _roles(fields)}
-    if not events:
-        return _source(path, "mat", {n: v for n, v in arrays.items() if v.dtype.kind in "biuf"}, options, {})
-    # ATIS files hold grey-level events (EM) beside the change events (TD).
-    wanted = str(options.stream) if options.stream is not None else "TD" if "TD" in events else next(iter(events))
-    if wanted not in events:
-        raise FormatError(path, f"no struct {wanted}; the file has {', '.join(events)}")
-    if len(events) > 1 and options.stream is None:
-        logger.info("%s: structs %s; reading %s (stream=... picks another)", path, ", ".join(events), wanted)
-    return _source(path, "mat", events[wanted], options, {"stream": wanted})
+    return source_of(path, "npz", arrays, options, {})
 
 
 class _Skip(Exception):
@@ -107,20 +89,12 @@ def _npz_member(path: Path, file: IO[bytes], size: int) -> np.ndarray:
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-def _struct_fields(value: np.ndarray) -> dict[str, np.ndarray]:
-    """Fields of a 1 x 1 struct as flat arrays."""
-    if value.size != 1 or value.dtype.names is None:
-        return {}
-    record = value.reshape(-1)[0]
-    fields = {name: record[name] for name in value.dtype.names}
-    return {n: v.reshape(-1) for n, v in fields.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
-
-
-def _roles(names: Mapping[str, object] | Sequence[str]) -> bool:
+def has_roles(names: Mapping[str, object] | Sequence[str]) -> bool:
+    """True if names tell at least time, column and row."""
     return {"t", "x", "y"} <= {split_name(name)[0] for name in names}
 
 
-def _source(path: Path, kind: str, arrays: Mapping[str, np.ndarray], options: ReadOptions, info: dict) -> Source:
+def source_of(path: Path, kind: str, arrays: Mapping[str, np.ndarray], options: ReadOptions, info: dict) -> Source:
     """Finds the events among named arrays."""
     info = {**info}
     columns, names = _pick(path, arrays)
@@ -153,12 +127,12 @@ def _stated_sensor(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
 
 def _pick(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[str] | None]:
     """The columns, and their names if there are any."""
-    structured = [a for a in arrays.values() if a.dtype.names and _roles(a.dtype.names)]
+    structured = [a for a in arrays.values() if a.dtype.names and has_roles(a.dtype.names)]
     if structured:
         flat = structured[0].reshape(-1)
         names = [n for n in flat.dtype.names or () if flat.dtype[n].kind in "biuf"]
         return [flat[name] for name in names], names
-    if _roles(arrays):
+    if has_roles(arrays):
         named = {n: a.reshape(-1) for n, a in arrays.items() if split_name(n)[0]}
         return list(named.values()), list(named)
     matrices = [a for a in arrays.values() if a.ndim == 2 and min(a.shape) >= 3 and a.dtype.kind in "biuf"]
