@@ -43,7 +43,7 @@ class TeacherConfig:
     """
 
     dim: int = 96
-    depth: int = 3
+    depth: int = 2
     heads: int = 4
     mlp_ratio: float = 2.0
     patch: int = 8
@@ -69,8 +69,10 @@ class PatchStem(nn.Sequential):
         halvings = patch.bit_length() - 1
         widths = [in_channels] + [max(16, dim // 2 ** (halvings - 1 - i)) for i in range(halvings - 1)] + [dim]
         layers: list[nn.Module] = []
-        for low, high in zip(widths[:-1], widths[1:], strict=True):
+        for level, (low, high) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
             layers += [nn.Conv2d(low, high, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(high), nn.GELU()]
+            if level == halvings - 1:
+                layers += [nn.Conv2d(high, high, 3, padding=1, bias=False), nn.BatchNorm2d(high), nn.GELU()]
         super().__init__(*layers, nn.Conv2d(dim, dim, 1))
 
 
@@ -101,7 +103,7 @@ class RGBETeacher(nn.Module):
         self.match_norm = nn.BatchNorm2d(dim)
         self.encoder = nn.TransformerEncoder(layer, config.depth, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
         self.head = nn.Sequential(
-            nn.Conv2d(2 * dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
+            nn.Conv2d(2 * dim, dim, 1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
             nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
         )  # fmt: skip
         self.readout = nn.Conv2d(dim, READOUT_CHANNELS, 1)
