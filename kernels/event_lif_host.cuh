@@ -140,7 +140,7 @@ HAD_INLINE void backward_site(const Window* w, const Neuron k, SiteGradients* q,
 
   had_i64 last = rest;
   lanes u = begin;
-  for (had_i64 i = 0; i < n - HAD_HELD; ++i) {  // potentials at the beginning of every chunk but the first
+  for (had_i64 i = 0; i < (chunks - 1) * HAD_HELD; ++i) {  // potentials at the beginning of every chunk but the first
     const had_i64 now = entry_time(e[i]);
     const lanes input = gain * had_load_f32(w->weight + entry_tap(e[i]) * w->C + c, count);
     const lanes charged = had_charge(u, had_exp((float)(now - last) * fall), input);
