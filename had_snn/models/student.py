@@ -51,8 +51,8 @@ class StudentConfig:
     window_us: int = 40_000
     template_size: int = 72
     template_factor: float = 2.25
-    search_size: int = 128
-    search_factor: float = 4.0
+    search_size: int = 96
+    search_factor: float = 3.0
     match_kernel: int = 5
     tau_us: float = 20_000.0
 
@@ -215,7 +215,7 @@ class SpikingTracker(nn.Module):
 
 
 def student_tiny(**overrides: object) -> SpikingTracker:
-    """The small student (about 0.1 M parameters, 128 px search) that trains on a laptop."""
+    """The small student (about 0.07 M parameters, 96 px search) that trains on a laptop."""
     return SpikingTracker(StudentConfig(**overrides))  # pyright: ignore[reportArgumentType]
 
 
@@ -228,6 +228,7 @@ def student_base(**overrides: object) -> SpikingTracker:
         "template_size": 136,
         "template_factor": 2.125,
         "search_size": 256,
+        "search_factor": 4.0,
         "match_kernel": 9,
     }
     return SpikingTracker(StudentConfig(**{**numbers, **overrides}))  # pyright: ignore[reportArgumentType]

@@ -15,10 +15,10 @@ BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
 def test_maps_taps_and_gradients_to_every_parameter(random_batch):
     torch.manual_seed(0)
     student = student_tiny()
-    output = student(random_batch(2, 72), BOX.repeat(2, 1), random_batch(4, 128, events=6000), with_taps=True)
-    assert output.score_logits.shape == (4, 16, 16)
-    assert output.taps.rates.shape == (4, 48, 16, 16)
-    assert output.taps.membranes["backbone.lif_out"].shape == (4, 4, 48, 16, 16)
+    output = student(random_batch(2, 72), BOX.repeat(2, 1), random_batch(4, 96, events=4000), with_taps=True)
+    assert output.score_logits.shape == (4, 12, 12)
+    assert output.taps.rates.shape == (4, 48, 12, 12)
+    assert output.taps.membranes["backbone.lif_out"].shape == (4, 4, 48, 12, 12)
     assert output.taps.spikes["stem"].sum() > 0
     (output.score_logits.square().sum() + output.box_maps().square().sum()).backward()
     silent = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -28,7 +28,7 @@ def test_maps_taps_and_gradients_to_every_parameter(random_batch):
 def test_a_window_gives_the_same_maps_alone_and_in_a_batch(random_batch):
     torch.manual_seed(0)
     student = student_tiny().eval()
-    search = random_batch(3, 128, events=5000)
+    search = random_batch(3, 96, events=3000)
     with torch.no_grad():
         kernel = student.encode_template(random_batch(1, 72), BOX)
         together = student.forward_search(search, kernel.repeat(3, 1, 1, 1)).score_logits
@@ -45,7 +45,7 @@ def test_a_window_gives_the_same_maps_alone_and_in_a_batch(random_batch):
 
 def test_silence_gives_finite_maps():
     student = student_tiny().eval()
-    empty = EventBatch.pack([EventStream.empty((128, 128))], [0], [40_000])
+    empty = EventBatch.pack([EventStream.empty((96, 96))], [0], [40_000])
     nothing = EventBatch.pack([EventStream.empty((72, 72))], [0], [40_000])
     with torch.no_grad():
         output = student.forward_search(empty, student.encode_template(nothing, BOX))
@@ -57,20 +57,20 @@ def test_runs_at_other_micro_steps(random_batch, steps):
     student = student_tiny().eval()
     with torch.no_grad():
         kernel = student.encode_template(random_batch(1, 72), BOX, n_steps=steps)
-        output = student.forward_search(random_batch(1, 128), kernel, n_steps=steps, with_taps=True)
+        output = student.forward_search(random_batch(1, 96), kernel, n_steps=steps, with_taps=True)
     assert output.taps.spikes["stem"].shape[0] == steps
 
 
 def test_gain_falls_with_the_event_rate(random_batch):
     stem = student_tiny().stem
-    gains = [stem.gain(random_batch(1, 128, events=n)).item() for n in (100, 1000, 10_000, 100_000)]
+    gains = [stem.gain(random_batch(1, 96, events=n)).item() for n in (100, 1000, 10_000, 100_000)]
     assert gains == sorted(gains, reverse=True)
     assert max(gains) <= 8.001
 
 
 def test_windows_of_one_batch_must_be_equally_long():
     student = student_tiny()
-    streams = [EventStream.empty((128, 128))] * 2
+    streams = [EventStream.empty((96, 96))] * 2
     with pytest.raises(InputError, match="equally long"):
         student.forward_search(EventBatch.pack(streams, [0, 0], [40_000, 20_000]), torch.zeros(2, 48, 5, 5))
 

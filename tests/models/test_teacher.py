@@ -15,15 +15,15 @@ def inputs(batch: int, windows: int):
     n = batch * windows
     return (
         torch.rand(batch, 3, 72, 72), torch.rand(batch, 5, 72, 72), box,
-        torch.rand(n, 3, 128, 128), torch.rand(n, 5, 128, 128),
+        torch.rand(n, 3, 96, 96), torch.rand(n, 5, 96, 96),
     )  # fmt: skip
 
 
 def test_maps_features_and_gradients():
     teacher = teacher_tiny()
     output = teacher(*inputs(2, 2), with_taps=True)
-    assert output.score_logits.shape == (4, 16, 16)
-    assert output.taps.features.shape == (4, teacher.config.dim, 16, 16)
+    assert output.score_logits.shape == (4, 12, 12)
+    assert output.taps.features.shape == (4, teacher.config.dim, 12, 12)
     loss = output.score_logits.square().sum() + output.box_maps().square().sum()
     loss.backward()
     unused = {name for name, p in teacher.named_parameters() if p.grad is None}
