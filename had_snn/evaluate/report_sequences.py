@@ -27,7 +27,7 @@ def sequences_section(
     """One folded entry per sequence, hardest for the first tracker first: scores, thumbnails, overlap over time.
 
     Args:
-        evaluations: One-pass results on these sequences (not on a clock).
+        evaluations: Results on these sequences; pictures are drawn for one-pass results only.
         sequences: `TrackingSequence`s in the order of the results.
         limit: Entries at most; evenly spread from hardest to easiest when there are more sequences.
         shown: Names of the trackers drawn into thumbnails; the first three when None.
@@ -59,23 +59,21 @@ def _sequence_entry(
         for e in evaluations
     }
     boxes = {e.tracker: e.results[index].boxes_xywh for e in evaluations if e.results}
+    boxes = {n: b for n, b in boxes.items() if len(b) == len(sequence.boxes_xywh)}  # a run on a clock has others
     drawn = {n: boxes[n] for n in shown if n in boxes}
     colours = {e.tracker: plots.colour_of(i) for i, e in enumerate(evaluations)}
     blocks: list[Any] = []
     if drawn:
         pictures = sequence_thumbnails(sequence, drawn, {n: _rgb(colours[n]) for n in drawn})
         blocks.append(Gallery([Media(encode_png(picture), when) for when, picture in pictures]))
-    if boxes and all(len(b) == len(sequence.boxes_xywh) for b in boxes.values()):
+    if boxes:
         times = (np.asarray(sequence.label_times_us) - sequence.label_times_us[0]) / 1e6
         overlaps = {
             n: np.maximum(frame_errors(b, sequence.boxes_xywh, protocol="pytracking", name=n).overlap, 0)
             for n, b in boxes.items()
         }
-        heading = f"Overlap with the annotation, {sequence.name}"
-        svg = plots.svg_figure(
-            lambda ax: plots.overlap_over_time(ax, times, overlaps, title=heading), size=(8.4, 2.0), title=heading
-        )
-        blocks.append(Figure(svg, wide=True))
+        strip = plots.overlap_strip(times, overlaps, title=f"overlap with the annotation over time, {name}")
+        blocks.append(Figure(strip, "Overlap with the annotation over time.", wide=True))
     return Details(
         name, blocks, metrics, list(colours.values()), [a.replace("_", " ") for a in sequence.attributes], unfolded
     )

@@ -77,7 +77,10 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
 
 def encode_png(image: np.ndarray) -> bytes:
     """A uint8 picture as the bytes of a PNG file."""
-    return optional_import("imageio.v3", extra="viz").imwrite("<bytes>", as_rgb(image), extension=".png")
+    picture = optional_import("PIL.Image", extra="viz").fromarray(np.ascontiguousarray(as_rgb(image)))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=4)  # twice as fast as the default, hardly larger on event pictures
+    return buffer.getvalue()
 
 
 def encode_gif(frames: Iterable[np.ndarray], *, fps: float = 25.0) -> bytes:

@@ -69,10 +69,14 @@ def svg_figure(
     prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8] + "-"  # several figures share one page
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = svg.replace("url(#", f"url(#{prefix}").replace('href="#', f'href="#{prefix}')
-    label = title.replace("&", "and").replace('"', "'").replace("<", "")
     head, body = svg.split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)  # the page decides; the view box keeps the proportions
-    return f'{head} role="img" aria-label="{label}">{body}'
+    return f'{head} role="img" aria-label="{_plain(title)}">{body}'
+
+
+def _plain(text: str) -> str:
+    """Text that may stand in an attribute."""
+    return text.replace("&", "and").replace('"', "'").replace("<", "")
 
 
 def success_plot(
@@ -151,13 +155,40 @@ def score_intervals(
     return ax
 
 
-def overlap_over_time(ax: Any, times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, title: str) -> Any:
-    """Overlap with the annotation at each label, per tracker; NaN where it is not defined."""
-    for index, (name, overlap) in enumerate(overlaps.items()):
-        style = _DASHES[index % len(_DASHES)]
-        ax.plot(times_s, overlap, label=name, color=colour_of(index), linestyle=style, linewidth=1.4)
-    ax.set(title=title, xlabel="time (s)", ylabel="overlap", ylim=(-0.03, 1.03))
-    return ax
+def overlap_strip(times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, title: str) -> str:
+    """Overlap with the annotation over time as an inline SVG, written by hand: a report holds one per sequence, and
+    matplotlib takes half a second for each.
+
+    Args:
+        times_s: `[L]` times of the labels in seconds.
+        overlaps: `[L]` per tracker, in [0, 1]; NaN leaves a gap.
+        title: Words for readers who cannot see the figure.
+
+    Returns:
+        An `<svg>` element.
+    """
+    left, top, width, height = 34, 8, 800, 120
+    span = max(float(times_s[-1] - times_s[0]), 1e-9)
+    x = left + width * (np.asarray(times_s) - times_s[0]) / span
+    parts = []
+    for level in (0.0, 0.5, 1.0):
+        y = top + height * (1 - level)
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#8a8f98" stroke-opacity=".3"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{level:g}</text>')
+    step = next(s for s in (m * 10.0**e for e in range(-6, 9) for m in (1, 2, 5)) if span / s <= 8)
+    for tick in np.arange(0, span + 1e-9, step):
+        at = left + width * tick / span
+        parts.append(f'<text x="{at:.1f}" y="{top + height + 16}" text-anchor="middle">{tick:g} s</text>')
+    for index, overlap in enumerate(overlaps.values()):
+        y = top + height * (1 - np.clip(np.asarray(overlap, float), 0, 1))
+        known = np.flatnonzero(np.isfinite(y))
+        for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+            points = " ".join(f"{x[i]:.1f},{y[i]:.1f}" for i in run)
+            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour_of(index)}" stroke-width="1.6"/>')
+    return (
+        f'<svg viewBox="0 0 {left + width + 16} {top + height + 22}" role="img" aria-label="{_plain(title)}" '
+        f'font-size="11" fill="currentColor">{"".join(parts)}</svg>'
+    )
 
 
 def spike_raster(ax: Any, spikes: np.ndarray, *, dt_us: float, title: str = "Spikes") -> Any:

@@ -254,3 +254,10 @@ def test_blocks_are_grouped():
 )
 def test_numbers(value, digits, text):
     assert format_number(value, digits=digits) == text
+
+
+def test_runs_on_a_clock_have_scores_but_no_pictures(sequence):
+    evaluation = evaluate_tracker(StaticTracker(), [sequence], protocol="clock")
+    section = sequences_section([evaluation], [sequence])
+    assert section.blocks[0].blocks == []
+    assert section.blocks[0].metrics["static"].value == evaluation.curves[0].score("SR")

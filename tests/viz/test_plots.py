@@ -75,9 +75,24 @@ def test_map_and_rates(ax):
     assert [t.get_text() for t in ax.get_yticklabels()] == ["stem", "stage1"]
 
 
-def test_overlap_over_time(ax):
-    plots.overlap_over_time(ax, np.arange(3), {"student": np.array([1.0, np.nan, 0.5])}, title="clip")
-    assert len(ax.get_lines()) == 1
+def test_overlap_strip_leaves_gaps():
+    overlaps = {"student": np.array([1.0, np.nan, 0.5, 0.0]), "static": np.full(4, np.nan), "third": np.ones(4)}
+    root = ET.fromstring(plots.overlap_strip(np.array([5.0, 6.0, 7.0, 9.0]), overlaps, title='"a" & b'))
+    assert root.get("aria-label") == "'a' and b"
+    lines = [e for e in root if e.tag == "polyline" and e.get("points")]
+    assert [line.get("stroke") for line in lines] == [plots.COLOURS[0], plots.COLOURS[0], plots.COLOURS[2]]
+    assert lines[1].get("points") == "434.0,68.0 834.0,128.0"
+    assert [e.text for e in root if e.tag == "text"][3:] == [
+        "0 s",
+        "0.5 s",
+        "1 s",
+        "1.5 s",
+        "2 s",
+        "2.5 s",
+        "3 s",
+        "3.5 s",
+        "4 s",
+    ]
 
 
 def test_svg_fits_into_a_page():
