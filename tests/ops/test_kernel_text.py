@@ -1,0 +1,194 @@
+"""The GPU text of the kernels: its index arithmetic run on the CPU through a shim, its compilation for sm_80 and sm_90,
+and, where there is a GPU, the same parity tests on it."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from had_snn.ops import atan, build, event_lif, event_lif_kernels, lif_kernels, lif_multi_step, sigmoid
+from had_snn.ops.event_bucket import bucket_events_torch
+
+KERNELS = build.kernel_folder()
+HERE = Path(__file__).parent
+FLAGS = ["-std=gnu++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-DHAD_SHIM", "-Wall", "-Werror"]
+GRIDS = [(1, 1), (3, 32), (7, 13)]
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The GPU kernels compiled by the host compiler."""
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler: the GPU text cannot be run on the CPU")
+    target = tmp_path_factory.mktemp("shim") / "shim.so"
+    ignored = ["-Wno-unused-parameter", "-Wno-unknown-pragmas"]
+    subprocess.run([compiler, *FLAGS, *ignored, f"-I{KERNELS}", str(HERE / "shim.cpp"), "-o", str(target)], check=True)
+    return ctypes.CDLL(str(target))
+
+
+def launcher(library: ctypes.CDLL, grid: int, block: int):
+    """A stand-in for `build.launch_cupy` that runs the shim with the given grid."""
+    kinds = {"p": ctypes.c_void_p, "i": ctypes.c_longlong, "f": ctypes.c_float, "n": ctypes.c_int}
+
+    def launch(name: str, signature: str, arguments: list) -> None:
+        values = [kinds[letter](value) for letter, value in zip(signature, arguments, strict=True)]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+        getattr(library, f"shim_{name}")(grid, block, addresses)
+
+    return launch
+
+
+@pytest.mark.parametrize(("grid", "block"), GRIDS)
+def test_clocked_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None:
+    launch = launcher(shim, grid, block)
+    address = build.address
+    for steps, shape in itertools.product((1, 16, 35), ((3,), (2, 3, 5, 7))):
+        channels = shape[1] if len(shape) > 1 else 1
+        inner = shape[2] * shape[3] if len(shape) > 2 else 1
+        neurons = torch.Size(shape).numel()
+        x, v0, g_s, g_h = (torch.randn(n, *shape) for n in (steps, 1, steps, steps))
+        alpha, threshold, g_v = torch.rand(channels), torch.rand(channels) + 0.5, torch.randn(shape)
+        settings = (-0.1, 2.0, 0, False, True)
+        dim = 2 if channels > 1 else 0
+        expected = lif_kernels.lif_forward(x, v0[0], alpha, threshold, dim, *settings, True, True)
+        s, v, h, kept = (torch.full_like(e, 7.0) for e in expected)
+        sizes = (steps, neurons, neurons, channels, inner)
+        pointers = (x, v0, alpha, threshold, s, v, h, kept if kept.numel() else None)
+        launch("lif_forward", lif_kernels._FORWARD, [*map(address, pointers), *sizes, -0.1, 2.0, 0, 0, 1])
+        assert all(torch.equal(a, b) for a, b in zip((s, v, h, kept), expected, strict=True))
+        need = [True] * 4
+        expected = lif_kernels.lif_backward(x, v0[0], alpha, threshold, kept, g_s, g_h, g_v, dim, *settings, need)
+        g_x, g_v0, g_a, g_t = (torch.zeros_like(e) for e in expected)
+        pointers = (x, v0, alpha, threshold, kept if kept.numel() else None, g_s, g_h, g_v, g_x, g_v0, g_a, g_t)
+        launch("lif_backward", lif_kernels._BACKWARD, [*map(address, pointers), *sizes, -0.1, 2.0, 0, 0, 1])
+        for a, b in zip((g_x, g_v0, g_a, g_t), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("grid", "block"), GRIDS)
+def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None:
+    launch, address = launcher(shim, grid, block), build.address
+    T, C, k, stride, pad, hw, B = 3, 5, 3, 2, 1, (7, 9), 2
+    sites_hw = (4, 5)
+    t = torch.cat([torch.randint(0, 1000, (n,)).sort().values for n in (150, 90)])
+    x, y = torch.randint(0, 9, (240,)).short(), torch.randint(0, 7, (240,)).short()
+    p = torch.randint(0, 2, (240,)).to(torch.uint8)
+    offsets, begin, end = torch.tensor([0, 150, 240]), torch.zeros(B, dtype=torch.int64), torch.full((B,), 1000)
+    weight, rate, gain, threshold = torch.randn(18, C), torch.rand(C) / 100, torch.rand(B) + 0.5, torch.rand(C) + 0.5
+    v0, last0 = torch.rand(B, *sites_hw, C), torch.full((B, *sites_hw), -20)
+    settings = (0.1, 2.0, 0, False, True)
+    fields = (t, x, y, p, offsets, begin, end)
+    expected = event_lif_kernels.event_lif_forward(
+        *fields, weight, rate, gain, threshold, v0, last0, [*hw, k, stride, pad, T], *settings, True
+    )
+    start, entries = bucket_events_torch(*fields[:6], grid=hw, kernel=k, stride=stride, padding=pad)
+    bound = event_lif_kernels.step_bounds(begin, end, T)
+    counts, membranes, v, last = (torch.full_like(e, 7) for e in expected[:4])
+    common = (entries, start, bound, weight, rate, gain, threshold, v0, last0)
+    sizes, scalars = (B * 20, 20, T, C), (0.1, 2.0, 0, 0, 1)
+    arguments = [*map(address, (*common, counts, membranes, v, last)), *sizes, *scalars]
+    launch("event_lif_forward", event_lif_kernels._FORWARD, arguments)
+    assert all(torch.equal(a, b) for a, b in zip((counts, membranes, v, last), expected, strict=False))
+    g_c, g_m, g_v = torch.randn(counts.shape), torch.randn(counts.shape), torch.randn(v.shape)
+    expected = event_lif_kernels.event_lif_backward(
+        *(*expected[4:], begin, weight, rate, gain, threshold, v0, last0, g_c, g_m, g_v), list(counts.shape), *settings
+    )
+    replicas = 3
+    outs = [torch.zeros(replicas, 18, C), torch.zeros(C), torch.zeros(B), torch.zeros(C), torch.zeros_like(v)]
+    scratch = torch.empty(entries.numel(), C)
+    arguments = [*map(address, (*common, g_c, g_m, g_v, scratch, *outs)), *sizes, 18, replicas, *scalars]
+    launch("event_lif_backward", event_lif_kernels._BACKWARD_GPU, arguments)
+    outs[0] = outs[0].sum(0)
+    for a, b in zip(outs, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("file", "storage"), [("lif.cu", "F32"), ("lif.cu", "F16"), ("lif.cu", "BF16"), ("event_lif.cu", "F32")]
+)
+def test_compiles_for_gpus_without_warnings(file: str, storage: str, architecture: str, tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc: the GPU text is not compiled here")
+    options = ["-std=c++17", "--fmad=false", "-Werror", "all-warnings", "-Xptxas", "-Werror", f"-arch={architecture}"]
+    command = [
+        nvcc,
+        "-cubin",
+        *options,
+        f"-DHAD_STORAGE_{storage}",
+        str(KERNELS / file),
+        "-o",
+        str(tmp_path / "k.cubin"),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@gpu
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_clocked_gpu_equals_cpu(dtype: torch.dtype, reset: str) -> None:
+    for steps, surrogate in itertools.product((1, 16, 40), (atan(), sigmoid())):
+        x, tau = torch.randn(steps, 3, 5, 9, 11).to(dtype), torch.rand(5) * 900 + 10
+        results = []
+        for device in ("cpu", "cuda"):
+            a, b = x.to(device).requires_grad_(), tau.to(device).requires_grad_()
+            options = {"tau": b, "dt": 300.0, "reset": reset, "surrogate": surrogate, "return_membranes": True}
+            s, v, h = lif_multi_step(a, **options, backend={"cpu": "native", "cuda": "cupy"}[device])
+            assert h is not None
+            results.append(
+                (s, v, h, *torch.autograd.grad(s.float().sum() + v.square().sum() + h.float().sum(), (a, b)))
+            )
+        for i, (a, b) in enumerate(zip(*results, strict=True)):
+            if i < 3:
+                assert torch.equal(a, b.cpu())
+            else:
+                torch.testing.assert_close(a, b.cpu(), rtol=1e-3 if i == 4 else 1e-5, atol=1e-2 if i == 4 else 1e-5)
+
+
+@gpu
+@pytest.mark.cuda
+def test_event_gpu_equals_cpu() -> None:
+    class Moved:
+        def __init__(self, device: str) -> None:
+            generator = torch.Generator().manual_seed(0)
+            t = torch.cat([torch.randint(0, 9000, (4000,), generator=generator).sort().values for _ in range(3)])
+            x, y, p = (torch.randint(0, n, (12000,), generator=generator) for n in (40, 30, 2))
+            self.t, self.x, self.y, self.p = (
+                t.to(device),
+                x.short().to(device),
+                y.short().to(device),
+                p.byte().to(device),
+            )
+            self.offsets = (torch.arange(4) * 4000).to(device)
+            self.t_begin, self.t_end = (
+                torch.zeros(3, dtype=torch.int64, device=device),
+                torch.full((3,), 9000, device=device),
+            )
+
+    weight, tau, results = torch.randn(16, 2, 5, 5), torch.rand(16) * 900 + 100, []
+    for device in ("cpu", "cuda"):
+        w, b = weight.to(device).requires_grad_(), tau.to(device).requires_grad_()
+        counts, membranes, state = event_lif(Moved(device), w, b, n_steps=5, size_hw=(30, 40), stride=4, padding=2)
+        assert membranes is not None
+        loss = counts.square().sum() + membranes.sum() + state.v.sum()
+        results.append((counts, membranes, state.v, *torch.autograd.grad(loss, (w, b))))
+    for i, (a, b) in enumerate(zip(*results, strict=True)):
+        if i < 3:
+            assert torch.equal(a, b.cpu())
+        else:
+            torch.testing.assert_close(a, b.cpu(), rtol=1e-3, atol=1e-3 * float(a.abs().max()))
