@@ -126,34 +126,38 @@ class NeuronProfile:
     raster: list[Tensor] = field(default_factory=list)
     raster_neurons: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
-    def add(self, bins: Tensor, updates: Tensor | int, spikes: Tensor | None, maps: Tensor | None = None) -> None:
+    def add(
+        self, bins: Tensor, updates: Tensor | int, over_windows: Tensor | None = None, by_step: Tensor | None = None
+    ) -> None:
         """Adds windows.
 
         Args:
             bins: Their event-rate bins `[N]`.
             updates: Membrane updates of each window, or one number.
-            spikes: `[T, N, C, H, W]`, or None for neurons that do not spike.
-            maps: `spikes` summed over channels, `[T, N, H, W]`, when that is already there.
+            over_windows: Spikes summed over micro-steps and windows, `[C, H, W]`; None for neurons that do not spike.
+            by_step: Spikes of each micro-step, `[T, N]`.
         """
         each = torch.as_tensor(updates).cpu().expand(len(bins))
         self.updates.index_add_(0, bins.cpu(), each)
         self.windows += len(bins)
-        if spikes is None:
+        if over_windows is None or by_step is None:
             return
-        self.steps += spikes.shape[0] * spikes.shape[1]
-        each_neuron = spikes.sum(dim=(0, 1)).double().cpu()
-        each_step = (spikes if maps is None else maps).flatten(1).sum(dim=1, dtype=torch.float64).cpu()
-        spikes_before = torch.zeros_like(each_neuron) if self.spikes is None else self.spikes
-        steps_before = torch.zeros_like(each_step) if self.by_step is None else self.by_step
-        if each_step.shape != steps_before.shape:
-            raise InputError(f"{self.name}: {len(each_step)} micro-steps after {len(steps_before)} in one profile")
-        self.spikes, self.by_step = spikes_before + each_neuron, steps_before + each_step
-        self._sample(spikes, each_neuron)
+        self.steps += by_step.numel()
+        each_step = by_step.sum(dim=1, dtype=torch.float64).cpu()
+        if self.spikes is None or self.by_step is None:
+            self.spikes = torch.zeros_like(over_windows, dtype=torch.float64, device="cpu")
+            self.by_step = torch.zeros_like(each_step)
+        elif each_step.shape != self.by_step.shape:
+            steps = f"{len(each_step)} micro-steps after {len(self.by_step)}"
+            raise InputError(f"{self.name}: {steps} in one profile; use a new one for another number")
+        self.spikes += over_windows.cpu()
+        self.by_step += each_step
 
-    def _sample(self, spikes: Tensor, each_neuron: Tensor, *, neurons: int = 48, steps: int = 160) -> None:
-        """Keeps the first micro-steps of some neurons: every fourth of those that were busiest at first."""
+    def sample(self, spikes: Tensor, *, neurons: int = 48, steps: int = 160) -> None:
+        """Keeps the first micro-steps of some neurons of `[T, N, C, H, W]`: every fourth of those busiest at first."""
         if not self.raster_neurons.numel():
-            busiest = each_neuron.flatten().topk(min(4 * neurons, each_neuron.numel())).indices
+            each_neuron = spikes.sum(dim=(0, 1)).flatten().cpu()
+            busiest = each_neuron.topk(min(4 * neurons, each_neuron.numel())).indices
             self.raster_neurons = busiest[::4].sort().values
         if sum(len(part) for part in self.raster) < steps:
             part = spikes.flatten(2)[:, :, self.raster_neurons.to(spikes.device)]

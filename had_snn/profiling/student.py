@@ -5,8 +5,9 @@
     ...
     counted.profile.energy_mj()
 
-Spikes come from the forward pass itself (its taps), events from their coordinates. The matched maps are in no tap: a
-hook on the matching layer looks at them as they pass.
+Spikes come from the forward pass itself: hooks on the stem, on every LIF layer and on the matching look at their output
+as it passes and keep sums of it, so nothing is computed twice and nothing but sums is held. Events are counted from
+their coordinates.
 
 What the rules charge, layer by layer (`exact`; see `energy` for the others):
 
@@ -23,30 +24,29 @@ What the rules charge, layer by layer (`exact`; see `energy` for the others):
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from had_snn.events.stream import EventBatch
-from had_snn.models import SpikingTracker, Taps, TrackerOutput
-from had_snn.models.neurons import ConvNorm
+from had_snn.models import SpikingTracker, TrackerOutput
+from had_snn.models.neurons import LIF, ConvNorm
 from had_snn.profiling.profile import Profile
-from had_snn.profiling.records import LayerProfile, NeuronProfile, rate_bin
-from had_snn.profiling.synops import (
-    ConvShape,
-    alive_taps,
-    conv_synops,
-    effective_synops,
-    event_synops,
-    reached,
-    tap_inputs,
-)
+from had_snn.profiling.records import LayerProfile, NeuronProfile
+from had_snn.profiling.signals import Heard, Signal
+from had_snn.profiling.synops import ConvShape, alive_taps, reached, tap_inputs
 
+#: The population whose spikes are matched with the template.
+_FEATURES = "backbone.lif_out"
 _BYTES = 4  # float32 weights and membranes
+
+
+#: Numbers held back before they are counted: small enough for any machine, large enough to count many windows at once.
+_HOLD = 1_000_000
 
 
 class CountedStudent:
@@ -60,11 +60,15 @@ class CountedStudent:
     def __init__(self, student: SpikingTracker, *, name: str = "student") -> None:
         self.student, self.config, self.grid = student, student.config, student.grid
         parameters = sum(p.numel() for p in student.parameters())
-        self.profile = Profile(name, "spiking", parameters=parameters)
+        self._profile = Profile(name, "spiking", parameters=parameters)
+        stem = student.stem
+        self._stem = ConvShape.square(2, stem.channels, stem.kernel, stride=stem.stride, padding=stem.padding)
+        self._waiting: list[Heard] = []
         self._layers: dict[tuple[str, str], LayerProfile] = {}
         self._neurons: dict[tuple[str, str], NeuronProfile] = {}
         self._wired: set[int] = set()
-        self._sparse = {name: bool((p == 0).any()) for name, p in student.named_parameters() if p.ndim == 4}
+        convs = [module for module in student.modules() if isinstance(module, nn.Conv2d)]
+        self._pruned = {id(conv) for conv in convs if (conv.weight == 0).any()}
 
     def eval(self) -> CountedStudent:
         """Puts the network into evaluation mode."""
@@ -75,20 +79,21 @@ class CountedStudent:
         """The network's parameters."""
         return self.student.parameters()
 
+    @property
+    def profile(self) -> Profile:
+        """The counts so far."""
+        self._count_waiting()
+        return self._profile
+
     @torch.no_grad()
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
         """`SpikingTracker.encode_template`, counted."""
-        student = self.student
-        steps = n_steps or self.config.n_steps
-        dt_us = float(events.t_end[0] - events.t_begin[0]) / steps
-        taps = Taps()
-        counts, _, _ = student.stem(events, n_steps=steps)
-        features = student.backbone(counts, dt_us=dt_us, taps=taps, tag="backbone.")
-        kernel = student.matching.template_kernel(features.mean(dim=0), boxes_cxcywh)
-        spikes = {tap: _Signal(value) for tap, value in taps.spikes.items()} | {"stem": _Signal(counts, graded=True)}
-        self._count_trunk(events, spikes, branch="template")
-        self._count_kernel(features, kernel, _bins(events))
-        self.profile.tracks += len(events)
+        heard = Heard.of(events, self._stem)
+        with self._listening(heard, "template"):
+            kernel = self.student.encode_template(events, boxes_cxcywh, n_steps=n_steps)
+        self._count_trunk(heard, "template")
+        self._count_kernel(heard, kernel)
+        self._profile.tracks += len(events)
         return kernel
 
     @torch.no_grad()
@@ -96,38 +101,65 @@ class CountedStudent:
         self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False
     ) -> TrackerOutput:
         """`SpikingTracker.forward_search`, counted."""
-        matched: list[Tensor] = []
-        handle = self.student.matching.register_forward_hook(lambda _module, _inputs, out: matched.append(out))
-        try:
-            output = self.student.forward_search(events, kernel, n_steps=n_steps, with_taps=True)
-        finally:
-            handle.remove()
-        assert output.taps is not None
-        spikes = {tap: _Signal(value, graded=tap == "stem") for tap, value in output.taps.spikes.items()}
-        self._count_trunk(events, spikes, branch="search")
-        self._count_head(events, spikes, kernel, matched[0])
-        self.profile.outputs += len(events)
-        self.profile.seconds += float((events.t_end - events.t_begin).sum()) * 1e-6
-        if not with_taps:
-            output.taps = None
+        heard = Heard.of(events, self._stem, kernel)
+        with self._listening(heard, "search"):
+            output = self.student.forward_search(events, kernel, n_steps=n_steps, with_taps=with_taps)
+        if self._waiting and self._waiting[0].steps != heard.steps:
+            self._count_waiting()
+        self._waiting.append(heard)
+        if sum(waiting.held for waiting in self._waiting) > _HOLD:
+            self._count_waiting()
+        self._profile.outputs += len(events)
+        self._profile.seconds += float((events.t_end - events.t_begin).sum()) * 1e-6
         return output
+
+    def _count_waiting(self) -> None:
+        """Counts what was held back, all windows at once: one by one, the small sums would cost too much."""
+        if not self._waiting:
+            return
+        first, *others = self._waiting
+        self._waiting = []
+        if others:
+            first.join(others)
+        self._count_trunk(first, "search")
+        self._count_head(first)
+
+    @contextmanager
+    def _listening(self, heard: Heard, branch: str) -> Iterator[None]:
+        """Looks at what the stem, the LIF layers and the matching put out during a call."""
+
+        def hear(name: str, graded: bool = False):
+            def hook(_module: nn.Module, _inputs: Any, output: tuple[Tensor, ...]) -> None:
+                heard.spikes[name] = Signal(output[0], graded=graded, keep=name == _FEATURES or bool(self._pruned))
+                # Sampled before the spikes are gone, hence ahead of the counts.
+                self._neuron(name, branch, heard.spikes[name]).sample(output[0])
+
+            return hook
+
+        student = self.student
+        handles = [student.stem.register_forward_hook(hear("stem", graded=True))]
+        handles.append(student.matching.register_forward_hook(lambda _m, _i, output: heard.see_matched(output)))
+        for name, module in student.named_modules():
+            if isinstance(module, LIF):
+                handles.append(module.register_forward_hook(hear(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     # -- what is counted -------------------------------------------------------------------------------------------
 
-    def _count_trunk(self, events: EventBatch, spikes: _Signals, *, branch: str) -> None:
+    def _count_trunk(self, heard: Heard, branch: str) -> None:
         """Stem and backbone, which both branches run."""
-        student, bins = self.student, _bins(events)
-        stem = student.stem
-        shape = ConvShape.square(2, stem.channels, stem.kernel, stride=stem.stride, padding=stem.padding)
-        pairs = event_synops(events, shape)
-        each = events.offsets[1:] - events.offsets[:-1]
-        layer = self._layer("stem", branch, "events", stem, position="first")
-        height, width = events.size_hw
+        student, spikes, bins, pairs = self.student, heard.spikes, heard.bins, heard.pairs
+        layer = self._layer("stem", branch, "events", student.stem, position="first")
         layer.add(
-            bins, input_spikes=each, input_active=each, input_sites=2 * height * width, synops=pairs, active=pairs,
-            effective=pairs, dense=shape.dense(events.size_hw), textbook=shape.textbook(events.size_hw),
+            bins, input_spikes=heard.events, input_active=heard.events, input_sites=2 * math.prod(heard.size_hw),
+            synops=pairs, active=pairs, effective=pairs, dense=self._stem.dense(heard.size_hw),
+            textbook=self._stem.textbook(heard.size_hw),
         )  # fmt: skip
-        self._population("stem", branch, bins, spikes["stem"], updates=pairs, extra_state=True)
+        self._population("stem", branch, bins, spikes["stem"], updates=pairs)
         backbone = student.backbone
         self._conv("backbone.conv1", branch, bins, backbone.conv1, spikes["stem"], inputs="counts")
         self._conv("backbone.conv2", branch, bins, backbone.conv2, spikes["backbone.lif1"])
@@ -141,29 +173,28 @@ class CountedStudent:
             shortcut.add(bins, additions=fired.steps * fired.neurons)
         self._population("backbone.lif_out", branch, bins, spikes["backbone.lif_out"])
 
-    def _count_kernel(self, features: Tensor, kernel: Tensor, bins: Tensor) -> None:
+    def _count_kernel(self, heard: Heard, kernel: Tensor) -> None:
         """Averaging, weighing and scaling the template's rates: three multiplications a tap, T - 1 additions a cell."""
-        steps, _, channels, height, width = features.shape
         layer = self._layer("matching.kernel", "template", "real", None, form="host")
-        taps = kernel[0].numel()
-        cells = channels * height * width
+        taps, features = kernel[0].numel(), heard.spikes[_FEATURES]
         layer.add(
-            bins, dense=3 * taps, textbook=3 * taps, effective=3 * taps, effective_graded=3 * taps,
-            additions=(steps - 1) * cells, input_sites=cells, input_active=cells,
+            heard.bins, dense=3 * taps, textbook=3 * taps, effective=3 * taps, effective_graded=3 * taps,
+            additions=(features.steps - 1) * features.neurons, input_sites=features.neurons,
+            input_active=features.neurons,
         )  # fmt: skip
 
-    def _count_head(self, events: EventBatch, spikes: _Signals, kernel: Tensor, matched: Tensor) -> None:
+    def _count_head(self, heard: Heard) -> None:
         """Matching, mixing, head and read-out."""
-        student, bins = self.student, _bins(events)
-        features = spikes["backbone.lif_out"]
+        student, bins, spikes, kernel = self.student, heard.bins, heard.spikes, heard.kernel
+        features = spikes[_FEATURES]
         channels, side = kernel.shape[1], kernel.shape[-1]
         depthwise = ConvShape.square(channels, channels, side, padding=side // 2, groups=channels)
-        met = tap_inputs(features.active, depthwise)
+        met = tap_inputs(features.by_neuron, depthwise)
         alive = met * (kernel != 0)
         layer = self._layer("matching", "search", "spikes", None, form="staged")
         layer.parameters, layer.parameter_bytes = kernel[0].numel(), kernel[0].numel() * _BYTES
         layer.add(bins, **features.uses(depthwise) | {"effective": alive.sum(dim=(1, 2, 3)).round().long()})
-        self._real_conv("mix_match", bins, student.mix_match, matched)
+        self._real_conv("mix_match", student.mix_match, heard)
         self._conv("mix_search", "search", bins, student.mix_search, features, form="staged")
         self._count_folded(bins, features, met, alive, side)
         self._conv("conv_head", "search", bins, student.conv_head, spikes["lif_mix"])
@@ -171,11 +202,12 @@ class CountedStudent:
         self._population("lif_mix", "search", bins, spikes["lif_mix"])
         self._population("lif_head", "search", bins, spikes["lif_head"])
         steps, cells = features.steps, student.readout.out_channels * self.grid**2
-        integrator = self._neuron("integrator", "search", cells, cells * _BYTES, host=True)
-        integrator.add(bins, steps * cells, None)
-        self.profile.uncounted = self._uncounted()
+        integrator = self._held("integrator", "search", cells, cells * _BYTES, host=True)
+        integrator.add(bins, steps * cells)
+        if not self._profile.uncounted:
+            self._profile.uncounted = self._uncounted()
 
-    def _count_folded(self, bins: Tensor, features: _Signal, met: Tensor, alive: Tensor, side: int) -> None:
+    def _count_folded(self, bins: Tensor, features: Signal, met: Tensor, alive: Tensor, side: int) -> None:
         """The matching as one convolution: a kernel value becomes a row of weights; `mix_search` joins the middle."""
         student, middle = self.student, side // 2
         mixed, channels = student.mix_match.conv.weight.shape[:2]
@@ -192,30 +224,29 @@ class CountedStudent:
         )
 
     def _conv(
-        self, name: str, branch: str, bins: Tensor, module: ConvNorm | nn.Conv2d, spikes: _Signal, *,
+        self, name: str, branch: str, bins: Tensor, module: ConvNorm | nn.Conv2d, spikes: Signal, *,
         inputs: str = "spikes", position: str = "", form: str = "",
     ) -> None:  # fmt: skip
         conv = module.conv if isinstance(module, ConvNorm) else module
         self._wired.add(id(conv))
         shape = ConvShape.of(conv)
         layer = self._layer(name, branch, inputs, module, position=position, form=form)
-        weight = conv.weight if self._has_zeros(conv) else None
+        weight = conv.weight if id(conv) in self._pruned else None
         outputs = shape.out_channels * math.prod(shape.outputs(spikes.size_hw))
         biased = isinstance(module, ConvNorm) or conv.bias is not None
         layer.add(bins, additions=spikes.steps * outputs * biased, **spikes.uses(shape, weight=weight))
 
-    def _real_conv(self, name: str, bins: Tensor, module: ConvNorm, values: Tensor) -> None:
-        """A convolution of real values: MACs. The norm before it is folded into it."""
+    def _real_conv(self, name: str, module: ConvNorm, heard: Heard) -> None:
+        """The convolution of the matched maps, real values: MACs. The norm before it is folded into it."""
         self._wired.add(id(module.conv))
-        shape, size = ConvShape.of(module.conv), tuple(values.shape[-2:])
-        steps = values.shape[0]
+        shape, size = ConvShape.of(module.conv), tuple(heard.matched.shape[-2:])
         layer = self._layer(name, "search", "real", module, form="staged")
-        active = (values != 0).sum(dim=(0, 2), dtype=torch.float64)
-        effective = reached(active, shape)
+        effective = reached(heard.matched, shape)
         layer.add(
-            bins, input_active=active.sum(dim=(1, 2)).long(), input_sites=values[:, 0].numel(), active=effective,
-            effective=effective, effective_graded=effective, dense=steps * shape.dense(size),
-            textbook=steps * shape.textbook(size), additions=steps * shape.out_channels * size[0] * size[1],
+            heard.bins, input_active=heard.matched.sum(dim=(1, 2)).round().long(), input_sites=heard.matched_sites,
+            active=effective, effective=effective, effective_graded=effective, dense=heard.steps * shape.dense(size),
+            textbook=heard.steps * shape.textbook(size),
+            additions=heard.steps * shape.out_channels * math.prod(shape.outputs(size)),
         )  # fmt: skip
 
     def _layer(
@@ -229,28 +260,26 @@ class CountedStudent:
                 parameter_bytes=sum(p.numel() * p.element_size() for p in numbers),
             )  # fmt: skip
             self._layers[key] = layer
-            self.profile.layers.append(layer)
+            self._profile.layers.append(layer)
         return self._layers[key]
 
-    def _neuron(self, name: str, branch: str, neurons: int, state_bytes: int, *, host: bool = False) -> NeuronProfile:
+    def _neuron(self, name: str, branch: str, signal: Signal) -> NeuronProfile:
+        """A spiking population; the stem's state also holds the time of each site's last event, for all channels."""
+        extra = 8 * signal.neurons // signal.channels if name == "stem" else 0
+        return self._held(name, branch, signal.neurons, signal.neurons * _BYTES + extra)
+
+    def _held(self, name: str, branch: str, neurons: int, state_bytes: int, *, host: bool = False) -> NeuronProfile:
         key = (branch, name)
         if key not in self._neurons:
             self._neurons[key] = NeuronProfile(name, branch, neurons, state_bytes, host=host)
-            self.profile.neurons.append(self._neurons[key])
+            self._profile.neurons.append(self._neurons[key])
         return self._neurons[key]
 
     def _population(
-        self, name: str, branch: str, bins: Tensor, signal: _Signal, *, updates: Tensor | None = None,
-        extra_state: bool = False,
-    ) -> None:  # fmt: skip
-        neurons = signal.neurons
-        # The stem also keeps the time of each site's last event, 8 bytes shared by its channels.
-        state = neurons * _BYTES + (8 * neurons // signal.spikes.shape[2] if extra_state else 0)
-        each = updates if updates is not None else signal.steps * neurons
-        self._neuron(name, branch, neurons, state).add(bins, each, signal.spikes, signal.maps)
-
-    def _has_zeros(self, conv: nn.Conv2d) -> bool:
-        return any(self._sparse[f"{name}.weight"] for name, module in self.student.named_modules() if module is conv)
+        self, name: str, branch: str, bins: Tensor, signal: Signal, *, updates: Tensor | None = None
+    ) -> None:
+        each = updates if updates is not None else signal.steps * signal.neurons
+        self._neuron(name, branch, signal).add(bins, each, signal.over_windows, signal.by_step)
 
     def _uncounted(self) -> list[str]:
         missing = [
@@ -259,70 +288,3 @@ class CountedStudent:
             if isinstance(module, (nn.Conv2d, nn.Linear)) and id(module) not in self._wired
         ]
         return [*missing, "window gain: one division a window", "reading the box from the maps (host)"]
-
-
-def _bins(events: EventBatch) -> Tensor:
-    """Event-rate bin of each window."""
-    count = (events.offsets[1:] - events.offsets[:-1]).double()
-    return rate_bin(count * 1e6 / (events.t_end - events.t_begin).double())
-
-
-class _Signal:
-    """Spikes of one population `[T, N, C, H, W]` and the sums over them that several counts need.
-
-    Args:
-        spikes: Whole numbers.
-        graded: Whether values above 1 occur; otherwise spikes and active inputs are the same and are summed once.
-    """
-
-    def __init__(self, spikes: Tensor, *, graded: bool = False) -> None:
-        self.spikes, self.graded = spikes, graded
-        self.steps, self.neurons = spikes.shape[0], spikes[0, 0].numel()
-        self.size_hw = (int(spikes.shape[-2]), int(spikes.shape[-1]))
-
-    @functools.cached_property
-    def maps(self) -> Tensor:
-        """Summed over channels, `[T, N, H, W]`."""
-        return self.spikes.sum(dim=2, dtype=torch.float32)
-
-    @functools.cached_property
-    def summed(self) -> Tensor:
-        """Summed over channels and micro-steps, float64 `[N, H, W]`."""
-        return self.maps.sum(dim=0).double()
-
-    @functools.cached_property
-    def active(self) -> Tensor:
-        """Micro-steps in which each neuron was not silent, `[N, C, H, W]`."""
-        return ((self.spikes != 0) if self.graded else self.spikes).sum(dim=0, dtype=torch.float32)
-
-    def uses(self, shape: ConvShape, *, weight: Tensor | None = None) -> dict[str, Any]:
-        """Counts of a convolution that reads these spikes.
-
-        Args:
-            shape: The convolution.
-            weight: The weights when some are zero, which only the effective count needs.
-
-        Returns:
-            Values for `LayerProfile.add`.
-        """
-        fired = self.summed.sum(dim=(1, 2)).round().long()
-        synops = reached(self.summed, shape)
-        used: dict[str, Any] = {
-            "input_spikes": fired, "input_active": fired, "input_sites": self.steps * self.neurons, "synops": synops,
-            "active": synops, "effective": synops, "dense": self.steps * shape.dense(self.size_hw),
-            "textbook": self.steps * shape.textbook(self.size_hw),
-        }  # fmt: skip
-        if self.graded:
-            alive = self.spikes != 0
-            by_step = each = conv_synops(alive, shape)
-            if weight is not None:
-                each = effective_synops(alive.flatten(0, 1), weight, shape).reshape(by_step.shape)
-            used |= {"input_active": alive.sum(dim=(0, 2, 3, 4)), "active": by_step.sum(dim=0)}
-            used |= {"effective": each.sum(dim=0)}
-            used["effective_graded"] = (each * (self.spikes.flatten(2).amax(dim=2) > 1)).sum(dim=0)
-        elif weight is not None:
-            used["effective"] = effective_synops(self.active, weight, shape)
-        return used
-
-
-_Signals = dict[str, _Signal]

@@ -217,7 +217,11 @@ def tap_inputs(active: Tensor, shape: ConvShape) -> Tensor:
         position = torch.arange(outputs) * stride - padding[0] + torch.arange(kernel)[:, None] * dilation
         reads = (position[:, :, None] == torch.arange(size)).any(dim=1)
         readers.append(reads.double().to(active.device))
-    return readers[0] @ active.double() @ readers[1].T
+    # Channels go last, as the convolutions leave them: then both products run over long rows of memory.
+    maps = active.permute(0, 2, 3, 1).double().contiguous()
+    samples, height, width, channels = maps.shape
+    rows = (readers[0] @ maps.reshape(samples, height, width * channels)).reshape(-1, width, channels)
+    return (readers[1] @ rows).reshape(samples, len(readers[0]), -1, channels).permute(0, 3, 1, 2)
 
 
 def alive_taps(weight: Tensor, groups: int) -> Tensor:
