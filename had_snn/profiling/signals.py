@@ -124,7 +124,8 @@ class Heard:
 
     def see_matched(self, maps: Tensor) -> None:
         """Looks at the matched maps `[T, N, C, H, W]`."""
-        self.matched = maps.sign().abs_().sum(dim=2, dtype=torch.float32).sum(dim=0).double()
+        # Rates and spikes are not negative, so neither are their products.
+        self.matched = _sum_first(maps.sign().sum(dim=2, dtype=torch.float32)).double()
         self.matched_sites = maps[:, 0].numel()
 
     @property

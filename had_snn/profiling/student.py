@@ -64,6 +64,7 @@ class CountedStudent:
         stem = student.stem
         self._stem = ConvShape.square(2, stem.channels, stem.kernel, stride=stem.stride, padding=stem.padding)
         self._waiting: list[Heard] = []
+        self._populations = [(name, module) for name, module in student.named_modules() if isinstance(module, LIF)]
         self._layers: dict[tuple[str, str], LayerProfile] = {}
         self._neurons: dict[tuple[str, str], NeuronProfile] = {}
         self._wired: set[int] = set()
@@ -139,9 +140,7 @@ class CountedStudent:
         student = self.student
         handles = [student.stem.register_forward_hook(hear("stem", graded=True))]
         handles.append(student.matching.register_forward_hook(lambda _m, _i, output: heard.see_matched(output)))
-        for name, module in student.named_modules():
-            if isinstance(module, LIF):
-                handles.append(module.register_forward_hook(hear(name)))
+        handles += [module.register_forward_hook(hear(name)) for name, module in self._populations]
         try:
             yield
         finally:

@@ -129,10 +129,7 @@ class ConvShape:
 
     def fan_out(self, spatial: tuple[int, ...]) -> Tensor:
         """Synapses that leave each input position, over all output channels: float64 `[*spatial]`, whole numbers."""
-        reach = torch.ones((), dtype=torch.float64)
-        for axis in self._axes(spatial):
-            reach = reach[..., None] * torch.tensor(axis_fan_out(*axis), dtype=torch.float64)
-        return reach * (self.out_channels // self.groups)
+        return _fan_out(self, tuple(spatial))
 
     def dense(self, spatial: tuple[int, ...]) -> int:
         """Synapses of the whole layer, padding left out."""
@@ -147,6 +144,14 @@ class ConvShape:
     def textbook_fan_out(self) -> float:
         """Synapses per input spike when borders are ignored: `k * k * Cout / (groups * stride * stride)`."""
         return math.prod(self.kernel) / math.prod(self.stride) * self.out_channels / self.groups
+
+
+@lru_cache(maxsize=64)
+def _fan_out(shape: ConvShape, spatial: tuple[int, ...]) -> Tensor:
+    reach = torch.ones((), dtype=torch.float64)
+    for axis in shape._axes(spatial):
+        reach = reach[..., None] * torch.tensor(axis_fan_out(*axis), dtype=torch.float64)
+    return reach * (shape.out_channels // shape.groups)
 
 
 def reached(maps: Tensor, shape: ConvShape) -> Tensor:
