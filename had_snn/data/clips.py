@@ -112,6 +112,8 @@ class ClipSampler(Dataset[Clip]):
         scale_jitter: Standard deviation of the log of its size.
         bins: Instants of the voxel grid.
         flip: Probability of mirroring a clip left to right.
+        strangers: Probability that a clip's template shows the target of another sequence, so that nothing in its
+            windows is to be found: what resembles the target a little must not score.
         seed: Seed of all draws.
         epoch_length: Clips per epoch.
         modalities: Of `MODALITIES`, what to prepare.
@@ -134,6 +136,7 @@ class ClipSampler(Dataset[Clip]):
         scale_jitter: float = 0.15,
         bins: int = 5,
         flip: float = 0.0,
+        strangers: float = 0.0,
         seed: int = 0,
         epoch_length: int = 1_000_000,
         modalities: Sequence[str] = MODALITIES,
@@ -148,7 +151,8 @@ class ClipSampler(Dataset[Clip]):
         self.template_size, self.template_factor = template_size, template_factor
         self.search_size, self.search_factor = search_size, search_factor
         self.centre_jitter, self.scale_jitter = centre_jitter, scale_jitter
-        self.bins, self.flip, self.seed, self.epoch_length = bins, flip, seed, epoch_length
+        self.bins, self.flip, self.strangers = bins, flip, strangers
+        self.seed, self.epoch_length = seed, epoch_length
         self.modalities = tuple(modalities)
         self.epoch = 0
         self._strides = [_label_stride(s, window_us) for s in self.sequences]
@@ -170,18 +174,24 @@ class ClipSampler(Dataset[Clip]):
 
     def __getitem__(self, index: int) -> Clip:
         rng = np.random.default_rng([self.seed, self.epoch, int(index)])
-        which = min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.sequences) - 1)
+        which = self._draw(rng)
         sequence, stride, starts = self.sequences[which], self._strides[which], self._starts[which]
         start = int(starts[rng.integers(len(starts))])
         # The template comes from any earlier visible label: near or far, as in a long run of a tracker.
         earlier = np.flatnonzero(_usable(sequence)[: start - stride + 1])
-        template = int(earlier[rng.integers(len(earlier))])
+        template = self.template_window(sequence, int(earlier[rng.integers(len(earlier))]))
         labels = start + stride * np.arange(self.windows)
-        clip = Clip(
-            self.template_window(sequence, template),
-            tuple(self.search_window(sequence, int(k), int(k) - stride, rng) for k in labels),
-        )
+        search = tuple(self.search_window(sequence, int(k), int(k) - stride, rng) for k in labels)
+        if rng.random() < self.strangers and (other := self._draw(rng)) != which:
+            seen = np.flatnonzero(_usable(self.sequences[other]))
+            template = self.template_window(self.sequences[other], int(seen[rng.integers(len(seen))]))
+            search = tuple(replace(window, visible=False) for window in search)
+        clip = Clip(template, search)
         return _mirrored(clip) if self.flip and rng.random() < self.flip else clip
+
+    def _draw(self, rng: np.random.Generator) -> int:
+        """A sequence, in proportion to its number of usable starts."""
+        return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.sequences) - 1)
 
     def template_window(self, sequence: TrackingSequence, k: int) -> Window:
         """The window that ends at label `k`, cropped around that label's box."""

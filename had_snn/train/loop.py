@@ -141,6 +141,25 @@ def _load_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot resume from it ({error})") from error
 
 
+class _Sealed:
+    """A batch that Fabric passes on as it is: it would walk through dataclasses to convert their tensors, and events
+    are integers that no precision may touch."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+
+class _Unsealing(nn.Module):
+    """The task, called with a sealed batch."""
+
+    def __init__(self, task: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, sealed: _Sealed) -> dict[str, Tensor]:
+        return self.task(sealed.batch)
+
+
 class _LossLog:
     """`losses.csv` and TensorBoard events: means since the last line, appended as the run goes."""
 
@@ -227,7 +246,7 @@ def fit(
     torch.manual_seed(config.seed)
     optimizer = torch.optim.AdamW(parameter_groups(task, config.weight_decay), lr=config.learning_rate)
     average = WeightAverage(task, decay=config.ema_decay)
-    module, optimizer = fabric.setup(task, optimizer)
+    module, optimizer = fabric.setup(_Unsealing(task), optimizer)
     state_path = run_dir / "resume.pt"
     start = 0
     if resume and state_path.is_file():
@@ -245,7 +264,7 @@ def fit(
     for step, batch in enumerate(_batches(clips, config, start), start=start):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, config)
-        losses = module(batch.to(fabric.device))
+        losses = module(_Sealed(batch.to(fabric.device)))
         _require_finite(losses["total"], batch, run_dir, step)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(losses["total"])
