@@ -73,7 +73,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
     """All stages; returns what the report needs."""
     cfg, found = chain.cfg, {}
     with chain.stage("simulate"):
-        prepare_data.run(chain.options("prepare_data"))
+        prepare_data.run(compose("prepare_data", chain.data))
     with chain.stage("train_teacher"):
         teacher = train_teacher.run(
             chain.options("train_teacher", *(f"fit.{key}={value}" for key, value in cfg.teacher.items()))
@@ -96,7 +96,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
                 f"windows={cfg.profile_windows}", "measure=false",
             )
         )
-    found["sequences"] = sequences(chain.options("prepare_data").data, "test")
+    found["sequences"] = sequences(compose("prepare_data", chain.data).data, "test")
     shown = pick_recording(found["sequences"])
     with chain.stage("export_nir"):
         found["export"] = export_nir.run(
@@ -106,7 +106,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
             )  # fmt: skip
         )
     with chain.stage("track"):
-        recording = write_events(chain.folder / "recording.aedat4", shown.events)
+        recording = write_events(shown.events, chain.folder / "recording.aedat4")
         box = ",".join(f"{v:.2f}" for v in shown.boxes_xywh[0])
         found["track"] = track.run(
             chain.options(

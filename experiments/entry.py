@@ -50,14 +50,19 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], object]], Calla
     """
 
     def decorate(main: Callable[[DictConfig], object]) -> Callable[[], None]:
+        def guarded(cfg: DictConfig) -> object:
+            # Here and not around Hydra, which would print a line of its own about the failed job.
+            try:
+                return main(cfg)
+            except (HadError, OmegaConfBaseException) as error:
+                _stop(str(error))
+
         @functools.wraps(main)
         def run() -> None:
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
             try:
-                hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(main)()
-            except HadError as error:
-                _stop(str(error))
+                hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(guarded)()
             except (HydraException, OmegaConfBaseException) as error:
                 name = Path(sys.argv[0]).name
                 _stop(f"{' '.join(str(error).split())} (options: python experiments/{name} --help)")

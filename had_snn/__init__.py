@@ -1,3 +1,53 @@
-"""HAD-SNN: a spiking event-camera tracker taught by an RGB+event network."""
+"""HAD-SNN: a spiking event-camera tracker taught by an RGB+event network.
+
+The face of the library; everything else is found in its own module.
+
+    from had_snn import OnlineTracker, load_student, read_events
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from had_snn.checkpoint import load_student, load_teacher
+    from had_snn.events.readers import open_recording, read_events
+    from had_snn.events.stream import EventStream
+    from had_snn.events.writers import write_events
+    from had_snn.tracker import Estimate, OnlineTracker
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Estimate",
+    "EventStream",
+    "OnlineTracker",
+    "load_student",
+    "load_teacher",
+    "open_recording",
+    "read_events",
+    "write_events",
+]
+
+# Imported on first use: `import had_snn` alone costs nothing, and lower modules may import the package.
+_HOME = {
+    "Estimate": "had_snn.tracker",
+    "EventStream": "had_snn.events.stream",
+    "OnlineTracker": "had_snn.tracker",
+    "load_student": "had_snn.checkpoint",
+    "load_teacher": "had_snn.checkpoint",
+    "open_recording": "had_snn.events.readers",
+    "read_events": "had_snn.events.readers",
+    "write_events": "had_snn.events.writers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'had_snn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -123,7 +123,9 @@ def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.devic
         path = Path(name_or_path)
     if not path.is_file():
         names = ", ".join(released_students()) or "none"
-        raise CheckpointError(f"no student {str(name_or_path)!r}: neither a file nor a released name (there are: {names})")
+        raise CheckpointError(
+            f"no student {str(name_or_path)!r}: neither a file nor a released name (there are: {names})"
+        )
     student = _load(path, "student")
     assert isinstance(student, SpikingTracker)
     return student.to(device)

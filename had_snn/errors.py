@@ -68,5 +68,7 @@ def optional_import(name: str, *, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        message = f"{name} is needed here but cannot be imported ({error}); install it with: pip install 'had-snn[{extra}]'"
+        message = (
+            f"{name} is needed here but cannot be imported ({error}); install it with: pip install 'had-snn[{extra}]'"
+        )
         raise MissingExtraError(message) from error
