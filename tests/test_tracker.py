@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,7 @@ def run(student, events: EventStream, cuts: list[int], **options):
     rest = events.slice_time(50_000, events.t_end)
     edges = [0, *cuts, len(rest)]
     found = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         found += tracker.update(rest.slice_index(low, high))
     return found
 

@@ -12,6 +12,7 @@ trainable within minutes (Xiao et al., "Early convolutions help transformers see
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +70,7 @@ class PatchStem(nn.Sequential):
         halvings = patch.bit_length() - 1
         widths = [in_channels] + [max(16, dim // 2 ** (halvings - 1 - i)) for i in range(halvings - 1)] + [dim]
         layers: list[nn.Module] = []
-        for level, (low, high) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+        for level, (low, high) in enumerate(itertools.pairwise(widths), start=1):
             layers += [nn.Conv2d(low, high, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(high), nn.GELU()]
             if level == halvings - 1:
                 layers += [nn.Conv2d(high, high, 3, padding=1, bias=False), nn.BatchNorm2d(high), nn.GELU()]

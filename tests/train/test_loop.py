@@ -87,7 +87,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     (tmp_path / "resume.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match="resume.pt"):
+    with pytest.raises(CheckpointError, match=r"resume\.pt"):
         fit(Task(), Clips(), CONFIG, run_dir=tmp_path)
 
 
