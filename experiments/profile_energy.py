@@ -112,7 +112,9 @@ def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
         if cfg.measure:
             measured[name] = time_tracker(student, chosen)
     if teacher is not None:
-        profiles.append(profile_teacher(teacher, outputs_per_second=profiles[0].outputs_per_second))
+        first = profiles[0]
+        served = max(1, round(first.outputs / max(1, first.tracks)))
+        profiles.append(profile_teacher(teacher, outputs_per_second=first.outputs_per_second, outputs_per_track=served))
     write(folder, profiles, measured)
     return {p.name: {rules.name: p.energy_mj(rules) for rules in RULES} for p in profiles}
 

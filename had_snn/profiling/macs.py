@@ -113,14 +113,14 @@ class _Watcher:
     def __init__(self, net: nn.Module, branch: str) -> None:
         self.branch = branch
         self.layers: dict[str, LayerProfile] = {}
-        self.elements: Counter[str] = Counter()
+        self.elements: dict[str, tuple[str, int]] = {}
         self.refused: dict[str, str] = {}
         self.handles = []
         for name, module in net.named_modules():
             if isinstance(module, (*_CONVS, nn.Linear)):
                 self.handles.append(module.register_forward_pre_hook(self._known(name or "net")))
             elif not any(True for _ in module.children()):
-                self.handles.append(module.register_forward_hook(self._unknown))
+                self.handles.append(module.register_forward_hook(self._unknown(name or "net")))
 
     def _known(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -144,10 +144,14 @@ class _Watcher:
 
         return hook
 
-    def _unknown(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        first = output[0] if isinstance(output, (tuple, list)) else output
-        if isinstance(first, Tensor) and not isinstance(module, (nn.Identity, nn.Dropout, nn.Flatten)):
-            self.elements[type(module).__name__] += first.numel()
+    def _unknown(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+            first = output[0] if isinstance(output, (tuple, list)) else output
+            if isinstance(first, Tensor) and not isinstance(module, (nn.Identity, nn.Dropout, nn.Flatten)):
+                kind, before = self.elements.get(name, (type(module).__name__, 0))
+                self.elements[name] = (kind, before + first.numel())
+
+        return hook
 
     def close(self) -> None:
         for handle in self.handles:
@@ -225,7 +229,10 @@ def _matrix_products(net: nn.Module, name: str, macs: int, branch: str) -> Layer
 
 def _uncounted(net: nn.Module, watcher: _Watcher, own: dict[str, int]) -> list[str]:
     found = [f"{name}: {reason}" for name, reason in watcher.refused.items()]
-    found += [f"{kind}: {elements} elements" for kind, elements in sorted(watcher.elements.items())]
+    by_kind: Counter[str] = Counter()
+    for name, (kind, elements) in watcher.elements.items():
+        by_kind[kind] += 0 if own.get(name) else elements
+    found += [f"{kind}: {elements} elements" for kind, elements in sorted(by_kind.items()) if elements]
     covered = [*watcher.layers, *watcher.refused, *(name for name, flops in own.items() if flops)]
     for name, module in net.named_modules():
         weights = [key for key, p in module.named_parameters(recurse=False) if p.ndim >= 2]
@@ -258,7 +265,7 @@ def profile_module(net: nn.Module, *inputs: Any, name: str = "", outputs: int | 
 
 
 def profile_teacher(
-    teacher: RGBETeacher, *, name: str = "teacher", outputs_per_second: float | None = None,
+    teacher: RGBETeacher, *, name: str = "teacher", outputs_per_second: float | None = None, outputs_per_track: int = 1,
     modalities: tuple[str, ...] = ("rgb", "events"), generator: torch.Generator | None = None,
 ) -> Profile:  # fmt: skip
     """Counts the teacher: one template and one search window.
@@ -270,6 +277,7 @@ def profile_teacher(
         teacher: The network; put into evaluation mode.
         name: Its name in tables.
         outputs_per_second: Outputs for each second of tracking; one for each window's length when None.
+        outputs_per_track: Outputs that one template serves.
         modalities: What it sees, of `"rgb"` and `"events"`.
         generator: Source of the stand-in input.
 
@@ -291,7 +299,10 @@ def profile_teacher(
     second = view(config.search_size)
     layers, uncounted, _ = count_call(teacher, lambda: teacher.forward_search(*second, template))
     seconds = 1 / outputs_per_second if outputs_per_second else config.window_us * 1e-6
-    profile = Profile(name, "ann", outputs=1, tracks=1, seconds=seconds, layers=[*template_layers, *layers])
+    for layer in layers:
+        layer.counts *= outputs_per_track
+    profile = Profile(name, "ann", outputs=outputs_per_track, tracks=1, seconds=seconds * outputs_per_track)
+    profile.layers = [*template_layers, *layers]
     profile.parameters = sum(p.numel() for p in teacher.parameters())
     profile.uncounted = [*uncounted, "frame, voxel grid and crops (host)", "reading the box from the maps (host)"]
     return profile

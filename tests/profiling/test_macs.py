@@ -38,6 +38,10 @@ def test_the_teacher_s_macs_are_half_of_torch_s_flops(teacher):
     profile = profile_teacher(teacher)
     assert torch.backends.mha.get_fastpath_enabled() == before
     assert profile.operations(SDTRACK).macs == counter.get_total_flops() / 2
+    spread = profile_teacher(teacher, outputs_per_track=10)
+    once = profile.operations(SDTRACK, template="none").macs
+    assert spread.operations(SDTRACK, template="none").macs == once
+    assert spread.operations(SDTRACK).macs == pytest.approx(once + (profile.operations(SDTRACK).macs - once) / 10)
     assert profile.kind == "ann"
     assert profile.operations(EXACT).macs < profile.operations(SDTRACK).macs
 

@@ -1,0 +1,63 @@
+"""The script from a checkpoint to its run folder, on a small simulated set."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from had_snn.checkpoint import save_weights
+from had_snn.models import student_tiny, teacher_tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    data = [
+        f"data.root={folder / 'data'}",
+        "data.splits.test.count=1",
+        "data.splits.test.seconds=0.4",
+        "data.workers=1",
+    ]
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / "profile_energy.py"),
+        *data,
+        f"out={folder / 'run'}",
+        *options,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def weights(tmp_path) -> tuple[Path, Path]:
+    paths = tmp_path / "student.safetensors", tmp_path / "teacher.safetensors"
+    save_weights(paths[0], student_tiny())
+    save_weights(paths[1], teacher_tiny())
+    return paths
+
+
+def test_writes_tables_json_and_page(weights, tmp_path):
+    done = call(tmp_path, f"checkpoint={weights[0]}", f"teacher_checkpoint={weights[1]}", "windows=6")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "energy.json").read_text())
+    for network in ("student", "teacher"):
+        for preset in ("exact", "sdtrack", "spikefet", "neurobench"):
+            assert record[network][preset]["mj_per_output"] > 0
+        for suffix in ("json", "csv"):
+            assert (tmp_path / "run" / f"{network}.{suffix}").stat().st_size > 500
+    assert record["student"]["outputs"] <= 6
+    assert record["measured"]["student"]["seconds"] > 0
+    assert record["student"]["exact"]["mj_per_output"] < record["teacher"]["exact"]["mj_per_output"]
+    assert "<svg" in (tmp_path / "run" / "energy.html").read_text()
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(weights, tmp_path):
+    done = call(tmp_path, f"checkpoint={weights[0]}", "crops=nowhere")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "crops=nowhere" in done.stderr
+    assert not (tmp_path / "run").exists()
