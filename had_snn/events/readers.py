@@ -25,7 +25,7 @@ from had_snn.events.readers_mat import open_mat
 from had_snn.events.readers_prophesee import is_dat, is_raw, open_dat, open_evt, open_raw, read_header
 from had_snn.events.readers_ros import MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, open_bag
 from had_snn.events.readers_text import open_text
-from had_snn.events.recording import ReadOptions, Recording, Source
+from had_snn.events.recording import Columns, ReadOptions, Recording, Source
 from had_snn.events.stream import EventStream
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -119,13 +119,14 @@ def collect(source: Source, options: ReadOptions, *, with_frames: bool = False) 
         FormatError: If the events break the rules of `checks.py` and were not to be repaired.
     """
     checker = Checker(source, options)
-    pieces = list(checker.walk())
+    buffer = _Buffer(source.most)
+    for piece in checker.walk():
+        buffer.append(piece)
     resolution = Resolution.of(checker)
-    if not pieces:
+    if checker.count == 0:
         events = EventStream.empty(resolution.sensor_hw, str(source.path))
     else:
-        t, x, y, p = (column[0] if len(pieces) == 1 else np.concatenate(column) for column in zip(*pieces, strict=True))
-        del pieces
+        t, x, y, p = buffer.columns()
         if checker.unsorted:
             order = np.argsort(t, kind="stable")
             t, x, y, p = t[order], x[order], y[order], p[order]
@@ -133,6 +134,34 @@ def collect(source: Source, options: ReadOptions, *, with_frames: bool = False) 
         events = EventStream.from_arrays(t, x, y, p, resolution.sensor_hw, str(source.path), validate=False)
     frames = source.load_frames() if with_frames and source.load_frames else None
     return Recording(events, frames, {"format": source.format, **source.info})
+
+
+class _Buffer:
+    """Columns that grow; memory that is reserved but never written is never occupied.
+
+    Args:
+        most: Events to expect, 1 << 16 if unknown.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self.count = 0
+        self.arrays = [np.empty(max(1, most or 1 << 16), d) for d in (np.int64, np.uint16, np.uint16, np.int8)]
+
+    def append(self, piece: Columns) -> None:
+        """Copies a piece behind the others."""
+        stop = self.count + len(piece.t)
+        if stop > len(self.arrays[0]):
+            larger = [np.empty(max(stop, 2 * len(a)), a.dtype) for a in self.arrays]
+            for new, old in zip(larger, self.arrays, strict=True):
+                new[: self.count] = old[: self.count]
+            self.arrays = larger
+        for array, column in zip(self.arrays, piece, strict=True):
+            array[self.count : stop] = column
+        self.count = stop
+
+    def columns(self) -> list[np.ndarray]:
+        """What was appended."""
+        return [array[: self.count] for array in self.arrays]
 
 
 def open_source(path: str | os.PathLike[str], **options: Any) -> tuple[Source, ReadOptions]:

@@ -56,11 +56,12 @@ def open_aedat(path: Path, options: ReadOptions) -> Source:
         logger.warning("%s: %s; read as microseconds", path, tick.lstrip("# "))
     sensor_hw = davis_hw or (128, 128)
     source = Source(path, f"aedat{version[0]}", (), sensor_hw, {"chip": chip or "DVS128 (not named)"})
+    source.most = (path.stat().st_size - start) // dtype.itemsize
 
     def chunks() -> Iterator[Columns]:
         loops, last = 0, None
         for records in walk_records(path, start, dtype, source, options):
-            t, loops, last = unwrap(records["t"].astype(np.int64), loops, last)
+            t, loops, last = unwrap(records["t"].astype(np.uint32), loops, last)
             address = records["address"].astype(np.uint32)
             yield _davis(t, address, sensor_hw) if davis_hw else _dvs128(t, address)
 

@@ -112,6 +112,7 @@ def source_of(path: Path, kind: str, arrays: Mapping[str, np.ndarray], options: 
         info["names"] = list(names)
     sensor_hw = _stated_sensor(arrays)
     source = Source(path, kind, (), sensor_hw, info, countable_from_one="sensor_hw" not in arrays)
+    source.most = len(columns[0])
     source.chunks = slices(path, columns, plan)
     return source
 

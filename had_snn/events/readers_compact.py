@@ -37,6 +37,7 @@ def open_es(path: Path, options: ReadOptions) -> Source:
         raise FormatError(path, f"Event Stream of {name} events; only dvs events are known", offset=15)
     width, height = struct.unpack_from("<HH", head, 16)
     source = Source(path, "es", (), (height, width), {})
+    source.most = path.stat().st_size // 5
     source.chunks = _es_chunks(path, height, source, options)
     return source
 

@@ -135,6 +135,11 @@ def _with_time(
     return np.repeat(values, np.diff(bounds, append=len(at))), at
 
 
+def _running(mask: np.ndarray) -> np.ndarray:
+    """How many are true up to and including each position; 32 bits because NumPy adds those up ten times faster."""
+    return np.cumsum(mask, dtype=np.int32)
+
+
 class Evt3Decoder:
     """EVT3: 16-bit words that change one part of the state (row, time, column) each; vectors of up to 12 events."""
 
@@ -155,16 +160,16 @@ class Evt3Decoder:
         vectors = self._vectors(words, kind)
         at = np.flatnonzero(kind == 2)
         if vectors is not None:
-            per_word = (kind == 2).view(np.uint8)
+            per_word = (kind == 2).astype(np.uint8)
             per_word[vectors[0]] = vectors[1]
             at = np.repeat(np.arange(len(words)), per_word)
-        time_index = np.cumsum((kind == 6) | (kind == 8), dtype=np.int32)[at]
-        row_index = np.cumsum(is_row, dtype=np.int32)[at]
+        time_index = _running((kind == 6) | (kind == 8)).take(at)
+        row_index = _running(is_row).take(at)
         # Index 0 is the state left by the words before these.
-        t = np.concatenate([[-1 if self._time is None else self._time], times])[time_index]
-        y = np.concatenate([[np.uint16(self._row or 0)], rows])[row_index]
-        events = words[at]
-        x, p = events & np.uint16(0x7FF), ((events >> np.uint16(11)) & np.uint16(1)).astype(np.int8)
+        t = np.concatenate([[-1 if self._time is None else self._time], times]).take(time_index)
+        y = np.concatenate([[np.uint16(self._row or 0)], rows]).take(row_index)
+        events = words.take(at)
+        x, p = events & np.uint16(0x7FF), ((events & np.uint16(0x800)) != 0).view(np.int8)
         if vectors is not None:
             in_vector = kind[at] != 2
             x[in_vector], p[in_vector] = vectors[2], vectors[3]
@@ -188,16 +193,15 @@ class Evt3Decoder:
         payload = (words[at] & np.uint16(0xFFF)).astype(np.int64)
         before = self._high.last
         highs = self._high.extend(payload[is_high])
-        which = np.cumsum(is_high)
+        which = _running(is_high)
         start = -1 if before is None else before
-        high = np.concatenate([[start], highs])[which]
+        high = np.concatenate([[start], highs]).take(which)
         changed = is_high & (np.diff(high, prepend=start) != 0)
         # The lower part in force: the last lower word, or 0 where the upper part has changed since.
-        source = np.where(changed | ~is_high, np.arange(len(at)), -1)
-        source = np.maximum.accumulate(source) if len(at) else source
-        low = np.where(is_high, 0, payload)
+        sets_low = changed | ~is_high
+        lows = np.where(is_high, 0, payload)[sets_low]
         carried = 0 if self._time is None else self._time & 0xFFF
-        times = (high << 12) + np.where(source >= 0, low[source], carried)
+        times = (high << 12) + np.concatenate([[carried], lows]).take(_running(sets_low))
         if before is None and len(at):  # lower words before the first upper one tell no time
             first = int(np.argmax(which > 0)) if (which > 0).any() else len(at)
             kind[at[:first]] = 15
@@ -214,7 +218,7 @@ class Evt3Decoder:
         is_base = kinds == 3
         width = np.where(kinds == 4, 12, np.where(kinds == 5, 8, 0))
         before = np.cumsum(width) - width
-        which = np.cumsum(is_base)
+        which = _running(is_base)
         base_x = np.concatenate([[self._base[0]], (parts[is_base] & np.uint16(0x7FF)).astype(np.int64)])
         base_p = np.concatenate([[self._base[1]], ((parts[is_base] >> np.uint16(11)) & np.uint16(1)).astype(np.int64)])
         done_at_base = np.concatenate([[0], before[is_base]])

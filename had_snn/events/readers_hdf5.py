@@ -103,6 +103,7 @@ def _open_group(path: Path, file: Any, name: str, datasets: dict[str, Any], opti
     sensor_hw = _sensor(file, parent)
     source = Source(path, "hdf5", (), sensor_hw, info, countable_from_one=bool(file.userblock_size))
     first, last = _span(file, options, count, offset or 0)
+    source.most = max(last - first, 0)
     source.chunks = _chunks(path, file, datasets, names, plan, first, last, offset or 0, options)
     return source
 

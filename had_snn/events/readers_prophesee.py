@@ -105,6 +105,7 @@ def _open_evt(path: Path, kind: str, legacy: bool, start: int, header: dict[str,
             file.seek(start)
             legacy = halves_are_swapped(np.frombuffer(file.read(8 * 4096 // 8 * 8), np.uint8))
     decoder = decoder_of(kind, legacy=legacy)
+    source.most = (path.stat().st_size - start) // decoder.word.itemsize
     shift = int(header["t_offset"]) if re.fullmatch(r"-?\d+", header.get("t_offset", "")) else 0
 
     def chunks() -> Iterator[Columns]:
@@ -128,15 +129,16 @@ def open_dat(path: Path, options: ReadOptions) -> Source:
     if len(kind) < 2 or kind[1] != DAT_DTYPE.itemsize or kind[0] == 14:
         raise FormatError(path, f"DAT record type {kind!r}; expected change events of 8 bytes", offset=start)
     source = Source(path, "dat", (), _sensor(header), {"header": header})
+    source.most = (path.stat().st_size - start - 2) // DAT_DTYPE.itemsize
 
     def chunks() -> Iterator[Columns]:
         loops, last = 0, None
         for records in walk_records(path, start + 2, DAT_DTYPE, source, options):
-            t, data = records["t"].astype(np.int64), records["data"]
-            t, loops, last = unwrap(t, loops, last)
-            x, y = (data & np.uint32(0x3FFF)), (data >> np.uint32(14)) & np.uint32(0x3FFF)
-            p = (data >> np.uint32(28)) & np.uint32(1)
-            yield Columns(t, x.astype(np.uint16), y.astype(np.uint16), p.astype(np.int8))
+            data = np.ascontiguousarray(records["data"])
+            t, loops, last = unwrap(records["t"], loops, last)
+            x, y = data.astype(np.uint16) & np.uint16(0x3FFF), (data >> np.uint32(14)).astype(np.uint16)
+            p = (data >> np.uint32(28)).astype(np.int8) & np.int8(1)
+            yield Columns(t, x, y & np.uint16(0x3FFF), p)
 
     source.chunks = chunks()
     return source

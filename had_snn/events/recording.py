@@ -20,7 +20,7 @@ from had_snn.events.stream import EventStream
 
 logger = logging.getLogger("had_snn")
 
-BLOCK_RECORDS = 1 << 18  # about a cache's worth of intermediate arrays
+BLOCK_BYTES = 1 << 17  # intermediate arrays of this size stay in the cache and on the heap
 
 
 class Columns(NamedTuple):
@@ -116,6 +116,7 @@ class Source:
         sensor_hw: Height and width if the file says.
         info: Facts for `Recording.info`; decoders may add to it while `chunks` is walked.
         load_frames: Reads the pictures, for formats that hold any.
+        most: About how many events to expect, from the size of the file; room is reserved for as many.
         countable_from_one: True for formats without a rule for the first pixel's number (text, arrays, MATLAB).
     """
 
@@ -126,6 +127,7 @@ class Source:
     info: dict[str, Any] = field(default_factory=dict)
     load_frames: Callable[[], Frames | None] | None = None
     countable_from_one: bool = False
+    most: int | None = None
 
 
 def mend_or_raise(
@@ -142,12 +144,12 @@ def mend_or_raise(
 def walk_records(path: Path, start: int, dtype: np.dtype, source: Source, options: ReadOptions) -> Iterator[np.ndarray]:
     """Whole records from `start` on, a block at a time; a part of one at the end is a cut file."""
     size = path.stat().st_size
-    count, rest = divmod(size - start, dtype.itemsize)
+    count, rest = divmod(max(size - start, 0), dtype.itemsize)
     done = 0
     with path.open("rb") as file:
         file.seek(start)
         while done < count:
-            block = np.fromfile(file, dtype, min(BLOCK_RECORDS, count - done))
+            block = np.fromfile(file, dtype, min(BLOCK_BYTES // dtype.itemsize, count - done))
             if len(block) == 0:
                 break
             done += len(block)
@@ -163,19 +165,20 @@ def unwrap(t: np.ndarray, loops: int, last: int | None) -> tuple[np.ndarray, int
     """Extends 32-bit times: a drop of more than half the range starts a new loop.
 
     Args:
-        t: int64 `[n]`, as read, in `[0, 2 ** 32)`.
+        t: uint32 `[n]`, as read.
         loops: Loops before the first of them.
         last: The 32-bit time before the first of them, None at the start of a file.
 
     Returns:
-        Extended times, loops and last time to go on with.
+        Extended times as int64, loops and last time to go on with.
     """
     if len(t) == 0:
-        return t, loops, last
+        return t.astype(np.int64), loops, last
+    raw, t = t, t.astype(np.int64)
+    if (raw[1:] >= raw[:-1]).all() and (last is None or int(raw[0]) >= last):
+        return (t + (loops << 32) if loops else t), loops, int(raw[-1])
     drops = np.flatnonzero(np.diff(t, prepend=t[0] if last is None else last) < -(1 << 31))
-    last = int(t[-1])
-    if len(drops) == 0:
-        return (t + (loops << 32) if loops else t), loops, last
+    last = int(raw[-1])
     turns = np.zeros(len(t), np.int64)
     turns[drops] = 1
     turns = np.cumsum(turns) + loops

@@ -305,7 +305,7 @@ def test_damaged_bytes_give_events_or_a_named_error(tmp_path, kind, data):
 
 
 def test_progress_and_window_of_a_raw_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("had_snn.events.recording.BLOCK_RECORDS", 64)
+    monkeypatch.setattr("had_snn.events.recording.BLOCK_BYTES", 128)
     stream = make_stream(2_000, span=1_000_000)
     path = write_events(stream, tmp_path / "e.raw")
     seen = []
@@ -355,6 +355,6 @@ def test_davis_events_of_another_chip_are_out_of_range(tmp_path):
 
 
 def test_sources_are_walked_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("had_snn.events.recording.BLOCK_RECORDS", 64)
+    monkeypatch.setattr("had_snn.events.recording.BLOCK_BYTES", 128)
     source, _ = open_source(write_events(make_stream(1_000), tmp_path / "e.raw"))
     assert len(list(source.chunks)) > 10
