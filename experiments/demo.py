@@ -43,6 +43,7 @@ class Chain:
         self.data = [
             f"data.root={data.root}",
             f"data.seed={cfg.seed}",
+            f"data.hardship={data.hardship}",
             f"data.splits={{train:{{count:{data.train.count},seconds:{data.train.seconds}}},"
             f"test:{{count:{data.test.count},seconds:{data.test.seconds}}}}}",
         ]

@@ -41,7 +41,7 @@ def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
     distillation = distillation_for(
         cfg.distill.mode, student.config.channels[1], teacher.config.dim, weights=dict(weights) if weights else None
     )
-    return StudentTask(student, distillation=distillation, teacher=teacher)
+    return StudentTask(student, distillation=distillation, teacher=teacher, distill_every=cfg.distill_every)
 
 
 def run(cfg: DictConfig) -> Path:

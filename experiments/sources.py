@@ -32,7 +32,8 @@ def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
     options = {str(key): value for key, value in numbers.items()}
     with progress(f"simulate {split}", unit="sequences") as bar:
         prepare_split(
-            data.root, split, seed=data.seed, sensor_hw=tuple(data.sensor_hw), workers=data.workers, progress=bar,
+            data.root, split, seed=data.seed, sensor_hw=tuple(data.sensor_hw), hardship=data.hardship,
+            workers=data.workers, progress=bar,
             **options,
         )  # fmt: skip
     return load_split(data.root, split)

@@ -42,6 +42,7 @@ def prepare_split(
     seed: int = 0,
     family: str | None = None,
     max_speed: float = 400.0,
+    hardship: float = 1.0,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[TrackingSequence]:
@@ -59,6 +60,7 @@ def prepare_split(
         seed: Another one gives another split.
         family: Key of `events.scene.FAMILIES`; by default the one named like the split.
         max_speed: Highest speed of targets in pixels a second.
+        hardship: Factor on the probability of most challenges; see `events.scene.sample_scene`.
         workers: Threads that make sequences at the same time.
         progress: Called with (sequences ready, `count`).
 
@@ -84,6 +86,7 @@ def prepare_split(
         "seed": int(seed),
         "family": family,
         "max_speed": float(max_speed),
+        "hardship": float(hardship),
         "materials": asdict(FAMILIES[family]),
     }
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
@@ -219,6 +222,7 @@ def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
         sensor_hw=tuple(parameters["sensor_hw"]),
         label_hz=parameters["label_hz"],
         max_speed=parameters["max_speed"],
+        hardship=parameters["hardship"],
     )
     noise_seed = int(np.random.default_rng([*seed, 7]).integers(2**63))
     seen = simulate(labelled.scene, labelled.sensor, seed=noise_seed, source=f"synthetic {name}")

@@ -90,6 +90,7 @@ def sample_scene(
     sensor_hw: tuple[int, int] = (180, 240),
     label_hz: float = 25.0,
     max_speed: float = 400.0,
+    hardship: float = 1.0,
 ) -> LabelledScene:
     """Draws a scene in which the target can be seen at first and most of the time.
 
@@ -100,17 +101,22 @@ def sample_scene(
         sensor_hw: Height and width in pixels.
         label_hz: Rate of labels; the first comes after one period.
         max_speed: Highest speed of the target in pixels a second; render steps shrink with it.
+        hardship: Factor in [0, 1] on the probability of every challenge but stops, ego-motion and scale change:
+            look-alikes that cross in front, occluders, camouflage, deformation, hard light, darkness, flicker.
 
     Returns:
         The scene and its truth.
     """
+    if not 0 <= hardship <= 1:
+        raise InputError(f"hardship={hardship:g}: expected a factor from 0 to 1")
     if seconds * label_hz < 1 or max_speed <= 0:
         raise InputError(
             f"{seconds:g} s at {label_hz:g} labels a second with speeds up to {max_speed:g}: nothing to do"
         )
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([*seed, attempt])
-        labelled = _draw(rng, family, seconds, sensor_hw, label_hz, max_speed, take_any=attempt == _ATTEMPTS - 1)
+        take_any = attempt == _ATTEMPTS - 1
+        labelled = _draw(rng, family, seconds, sensor_hw, label_hz, max_speed, hardship, take_any=take_any)
         if labelled is not None:
             return labelled
     raise AssertionError("the last attempt takes any scene")
@@ -127,6 +133,7 @@ def _draw(
     sensor_hw: tuple[int, int],
     label_hz: float,
     max_speed: float,
+    hardship: float,
     *,
     take_any: bool,
 ) -> LabelledScene | None:
@@ -135,7 +142,7 @@ def _draw(
     times_s = np.arange(n_steps + 1) * step_us * 1e-6
     ego = rng.random() < 0.6
     matrix, camera, shake = camera_motion(rng, times_s, sensor_hw, ego=ego)
-    world = World(rng, family, sensor_hw, times_s, camera, shake, max_speed)
+    world = World(rng, family, sensor_hw, times_s, camera, shake, max_speed, hardship)
     back_level = rng.normal(-1.7, 0.25)
     look = draw_look(world, back_level)
     target, path, traits = target_sprites(world, look)

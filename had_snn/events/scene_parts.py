@@ -62,9 +62,16 @@ class World:
     camera: np.ndarray  # [N, 2] where the camera looks, pixels
     shake: np.ndarray  # [N, 2] moves everything
     max_speed: float
+    hardship: float
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
+
+    def challenge(self, probability: float) -> bool:
+        """Whether something happens that makes tracking hard; at `hardship` 0 it never does. What is certain takes no
+        draw."""
+        scaled = probability * self.hardship
+        return scaled >= 1 or self.chance(scaled)
 
 
 def camera_motion(
@@ -112,14 +119,14 @@ def background(world: World, level: float) -> tuple[np.ndarray, bool]:
     for layer in layers[1:]:
         region = spectral_noise(rng, _PLANE, slope=2.4) + rng.normal(0, 0.5)
         plane = np.where(np.clip(3 * region, 0, 1)[..., None] > 0.5, layer, plane)
-    hdr = world.chance(0.2)
+    hdr = world.challenge(0.2)
     shading = spectral_noise(rng, _PLANE, slope=2.6) * (rng.uniform(0.8, 1.3) if hdr else rng.uniform(0.0, 0.3))
     return (plane * np.exp(np.clip(shading, -2.5, 2.5))[..., None]).astype(np.float32), hdr
 
 
 def draw_look(world: World, back_level: float) -> Look:
     rng, family = world.rng, world.family
-    camouflage = world.chance(0.3)
+    camouflage = world.challenge(0.3)
     away = rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 1.0)
     return Look(
         shape=family.shapes[int(rng.integers(len(family.shapes)))],
@@ -128,7 +135,7 @@ def draw_look(world: World, back_level: float) -> Look:
         grain=float(np.exp(rng.uniform(np.log(2.0), np.log(7.0)))),
         middle=back_level + (rng.normal(0, 0.15) if camouflage else away),
         contrast=rng.uniform(*family.contrast),
-        limbs=int(rng.integers(2, 4)) if world.chance(0.2) else 0,
+        limbs=int(rng.integers(2, 4)) if world.challenge(0.2) else 0,
     )
 
 
@@ -184,7 +191,7 @@ def target_sprites(world: World, look: Look) -> tuple[list[Sprite], np.ndarray, 
     side = height * np.exp(rng.uniform(*np.log(world.family.min_side))) * growth**-0.4
     aspect = np.exp(rng.normal(0, 0.22))
     size = (side * aspect, side / aspect)
-    deforms = world.chance(0.25) or look.limbs > 0
+    deforms = world.challenge(0.25) or look.limbs > 0
     pose = _pose(
         world,
         growth=growth,
@@ -223,7 +230,7 @@ def other_sprites(
         cousin = Look(**{**look.__dict__, "shape_seed": look.shape_seed if world.chance(0.6) else index + 1})
         spin, growth = np.deg2rad(rng.uniform(0, 120)), rng.uniform(1.0, 1.4)
         pose = _pose(world, growth=growth, spin=spin, squeeze=0.0)
-        crosses = index == 0 or world.chance(0.4)
+        crosses = world.challenge(1.0 if index == 0 else 0.4)
         if crosses:
             where = _crossing(world, path)
         else:
@@ -231,12 +238,12 @@ def other_sprites(
             speed = float(np.exp(rng.uniform(np.log(20), np.log(200))))
             where = wander(rng, t, low=margin, high=np.array([width, height]) - margin, speed=speed)
             where = where + world.shake
-        in_front = crosses or world.chance(0.4)
+        in_front = crosses or world.challenge(0.4)
         (front if in_front else behind).extend(_build(world, cousin, like, where, pose))
         crossed |= crosses
-    if world.chance(0.3):
+    if world.challenge(0.3):
         front.extend(_occluder(world, path, size))
-    if world.chance(0.15):
+    if world.challenge(0.15):
         front.append(_shadow(world))
     return behind, front, crossed
 
@@ -296,12 +303,12 @@ def _shadow(world: World) -> Sprite:
 def illumination(world: World) -> tuple[np.ndarray, bool, bool]:
     """Log-illumination `[N]`, whether it is dark, whether it flickers."""
     rng, t = world.rng, world.times_s
-    low = world.chance(0.15)
+    low = world.challenge(0.15)
     light = np.full(len(t), rng.uniform(-3.2, -2.0) if low else rng.normal(0, 0.2))
-    if world.chance(0.12):  # a lamp is switched or a cloud passes
+    if world.challenge(0.12):  # a lamp is switched or a cloud passes
         when, rise = rng.uniform(0.15, 0.9) * t[-1], np.exp(rng.uniform(np.log(0.01), np.log(0.3)))
         light += rng.choice([-1, 1]) * rng.uniform(0.3, 0.9) * np.clip((t - when) / rise, 0, 1)
-    flicker = world.chance(0.12)
+    flicker = world.challenge(0.12)
     if flicker:
         depth, hertz = rng.uniform(0.03, 0.12), rng.choice([100.0, 120.0])
         light += np.log1p(depth * np.sin(2 * np.pi * (hertz * t + rng.random())))

@@ -166,7 +166,7 @@ class _LossLog:
     def __init__(self, folder: Path, *, resume_step: int) -> None:
         self.path = folder / "losses.csv"
         self.sums: dict[str, float] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
         self.columns: list[str] | None = None
         if resume_step and self.path.exists():
             with self.path.open(newline="") as file:
@@ -191,11 +191,11 @@ class _LossLog:
     def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def write(self, iteration: int, extra: dict[str, float]) -> dict[str, float]:
-        means = {name: value / max(1, self.count) for name, value in self.sums.items()} | extra
-        self.sums, self.count = {}, 0
+        means = {name: value / self.counts[name] for name, value in self.sums.items()} | extra
+        self.sums, self.counts = {}, {}
         row = {"iteration": iteration, **means}
         new = self.columns is None
         self.columns = self.columns or list(row)

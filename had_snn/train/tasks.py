@@ -130,6 +130,8 @@ class StudentTask(nn.Module):
         distillation: A module of `had_snn.distill` that is called with the signals of both networks, or None to train
             on labels alone.
         teacher: The frozen teacher; needed with `distillation`.
+        distill_every: Distil at every so many steps, weighted by that number: the same gradient on average for a
+            fraction of the teacher's and the transport's time.
         rate_weight: Weight of the spike-rate guard.
         rate_range: Mean spikes per neuron and micro-step that no layer may leave without a penalty.
     """
@@ -140,6 +142,7 @@ class StudentTask(nn.Module):
         *,
         distillation: nn.Module | None = None,
         teacher: RGBETeacher | None = None,
+        distill_every: int = 1,
         rate_weight: float = 1.0,
         rate_range: tuple[float, float] = (0.01, 0.4),
     ) -> None:
@@ -151,6 +154,8 @@ class StudentTask(nn.Module):
         # A tuple hides the teacher from nn.Module: it is neither trained, nor moved to train mode, nor checkpointed.
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         self.rate_weight, self.rate_range = rate_weight, rate_range
+        self.distill_every = distill_every
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property
     def membrane_layer(self) -> str:
@@ -167,7 +172,9 @@ class StudentTask(nn.Module):
         guard = self._rate_guard(rates)
         losses["rate_guard"] = guard
         losses["total"] = losses["total"] + self.rate_weight * guard
-        if self.distillation is not None:
+        step = int(self.steps)
+        self.steps += 1
+        if self.distillation is not None and step % self.distill_every == 0:
             losses.update(self._distil(batch, output, losses["total"]))
         losses.update({f"rate/{name}": rate.detach() for name, rate in rates.items()})
         return losses
@@ -213,5 +220,5 @@ class StudentTask(nn.Module):
             boxes=batch.boxes,
             visible=batch.visible,
         )
-        total = supervised + named["total"]
+        total = supervised + self.distill_every * named["total"]
         return {**{f"distill/{name}": value for name, value in named.items()}, "total": total}

@@ -95,3 +95,18 @@ def test_fast_targets_get_short_render_steps():
 def test_nothing_to_draw_is_refused():
     with pytest.raises(InputError, match="nothing to do"):
         sample_scene([0], FAMILIES["train"], seconds=0.01)
+
+
+def test_hardship_scales_how_often_challenges_occur():
+    def shares(hardship: float) -> dict[str, float]:
+        drawn = [
+            sample_scene([9, 9, i], FAMILIES["train"], seconds=0.6, hardship=hardship).attributes for i in range(12)
+        ]
+        return {name: sum(name in a for a in drawn) / len(drawn) for name in ("distractors", "hdr", "stops")}
+
+    none, full = shares(0.0), shares(1.0)
+    assert none["distractors"] == none["hdr"] == 0
+    assert full["distractors"] > 0.3
+    assert none["stops"] > 0
+    with pytest.raises(InputError, match="hardship"):
+        sample_scene([0], FAMILIES["train"], seconds=0.4, hardship=1.5)
