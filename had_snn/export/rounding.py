@@ -5,16 +5,16 @@ spike. The remedy is not luck but numbers that need no rounding:
 
 * decays `alpha = a / 2**m` with `a` odd, so that `alpha * v` is exact;
 * weights `n / 2**q`, so that any sum over spikes is exact in whatever order;
-* biases on odd multiples of `1 / 2**(q + 1)`. After a rest or a reset the potential is then an odd multiple of
-  `1 / 2**(q + 1 + m * k)` after `k + 1` steps, hence never equal to the threshold 1: `>` and `>=` decide alike, and the
-  nearest potential to the threshold stays `1 / 2**(q + 1 + m * k)` away from it.
+* biases on odd multiples of `1 / 2**(q + 1)`, where no weight of the layer is on a finer grid than `1 / 2**q`. After a
+  rest or a reset the potential is then an odd multiple of `1 / 2**(q + 1 + m * k)` after `k + 1` steps, hence never
+  equal to the threshold 1: `>` and `>=` decide alike, and the nearest potential to the threshold stays that far away.
 
 With `T` steps a window all potentials below `2**p` fit into float32's 24 bits if `p + q + 1 + m * (T - 1) <= 24`; that
 fixes `q`. A simulator that orders the arithmetic otherwise (Euler form, scaled weights) rounds in its own last bit, far
 below that distance.
 
 A rounded decay changes how far a layer charges up, so its weights and biases are scaled until a constant drive gives
-the same potential on average over a window (without that, boxes got worse by a measurable bit). Fewer `weight_bits`
+the same potential on average over a window (without that, boxes came out slightly worse). Fewer `weight_bits`
 give integer weights of that width with one power-of-two scale per layer group: 8 is the int8 network.
 """
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -99,7 +100,7 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
     """
     rounding = rounding or Rounding()
     nodes = dict(graph.nodes)
-    report: dict[str, dict[str, float | int | bool]] = {}
+    report: dict[str, dict[str, Any]] = {}
     steps = graph.n_steps - 1
     for group in groups(graph):
         deepest, gains = 0, []
@@ -114,19 +115,21 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
         feeding = input_convolutions(graph, group)
         scaled = {name: _scaled(graph.convolutions[name], gain) for name in feeding}
         grid = _SIGNIFICAND - 1 - rounding.headroom_bits - deepest * steps
-        widest = min(_width(conv.weight, rounding.weight_bits) for conv in scaled.values())
         # Too many steps for exact sums: keep the weights' own grid and say so instead of throwing precision away.
         exact = grid >= 6 and not _reads_convolutions(graph, feeding)
-        grid = min(grid, widest) if exact else widest
+        limit = grid if exact else _SIGNIFICAND
+        bits = rounding.weight_bits
+        grids = {name: min(limit, best_grid(conv.weight, bits)) for name, conv in scaled.items()}
+        bias_grid = grid if exact else max(grids.values())
         odd = _needs_odd(graph, feeding, group)
         for name, conv in scaled.items():
-            nodes[name] = _round_conv(conv, grid, rounding.weight_bits, odd=name in odd)
+            nodes[name] = _round_conv(conv, grids[name], bits, bias_grid=bias_grid, odd=name in odd)
         for name in group:
-            report[name] |= {"grid_bits": grid, "exact_float32": exact, "gain": gain}
+            report[name] |= {"grid_bits": grids, "bias_grid_bits": bias_grid, "exact_float32": exact, "gain": gain}
     for name, conv in graph.convolutions.items():
         if nodes[name] is conv:  # the read-out, and a separate matching convolution
-            width = min(_width(conv.weight, rounding.weight_bits), 12)
-            nodes[name] = _round_conv(conv, width, rounding.weight_bits, odd=False)
+            width = min(best_grid(conv.weight, rounding.weight_bits), 12)
+            nodes[name] = _round_conv(conv, width, rounding.weight_bits, bias_grid=12, odd=False)
     return graph.with_nodes(nodes, rounded=True, rounding=asdict(rounding), layers=report)
 
 
@@ -139,10 +142,21 @@ def _reads_convolutions(graph: SearchGraph, feeding: list[str]) -> bool:
     return any(source in graph.convolutions for name in feeding for source in graph.sources(name))
 
 
-def _width(weight: Tensor, bits: int) -> int:
-    """Fraction bits that the largest weight leaves in a signed integer of `bits`."""
-    largest = max(float(weight.abs().max()), 2.0**-20)
-    return math.floor(math.log2((2 ** (bits - 1) - 1) / largest))
+def best_grid(weight: Tensor, bits: int) -> int:
+    """Fraction bits that serve a layer best in signed integers of `bits`.
+
+    The grid on which the largest weight just fits, or one of the two finer ones on which the largest are clipped:
+    whichever has the least squared error.
+    """
+    limit = 2 ** (bits - 1) - 1
+    widest = math.floor(math.log2(limit / max(float(weight.abs().max()), 2.0**-20)))
+    values = weight.double()
+
+    def error(grid: int) -> float:
+        rounded = (values * 2.0**grid).round().clamp(-limit, limit) * 2.0**-grid
+        return float((rounded - values).square().sum())
+
+    return min(range(widest, widest + 3), key=error)
 
 
 def _needs_odd(graph: SearchGraph, feeding: list[str], group: list[str]) -> set[str]:
@@ -161,13 +175,13 @@ def _needs_odd(graph: SearchGraph, feeding: list[str], group: list[str]) -> set[
     return chosen
 
 
-def _round_conv(conv: Conv, grid: int, bits: int, *, odd: bool) -> Conv:
-    """Weights to multiples of `2**-grid` that fit `bits`, biases to even or odd multiples of `2**-(grid + 1)`."""
+def _round_conv(conv: Conv, grid: int, bits: int, *, bias_grid: int, odd: bool) -> Conv:
+    """Weights to multiples of `2**-grid` that fit `bits`, biases to even or odd multiples of `2**-(bias_grid + 1)`."""
     limit = 2 ** (bits - 1) - 1
-    weight = (conv.weight.double() * 2.0**grid).round().clamp(-limit - 1, limit) * 2.0**-grid
-    scaled = conv.bias.double() * 2.0**grid
+    weight = (conv.weight.double() * 2.0**grid).round().clamp(-limit, limit) * 2.0**-grid
+    scaled = conv.bias.double() * 2.0**bias_grid
     bias = ((scaled - 0.5).round() + 0.5) if odd else scaled.round()
-    return Conv(weight.float(), (bias * 2.0**-grid).float(), conv.stride, conv.padding)
+    return Conv(weight.float(), (bias * 2.0**-bias_grid).float(), conv.stride, conv.padding)
 
 
 def input_scales(graph: SearchGraph) -> tuple[dict[str, float], dict[str, float]]:

@@ -57,11 +57,13 @@ def test_numbers_are_on_their_grids(student, template):
         node = graph.neurons[name]
         assert node.alpha == layer["alpha"]
         assert node.alpha * 8 == round(node.alpha * 8)
-    first = graph.info["layers"]["lif1"]["grid_bits"]
+    first = graph.info["layers"]["lif1"]["grid_bits"]["conv1"]
+    finest = graph.info["layers"]["lif1"]["bias_grid_bits"]
+    assert finest >= first
     integers = graph.convolutions["conv1"].weight.double().numpy() * 2.0**first
     assert np.array_equal(integers, np.round(integers))
-    assert np.abs(integers).max() <= 128
-    halves = graph.convolutions["conv1"].bias.double().numpy() * 2.0 ** (first + 1)
+    assert np.abs(integers).max() <= 127
+    halves = graph.convolutions["conv1"].bias.double().numpy() * 2.0 ** (finest + 1)
     assert np.array_equal(halves % 2, np.ones_like(halves))
 
 
