@@ -11,6 +11,7 @@ from pathlib import Path
 
 from entry import script
 from omegaconf import DictConfig, OmegaConf
+from progress import progress
 
 from had_snn.errors import InputError
 from had_snn.events.cache import open_cached
@@ -30,9 +31,11 @@ def run(cfg: DictConfig) -> Recording:
     options |= {k: tuple(options[k]) for k in ("sensor_hw", "polarity") if k in options}
     # Through memory-mapped columns, so that a recording larger than memory can be converted too.
     with tempfile.TemporaryDirectory(prefix=".convert.", dir=target.parent) as folder:
-        recording = open_cached(source, cfg.cache or folder, **options)
+        with progress("reading", unit="B") as bar:
+            recording = open_cached(source, cfg.cache or folder, progress=bar, **options)
         frames = recording.frames if cfg.frames else None
-        write_events(recording.events, target, frames=frames, format=cfg.format)
+        with progress("writing", unit="events") as bar:
+            write_events(recording.events, target, frames=frames, format=cfg.format, progress=bar)
         return recording
 
 

@@ -102,7 +102,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _build(source: Source, options: ReadOptions, folder: Path) -> None:
-    logger.info("%s: building its cache entry", source.path)
+    logger.info("%s: decoding into memory-mapped columns", source.path)
     before = _stat(source.path)
     checker = Checker(source, options)
     with contextlib.ExitStack() as stack:

@@ -190,10 +190,11 @@ def _array(message: _Message) -> Columns:
     if not message.cdr:
         events = np.frombuffer(raw, EVENT_ROS1, count, at)
     else:
-        first = np.frombuffer(raw, EVENT_ROS1, min(count, 1), at)
-        # The last event has no padding behind it; a byte more than there is would be read otherwise.
-        rest = np.frombuffer(raw + b"\0", EVENT_CDR, max(count - 1, 0), at + 14)
-        events = np.concatenate([first, rest.astype(EVENT_ROS1)])
+        events = np.frombuffer(raw, EVENT_ROS1, min(count, 1), at)
+        if count > 1:
+            # The last event has no padding behind it; the byte more is never looked at.
+            rest = np.frombuffer(raw + b"\0", EVENT_CDR, count - 1, at + 14)
+            events = np.concatenate([events, rest.astype(EVENT_ROS1)])
     t = events["s"].astype(np.int64) * 1_000_000 + (events["ns"].astype(np.int64) + 500) // 1000
     return Columns(t, events["x"], events["y"], (events["p"] != 0).view(np.int8))
 
