@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,67 @@ def test_an_unknown_option_is_named(script, tmp_path):
     line = failed_with_one_line(call(script, "no_such_option=1", cwd=tmp_path))
     assert "no_such_option" in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    """A small recording of a drifting blob, and an untrained student beside it."""
+    import numpy as np
+    import torch
+
+    from had_snn.checkpoint import save_weights
+    from had_snn.events.stream import EventStream
+    from had_snn.events.writers import write_events
+    from had_snn.models import student_tiny
+
+    folder = tmp_path_factory.mktemp("recording")
+    rng = np.random.default_rng(0)
+    t = np.sort(rng.integers(0, 150_000, 6000))
+    x = np.clip(rng.normal(120 + t * 1e-4, 10), 0, 239).astype(int)
+    y = np.clip(rng.normal(90, 8, len(t)), 0, 179).astype(int)
+    write_events(EventStream.from_arrays(t, x, y, rng.integers(0, 2, len(t)), (180, 240)), folder / "blob.npz")
+    torch.manual_seed(0)
+    save_weights(folder / "student.safetensors", student_tiny())
+    return folder
+
+
+def test_tracking_writes_boxes_video_and_summary(recording, tmp_path):
+    done = call(
+        "track", f"recording={recording / 'blob.npz'}", "box=[100,75,40,30]", "out=run",
+        f"checkpoint={recording / 'student.safetensors'}", "video=track.gif", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "boxes.csv").read_text().splitlines()
+    assert lines[0] == "t_us,x,y,w,h,score,lost"
+    assert [int(line.split(",")[0]) for line in lines[2:5]][1] == int(lines[2].split(",")[0]) + 10_000
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["boxes"] == len(lines) - 1 >= 14
+    assert (tmp_path / "run" / "track.gif").stat().st_size > 1000
+    assert {"config.yaml", "versions.json", "log.txt"} <= {p.name for p in (tmp_path / "run").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"recording": "nothing.aedat4"}, "nothing.aedat4"),
+        ({"recording": "empty.csv"}, "empty.csv"),
+        ({"recording": "picture.xyz"}, "picture.xyz"),
+        ({"box": "[300,20,10,10]"}, "outside the 240x180 sensor"),
+        ({"box": "[1,2,3]"}, "four numbers"),
+        ({"box": "null"}, "box=[x,y,w,h]"),
+        ({"start_us": "999999999"}, "outside the recording"),
+        ({"checkpoint": "huge"}, "no student 'huge'"),
+    ],
+    ids=lambda v: next(iter(v.items()))[1] if isinstance(v, dict) else None,
+)
+def test_bad_input_is_one_line_and_leaves_nothing(recording, tmp_path, change, says):
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "picture.xyz").write_bytes(bytes(range(256)))
+    before = sorted(tmp_path.iterdir())
+    options = {
+        "recording": recording / "blob.npz", "box": "[100,75,40,30]", "out": "run",
+        "checkpoint": recording / "student.safetensors", **change,
+    }  # fmt: skip
+    line = failed_with_one_line(call("track", *(f"{k}={v}" for k, v in options.items()), cwd=tmp_path))
+    assert says in line
+    assert sorted(tmp_path.iterdir()) == before
