@@ -29,6 +29,7 @@ _UNIT_WORDS = {"s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µ
                "usec": "us", "ns": "ns", "nanoseconds": "ns", "nsec": "ns"}  # fmt: skip
 EPOCH_NS = 10**17  # later than 1973 in nanoseconds; as microseconds it would be three thousand years
 SAMPLE = 50_000
+FEW = 50  # events below which spans say little
 CHUNK = 1 << 20
 
 
@@ -158,8 +159,9 @@ def _by_value(path: Path, sample: Sequence[np.ndarray]) -> dict[str, int]:
     grows = [float(np.mean(c[1:] >= c[:-1])) if len(c) > 1 else 1.0 for c in columns]
     # A file that is not sorted still has its widest column in time; one window of a still sensor may not.
     sorted_enough = [i for i in range(len(columns)) if grows[i] >= 0.95 and spans[i] > 0]
-    fractional = [i for i in sorted_enough if (columns[i] != np.rint(columns[i])).any()]
-    t = max(fractional or sorted_enough or range(len(columns)), key=lambda i: (spans[i], abs(columns[i][0])))
+    fractional = [i for i in sorted_enough or range(len(columns)) if (columns[i] != np.rint(columns[i])).any()]
+    reach = spans if len(columns[0]) >= FEW else [float(np.abs(c).max()) for c in columns]
+    t = max(fractional or sorted_enough or range(len(columns)), key=lambda i: reach[i])
     two_valued = [i for i in range(len(columns)) if i != t and _looks_like_polarity(columns[i])]
     if not two_valued:
         raise FormatError(

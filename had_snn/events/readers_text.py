@@ -65,8 +65,9 @@ def open_text(path: Path, options: ReadOptions) -> Source:
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(head.data_at)
-        lines = file.read(BLOCK).splitlines()
-    if head.data_at + sum(map(len, lines)) < size and len(lines) > 1:
+        block = file.read(BLOCK)
+    lines = block.splitlines()
+    if head.data_at + len(block) < size and len(lines) > 1:
         lines.pop()  # may be cut in its middle
     sample = _sample(lines[:SAMPLE_LINES], head.width)
     if not len(sample):

@@ -70,8 +70,10 @@ def test_seconds_become_rounded_microseconds(tmp_path):
     )
     check(read_events(path))
     exact = tmp_path / "exact.txt"
-    exact.write_text("0.0000004 0 0 1\n0.0000005 1 1 0\n13.582596999000002 2 2 1\n1663249605.7340209 3 3 1\n")
-    assert read_events(exact).t.tolist() == [0, 1, 13_582_597, 1_663_249_605_734_021]
+    exact.write_text("0.0000004 0 0 1\n0.0000005 1 1 0\n13.582596999000002 2 2 1\n")
+    assert read_events(exact).t.tolist() == [0, 1, 13_582_597]
+    exact.write_text("1663249605.7340204 3 3 1\n1663249605.7340205 3 3 1\n")
+    assert read_events(exact).t.tolist() == [1_663_249_605_734_020, 1_663_249_605_734_021]
 
 
 def test_exponents_comments_and_blank_lines_take_the_slow_path(tmp_path):
@@ -80,6 +82,20 @@ def test_exponents_comments_and_blank_lines_take_the_slow_path(tmp_path):
     stream = read_events(path)
     assert stream.t.tolist() == [1, 2, 1_000_000]
     assert stream.x.tolist() == [3, 5, 7]
+
+
+def test_files_of_one_and_two_events(tmp_path):
+    path = tmp_path / "e.txt"
+    for text, expected in (
+        ("0.001000 3 4 1\n", [1_000]),
+        ("0.001000 3 4 1\n0.002000 5 6 0\n", [1_000, 2_000]),
+        ("1500 3 4 1\n", [1_500]),
+        ("3 4 1 1500\n5 4 0 1501", [1_500, 1_501]),
+    ):
+        path.write_text(text)
+        stream = read_events(path)
+        assert stream.t.tolist() == expected
+        assert (stream.x[0], stream.y[0], stream.p[0]) == (3, 4, 1)
 
 
 def test_header_names_units_and_sensor(tmp_path):
