@@ -62,15 +62,16 @@ def plan(cfg: DictConfig) -> tuple[list[dict], list[dict], list[dict]]:
 
 def summary(results: list[dict], cfg: DictConfig) -> dict[str, object]:
     """The committed figures: the main LIF row, kept and fresh, and the main stem row."""
-    found: dict[str, dict] = {"lif": {}, "stem": {}}
+    found: dict[str, object] = {}
+    lif: dict[str, dict] = {}
     for row in results:
         if row["kind"] == "lif" and {k: row[k] for k in cfg.main} == dict(cfg.main):
             key = ("fwd_bwd" if row["backward"] else "fwd") + ("_fresh" if row["fresh"] else "")
             figures = {name: round(values["median"], 2) for name, values in row["ms"].items()}
-            found["lif"][key] = figures | {"memory_limit": round(row["memory_limit_ms"], 2)}
+            lif[key] = figures | {"memory_limit": round(row["memory_limit_ms"], 2)}
         elif row["kind"] == "stem" and row["peers"]:
             found["stem"] = {name: round(value, 1) for name, value in row["mev_per_s"].items()}
-    return found
+    return {"lif": lif} | found
 
 
 def table(results: list[dict]) -> str:

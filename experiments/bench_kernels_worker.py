@@ -128,7 +128,7 @@ def stem_row(row: dict) -> dict:
     missing = {}
     if row["peers"]:
         fields = [getattr(events, n).cpu().numpy() for n in ("x", "y", "t", "p")]
-        x, y, t, p = (f.astype(np.int64) for f in fields)
+        x, y, t, p = fields  # t is int64, so the index below is computed in int64
 
         def histogram() -> object:
             index = ((t * T // span * 2 + p) * hw[0] + y) * hw[1] + x

@@ -95,12 +95,11 @@ HAD_INLINE lanes had_as_float(lanes_u u) { return (lanes)u; }
 HAD_INLINE lanes had_splat(float x) { return x - lanes{}; }
 HAD_INLINE lanes_u had_splat_u(had_u32 u) { return u - lanes_u{}; }
 
-// e^x in float32 with plain multiplications and additions, so that every machine returns the same bits. Reduction and
-// polynomial are those of Cephes' expf (S. L. Moshier, netlib.org/cephes); error below 1.5 ulp on [-87, 88], exactly 1
+// e^x of x <= 0 in float32 with plain multiplications and additions, so that every machine returns the same bits. Reduction and
+// polynomial are those of Cephes' expf (S. L. Moshier, netlib.org/cephes); error below 1.5 ulp on [-87, 0], exactly 1
 // at 0, and 0 below -87 (no subnormal results: they are slow and carry nothing here).
 HAD_INLINE lanes had_exp(lanes x) {
-  lanes a = x < had_splat(-87.0f) ? had_splat(-87.0f) : x;
-  a = a > had_splat(88.0f) ? had_splat(88.0f) : a;
+  const lanes a = x < had_splat(-87.0f) ? had_splat(-87.0f) : x;
   const lanes z = a * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits now hold the nearest integer
   const lanes n = z - 12582912.0f;
   const lanes r = (a - n * 0.693359375f) - n * -2.12194440e-4f;

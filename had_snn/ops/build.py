@@ -81,6 +81,11 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+def threads_for(work: int) -> int:
+    """Threads for `work` neuron-steps or entry-channels: one where waking the others costs more than they save."""
+    return 1 if work < 1 << 17 else torch.get_num_threads()
+
+
 def _native_ready() -> str | None:
     try:
         native_width()

@@ -57,7 +57,7 @@ def bucket_events(
     sizes = (t_begin.numel(), *grid, kernel, stride, padding)
     addresses = [build.address(a) for a in fields]
     function = build.native_function("had_event_bucket", _SIGNATURE, ctypes.c_longlong)
-    bad = function(*addresses, *sizes, build.address(start), build.address(entries), torch.get_num_threads())
+    bad = function(*addresses, *sizes, build.address(start), build.address(entries), build.threads_for(4 * t.numel()))
     if bad == -2:
         raise MemoryError("event_lif: no memory to sort the events")
     if bad >= 0:

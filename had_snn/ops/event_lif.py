@@ -160,8 +160,8 @@ def decay_rate(tau: Tensor) -> Tensor:
 
 
 def plain_exp(x: Tensor) -> Tensor:
-    """`had_exp` of `kernels/prelude.cuh`, operation by operation, on a float32 tensor: the same bits."""
-    a = x.clamp(-87.0, 88.0)
+    """`had_exp` of `kernels/prelude.cuh`, operation by operation, on a float32 tensor of x <= 0: the same bits."""
+    a = x.clamp(min=-87.0)
     z = a * 1.44269504 + 12582912.0
     n = z - 12582912.0
     r = (a - n * 0.693359375) - n * -2.12194440e-4

@@ -107,7 +107,13 @@ def event_lif_forward(
         tensors += [counts, membrane if membranes else None, v, t_last]
         scalars = [*_sizes(counts), v_reset, slope, surrogate, int(soft), int(detach)]
         arguments = [*(build.address(a) for a in tensors), *scalars]
-        _run("event_lif_forward", _FORWARD, arguments, v, torch.get_num_threads())
+        _run(
+            "event_lif_forward",
+            _FORWARD,
+            arguments,
+            v,
+            build.threads_for(counts.numel() + entries.numel() * weight.shape[1]),
+        )
     return counts, membrane, v, t_last + t_begin[:, None, None], entries, start, bound
 
 
@@ -174,7 +180,7 @@ def event_lif_backward(
         arguments = [*(build.address(a) for a in (*tensors, *outputs)), *scalars]
         if on_cpu:
             symbol = f"had_event_lif_backward_{build.native_width()}"
-            threads = torch.get_num_threads()
+            threads = build.threads_for(T * sizes[0] * channels + entries.numel() * channels)
             if build.native_function(symbol, _BACKWARD + "n", ctypes.c_int)(*arguments, threads):
                 raise MemoryError("event_lif: no memory for the backward's scratch")
         else:

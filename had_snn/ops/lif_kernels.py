@@ -155,10 +155,11 @@ def _run(name: str, signature: str, arguments: list, sized: Tensor, alpha: Tenso
         symbol = f"had_{name}"
         build.launch_cupy("lif.cu", symbol, signature, arguments, threads=neurons, device=sized.device, storage=storage)
         return
-    _check_factors(alpha, threshold)
+    if name == "lif_forward":
+        _check_factors(alpha, threshold)
     stream = int(sized.numel() * sized.element_size() >= STREAM_BYTES and _rows_aligned(sized))
     symbol = f"had_{name}_{build.native_width()}_{storage}"
-    build.native_function(symbol, signature + "nn")(*arguments, stream, torch.get_num_threads())
+    build.native_function(symbol, signature + "nn")(*arguments, stream, build.threads_for(sized.numel()))
 
 
 def _rows_aligned(sized: Tensor) -> bool:

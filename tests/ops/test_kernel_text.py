@@ -111,10 +111,16 @@ def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-@pytest.mark.parametrize(
-    ("file", "storage"), [("lif.cu", "F32"), ("lif.cu", "F16"), ("lif.cu", "BF16"), ("event_lif.cu", "F32")]
-)
+COMPILED = [
+    ("lif.cu", "F32", "sm_80"),
+    ("lif.cu", "F16", "sm_90"),
+    ("lif.cu", "BF16", "sm_90"),
+    ("lif.cu", "F32", "sm_90"),
+]
+COMPILED += [("event_lif.cu", "F32", "sm_80"), ("event_lif.cu", "F32", "sm_90")]
+
+
+@pytest.mark.parametrize(("file", "storage", "architecture"), COMPILED)
 def test_compiles_for_gpus_without_warnings(file: str, storage: str, architecture: str, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
