@@ -89,8 +89,8 @@ def round_decay(alpha: float, bits: int) -> tuple[float, int]:
 def snap_time_constants(student: SpikingTracker, *, decay_bits: int = 3) -> dict[str, float]:
     """Moves every clocked layer's time constant to the nearest decay that `round_graph` can keep, in place.
 
-    Called some time before training ends, with the time constants frozen from then on, it lets the weights settle on the
-    decays that will be exported, so that rounding has nothing left to change but the weights' last digits.
+    Called some time before training ends, with the time constants frozen from then on, it lets the weights settle on
+    the decays that will be exported, so that rounding has nothing left to change but the weights' last digits.
 
     Returns:
         Decay per micro-step by layer.
