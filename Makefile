@@ -11,7 +11,7 @@ SEED   ?= 0
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BUILT  := $(VENV)/.kernels
-EXTRAS := train,data,viz,export,baselines,dev
+EXTRAS := train,data,viz,export,baselines,ros,dev
 NATIVE := CMakeLists.txt $(wildcard kernels/*)
 
 export OMP_WAIT_POLICY ?= PASSIVE
