@@ -47,7 +47,7 @@ HAD_INLINE lanes had_fire(lanes h, lanes threshold) { return h > threshold ? had
 
 HAD_INLINE lanes had_reset(const Neuron& k, lanes h, lanes s, lanes threshold) {
   if (k.soft) return h - s * threshold;
-  return s > had_splat(0.0f) ? had_splat(k.v_reset) : h;
+  return h > threshold ? had_splat(k.v_reset) : h;  // not `s > 0`: a second comparison would lengthen the chain
 }
 
 // Gradient of the loss in h from the gradients in the spike `g_s`, in h itself `g_h` and in v after the reset `g_v`;
@@ -58,7 +58,7 @@ HAD_INLINE lanes had_step_backward(const Neuron& k, lanes h, lanes threshold, la
   const lanes d = had_surrogate(k, h - threshold);
   lanes to_spike = g_s;
   if (!k.detach) to_spike = to_spike + g_v * (k.soft ? -threshold : had_splat(k.v_reset) - h);
-  const lanes kept = k.soft ? g_v : (s > had_splat(0.0f) ? had_splat(0.0f) : g_v);
+  const lanes kept = k.soft ? g_v : (h > threshold ? had_splat(0.0f) : g_v);
   *g_threshold = *g_threshold - to_spike * d - (k.soft ? g_v * s : had_splat(0.0f));
   return to_spike * d + g_h + kept;
 }
