@@ -98,7 +98,7 @@ def check_box(box_xywh: np.ndarray, sensor_hw: tuple[int, int]) -> np.ndarray:
 
 
 def clip_boxes(boxes_xywh: np.ndarray, sensor_hw: tuple[int, int], *, min_side: float = 4.0) -> np.ndarray:
-    """Limits boxes `[..., 4]`: at least `min_side` pixels of each side stay on the sensor, sizes below twice its own."""
+    """Limits boxes `[..., 4]`: at least `min_side` pixels of each side stay on the sensor, sizes stay sane."""
     height, width = sensor_hw
     boxes = np.array(boxes_xywh, dtype=np.float64)
     boxes[..., 2] = np.clip(boxes[..., 2], min_side, 2.0 * width)
