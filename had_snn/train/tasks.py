@@ -152,7 +152,8 @@ class StudentTask(nn.Module):
         self.student = student
         self.distillation = distillation
         # A tuple hides the teacher from nn.Module: it is neither trained, nor moved to train mode, nor checkpointed.
-        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
+        frozen = [teacher.eval().requires_grad_(False)] if teacher is not None else []
+        self._teacher: tuple[RGBETeacher, ...] = tuple(frozen)
         self.rate_weight, self.rate_range = rate_weight, rate_range
         self.distill_every = distill_every
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
