@@ -115,12 +115,13 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[int, int, str, int]:
             raise _Broken(f"header of {size} bytes, file of {len(data)}")
         table = _Table.root(data[at + 4 : at + 4 + size], b"IOHE")
         compression = table.scalar(0, "<i", 0)
+        table_at = table.scalar(1, "<q", -1)
         xml = table.vector(2).tobytes().decode("utf-8", errors="replace")
     except (_Broken, struct.error) as error:
         raise FormatError(path, f"damaged AEDAT4 header: {error}", offset=at) from error
     if not 0 <= compression < len(COMPRESSIONS):
         raise FormatError(path, f"unknown AEDAT4 compression {compression}", offset=at)
-    return compression, table.scalar(1, "<q", -1), xml, at + 4 + size
+    return compression, table_at, xml, at + 4 + size
 
 
 def _parse_streams(path: Path, xml: str) -> list[dict]:

@@ -114,9 +114,9 @@ def _read_head(path: Path) -> _Head:
             text = line.strip()
             if at == 0:
                 text = text.removeprefix(b"\xef\xbb\xbf")
-            if not text:
-                continue
             tokens = [token for token in _SPLIT.split(text) if token]
+            if not tokens:
+                continue
             if text[:1] in b"#%/":
                 head.facts.update(re.findall(r"(\w+)=(\w+)", text.decode("utf-8", "replace")))
             elif _floats(tokens) is None:

@@ -320,6 +320,7 @@ def test_content_decides_not_the_suffix(tmp_path):
         (b"\x89PNG\r\n\x1a\n", "picture"),
         (b"\x00\x01\x02\x03" * 9, "unknown format"),
         (b"no numbers at all\n", "unknown format|no line of numbers"),
+        (b";;;\n7 8 9 6", "two values|told apart|no line"),
         (b"7 8 9 6\n" * 5, "two values|told apart"),
         (b"\x93NUMPY\x01\x00\x10\x00garbage garbage", "damaged NPY"),
         (b"PK\x03\x04 not a zip", "damaged NPZ"),
