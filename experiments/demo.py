@@ -41,6 +41,7 @@ class Chain:
         self.seconds: dict[str, float] = {}
         data = cfg.data
         self.data = [
+            "~data.splits.val",
             f"data.root={data.root}",
             f"data.seed={cfg.seed}",
             f"data.hardship={data.hardship}",
@@ -83,6 +84,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
         student = distill_student.run(
             chain.options(
                 "distill_student", "distill=full", f"teacher_checkpoint={teacher}",
+                f"distill_every={cfg.distill_every}",
                 *(f"fit.{key}={value}" for key, value in cfg.student.items()),
             )  # fmt: skip
         )
