@@ -61,7 +61,8 @@ def write(
         The page.
     """
     evaluations = found["evaluation"]
-    tracked = {key: value for key, value in found["track"].items() if key != "video"}
+    tracked = {key: value for key, value in found["track"].items() if key not in ("video", "ms_per_box")}
+    tracked |= {f"ms per box, {name}": f"{value:.1f}" for name, value in found["track"]["ms_per_box"].items()}
     sections = [
         scores_section(evaluations, reference="student"),
         curves_section(evaluations),
