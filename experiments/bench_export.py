@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import sequences
 
-from had_snn.checkpoint import atomic_path, load_student
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_student
 from had_snn.data.sequence import TrackingSequence
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.events.stream import EventBatch, EventStream
@@ -164,7 +165,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if chosen:
         record |= rounding_figures(student, chosen)
         record["one_piece"] = one_piece_figures(student, chosen[: cfg.one_piece.limit], cfg, folder)
-    with atomic_path(folder / "export.json") as temporary:
+    with atomic_file(folder / "export.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
     return record
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from sources import sequences
 
-from had_snn.checkpoint import atomic_path
+from had_snn.atomic import atomic_file
 from had_snn.data.sequence import TrackingSequence
 from had_snn.events.writers import write_events
 
@@ -163,7 +163,7 @@ def main(cfg: DictConfig) -> None:
     with chain.stage("report"):
         demo_report.write(folder, metrics(chain, found), found, found["sequences"])
     record = metrics(chain, found)
-    with atomic_path(folder / "metrics.json") as temporary:
+    with atomic_file(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
     show(record, folder)
 

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from progress import progress
 from sources import clip_sampler
 
-from had_snn.checkpoint import atomic_path, load_teacher, save_weights
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_teacher, save_weights
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.errors import InputError
 from had_snn.models import SpikingTracker
@@ -61,7 +62,7 @@ def run(cfg: DictConfig) -> Path:
             "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
     save_weights(folder / "student.safetensors", trained.student, card=card)
     if trained.distillation is not None:
-        with atomic_path(folder / "alignment.pt") as temporary:
+        with atomic_file(folder / "alignment.pt") as temporary:
             torch.save(trained.distillation.state_dict(), temporary)
     return folder / "student.safetensors"
 

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import sequences
 
-from had_snn.checkpoint import atomic_path, load_student, load_teacher
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_student, load_teacher
 from had_snn.errors import InputError
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker, StaticTracker
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
@@ -58,7 +59,7 @@ def run(cfg: DictConfig) -> list[EvaluationResult]:
                 evaluate_tracker(tracker, chosen, protocol=cfg.protocol, resamples=cfg.resamples, progress=bar)
             )
         write_result_folder(folder / "results" / tracker.name, results[-1].results)
-    with atomic_path(folder / "metrics.json") as temporary:
+    with atomic_file(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(results_to_json(results), indent=2) + "\n")
     return results
 

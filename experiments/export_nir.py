@@ -19,7 +19,8 @@ from progress import progress
 from sources import sequences
 from torch import Tensor
 
-from had_snn.checkpoint import atomic_path, load_student
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
 from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream
@@ -104,7 +105,7 @@ def draw(graph: SearchGraph, report: dict[str, Any], path: Path) -> None:
         shape = "x".join(map(str, node.shape))
         lines.append(f'  {name} [label="{name}\\nLIF {shape}\\nalpha {node.alpha:g}{rate}", shape=ellipse];')
     lines += [f"  {source} -> {target};" for source, target in graph.edges]
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text("\n".join([*lines, "}"]) + "\n")
 
 
@@ -137,7 +138,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         "chips": chip_report(graph), "versions": versions(),
     }  # fmt: skip
     for name, text in (("verify.json", json.dumps(record, indent=2) + "\n"), ("verify.md", table(report))):
-        with atomic_path(folder / name) as temporary:
+        with atomic_file(folder / name) as temporary:
             temporary.write_text(text)
     draw(graph, report, folder / "graph.dot")
     return {name: {key: entry[key] for key in ("status", "spikes", "mismatches")} for name, entry in report.items()}

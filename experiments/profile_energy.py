@@ -17,7 +17,8 @@ from omegaconf import DictConfig, ListConfig
 from progress import Bar, progress
 from sources import sequences
 
-from had_snn.checkpoint import atomic_path, load_student, load_teacher
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_student, load_teacher
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
@@ -130,7 +131,7 @@ def write(folder: Path, profiles: list[Profile], measured: dict[str, Any]) -> No
     for p in profiles:
         texts |= {f"{p.name}.json": p.to_json(), f"{p.name}.csv": p.to_csv()}
     for name, text in texts.items():
-        with atomic_path(folder / name) as temporary:
+        with atomic_file(folder / name) as temporary:
             temporary.write_text(text)
     write_page(folder / "energy.html", profiles, measured=measured)
 

@@ -15,7 +15,8 @@ from entry import open_run, script
 from omegaconf import DictConfig, ListConfig
 from progress import progress
 
-from had_snn.checkpoint import atomic_path, load_student
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
 from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream
@@ -56,7 +57,7 @@ def track(
 
 def write_boxes_csv(path: Path, estimates: list[Estimate]) -> None:
     """Writes `t_us,x,y,w,h,score,lost`, one line per box."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["t_us", "x", "y", "w", "h", "score", "lost"])
         for e in estimates:
@@ -92,7 +93,7 @@ def run(cfg: DictConfig) -> dict:
             scores=np.array([e.score for e in shown]), window_us=cfg.video_window_us, scale=cfg.video_scale,
         )  # fmt: skip
         summary["video"] = str(write_video(folder / cfg.video, pictures, fps=cfg.video_fps))
-    with atomic_path(folder / "summary.json") as temporary:
+    with atomic_file(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 

@@ -6,12 +6,8 @@ table of two names. Writing is atomic: a reader sees the old file or the new one
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from had_snn.atomic import atomic_file
 from had_snn.errors import CheckpointError
 from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherConfig
 
@@ -26,32 +23,6 @@ from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherCo
 RELEASED = Path(__file__).parent / "weights"
 
 _KINDS = {"student": (SpikingTracker, StudentConfig), "teacher": (RGBETeacher, TeacherConfig)}
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
-
-    Args:
-        path: The file to write; its folder is made when missing.
-
-    Yields:
-        The path to write to.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes private files; give the result the mode an ordinary new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_weights(
@@ -68,10 +39,10 @@ def save_weights(
     kind = "student" if isinstance(network, SpikingTracker) else "teacher"
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     metadata = {"kind": kind, "config": json.dumps(dataclasses.asdict(network.config))}
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         save_file(tensors, str(temporary), metadata=metadata)
     if card is not None:
-        with atomic_path(path.with_suffix(".json")) as temporary:
+        with atomic_file(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(card, indent=2) + "\n")
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from had_snn.checkpoint import atomic_path, load_student, load_teacher, save_weights
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_student, load_teacher, save_weights
 from had_snn.errors import CheckpointError
 from had_snn.models import student_tiny, teacher_tiny
 
@@ -60,7 +61,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     path.write_text("old")
 
     def interrupted() -> None:
-        with atomic_path(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 

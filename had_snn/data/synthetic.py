@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from had_snn.atomic import atomic_file
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import FormatError, InputError
 from had_snn.events.scene import FAMILIES, MIN_VISIBLE_SHARE, sample_scene
@@ -241,9 +242,5 @@ def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    """Writes a small file by a rename, so that a reader sees the old one or the new one."""
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-    os.chmod(draft, 0o644)
-    os.replace(draft, path)
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, sort_keys=True))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from had_snn.atomic import atomic_file
 from had_snn.errors import InputError, optional_import
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -281,11 +282,6 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> Path:
         The path.
     """
     path, html = Path(path), render_report(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_file(path) as partial:
         partial.write_text(html, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path

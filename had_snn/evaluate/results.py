@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from had_snn.atomic import atomic_file
 from had_snn.errors import FormatError, InputError
 from had_snn.evaluate.metrics import (
     SCORES,
@@ -233,11 +234,9 @@ def write_boxes(path: str | os.PathLike[str], boxes_xywh: np.ndarray, *, decimal
         The path.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [",".join(f"{v:.{decimals}f}" for v in box) + "\n" for box in np.asarray(boxes_xywh, dtype=np.float64)]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text("".join(lines), encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_file(path) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
     return path
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from had_snn.atomic import atomic_file, atomic_folder
 from had_snn.errors import FormatError, InputError
-from had_snn.events.atomic import atomic_file, atomic_folder
 from had_snn.events.checks import Checker, Resolution
 from had_snn.events.readers import open_source
 from had_snn.events.recording import Frames, ReadOptions, Recording, Source, logger

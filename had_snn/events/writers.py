@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from had_snn.atomic import atomic_file
 from had_snn.errors import InputError, optional_import
-from had_snn.events.atomic import atomic_file
 from had_snn.events.recording import Frames, logger
 from had_snn.events.stream import EventStream
 from had_snn.events.writers_aedat4 import write_aedat4

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from had_snn.checkpoint import atomic_path
+from had_snn.atomic import atomic_file
 from had_snn.errors import ExportError, FormatError, optional_import
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.export.deployed import fingerprint
@@ -215,7 +215,7 @@ def write_nir(path: str | Path, graph: Any) -> None:
     nir = optional_import("nir", extra="export")
     if isinstance(graph, SearchGraph):
         graph = graph_to_nir(graph)
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         nir.write(temporary, graph)
 
 

@@ -22,7 +22,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from had_snn.checkpoint import atomic_path
+from had_snn.atomic import atomic_file
 from had_snn.errors import CheckpointError, HadError
 
 log = logging.getLogger("had_snn")
@@ -130,7 +130,7 @@ def _batches(clips: ClipSource, config: FitConfig, start: int) -> Iterator[Any]:
 
 
 def _save_state(path: Path, state: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         torch.save(state, temporary)
 
 
@@ -183,7 +183,7 @@ class _LossLog:
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         if self.columns is None:
             return
-        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_file(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -299,7 +299,7 @@ def _require_finite(total: Tensor, batch: Any, run_dir: Path, step: int) -> None
     if torch.isfinite(total).item():
         return
     path = run_dir / "bad_batch.pt"
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         torch.save(batch, temporary)
     raise NonFiniteLossError(
         f"loss is {float(total.detach())} at iteration {step + 1}; the batch was saved to {path}; "
