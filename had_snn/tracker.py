@@ -173,7 +173,6 @@ class OnlineTracker:
         self.buffer: _EventBuffer | None = None
         self.next_t_us = 0
         self.t_init_us = 0
-        self.spikes: dict[str, Tensor] | None = None
 
     def init(
         self, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None,
