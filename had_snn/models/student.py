@@ -29,8 +29,9 @@ class StudentConfig:
 
     Attributes:
         stem_channels: Channels of the event-driven stem.
-        channels: Channels of the two backbone stages (stride 4 and stride 8) and of the head.
-        blocks: Residual spiking blocks at stride 8.
+        channels: Channels of the two backbone stages and of the head.
+        blocks: Residual spiking blocks of the second stage.
+        strides: Strides of the two stages, behind the stem's 4: (1, 2) ends at stride 8, (2, 2) at stride 16.
         stem_kernel: Receptive field of the stem in crop pixels; its stride is 4.
         n_steps: Micro-steps `T` per window.
         window_us: Window length in microseconds.
@@ -45,6 +46,7 @@ class StudentConfig:
     stem_channels: int = 16
     channels: tuple[int, int, int] = (32, 48, 48)
     blocks: int = 1
+    strides: tuple[int, int] = (1, 2)
     stem_kernel: int = 4
     n_steps: int = 4
     window_us: int = 40_000
@@ -66,25 +68,28 @@ class ResidualBlock(nn.Module):
 
 
 class SpikingBackbone(nn.Module):
-    """Clocked spiking backbone from stride 4 to stride 8.
+    """Clocked spiking backbone: two stages behind the stem.
 
     Args:
         in_channels: Channels of the stem.
-        channels: Channels at stride 4 and at stride 8.
-        blocks: Residual blocks at stride 8.
+        channels: Channels of the stages.
+        strides: Strides of the stages.
+        blocks: Residual blocks of the second stage.
         tau_us: Initial time constant.
     """
 
-    def __init__(self, in_channels: int, channels: tuple[int, int], *, blocks: int, tau_us: float) -> None:
+    def __init__(
+        self, in_channels: int, channels: tuple[int, int], *, strides: tuple[int, int], blocks: int, tau_us: float
+    ) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(in_channels, channels[0])
+        self.conv1 = ConvNorm(in_channels, channels[0], stride=strides[0])
         self.lif1 = LIF(tau_us=tau_us)
-        self.conv2 = ConvNorm(channels[0], channels[1], stride=2)
+        self.conv2 = ConvNorm(channels[0], channels[1], stride=strides[1])
         self.blocks = nn.ModuleList(ResidualBlock(channels[1], tau_us=tau_us) for _ in range(blocks))
         self.lif_out = LIF(tau_us=tau_us)
 
     def forward(self, counts: Tensor, *, dt_us: float, taps: Taps | None = None, tag: str = "") -> Tensor:
-        """Stem counts `[T, N, C, H, W]` to feature spikes `[T, N, C', H/2, W/2]`."""
+        """Stem counts `[T, N, C, H, W]` to feature spikes `[T, N, C', H', W']`."""
         spikes = _fire(self.lif1, self.conv1(counts), dt_us, taps, tag + "lif1")
         current = self.conv2(spikes)
         for index, block in enumerate(self.blocks):
@@ -120,7 +125,9 @@ class SpikingTracker(nn.Module):
         self.config = config
         stage, deep, head = config.channels
         self.stem = EventLIFStem(config.stem_channels, kernel=config.stem_kernel)
-        self.backbone = SpikingBackbone(config.stem_channels, (stage, deep), blocks=config.blocks, tau_us=config.tau_us)
+        self.backbone = SpikingBackbone(
+            config.stem_channels, (stage, deep), strides=config.strides, blocks=config.blocks, tau_us=config.tau_us
+        )
         self.matching = DepthwiseMatching(kernel=config.match_kernel)
         self.match_norm = nn.BatchNorm2d(deep)
         self.mix_match = ConvNorm(deep, head, kernel=1)
@@ -135,7 +142,7 @@ class SpikingTracker(nn.Module):
     @property
     def grid(self) -> int:
         """Cells per side of the output maps."""
-        return self.config.search_size // 8
+        return self.config.search_size // (self.stem.stride * self.config.strides[0] * self.config.strides[1])
 
     def _dt_us(self, events: EventBatch, n_steps: int) -> float:
         """Micro-step of a batch in microseconds; one batch holds windows of one length."""
@@ -219,15 +226,20 @@ def student_tiny(**overrides: object) -> SpikingTracker:
 
 
 def student_base(**overrides: object) -> SpikingTracker:
-    """The large student (about 2 M parameters, 256 px search)."""
+    """The large student (about 2 M parameters, 256 px search of four target sizes, maps of 16 x 16 cells).
+
+    Its wide layers stand at stride 16, like the maps of the OSTrack family: a quarter of stride 8's cells, so that
+    width and depth cost little. The crops are those of `teacher_small` and `teacher_base`.
+    """
     numbers: dict[str, object] = {
         "stem_channels": 32,
-        "channels": (64, 160, 160),
+        "channels": (96, 192, 192),
         "blocks": 4,
-        "template_size": 136,
-        "template_factor": 2.125,
+        "strides": (2, 2),
+        "template_size": 144,
+        "template_factor": 2.25,
         "search_size": 256,
         "search_factor": 4.0,
-        "match_kernel": 9,
+        "match_kernel": 5,
     }
     return SpikingTracker(StudentConfig(**{**numbers, **overrides}))  # pyright: ignore[reportArgumentType]

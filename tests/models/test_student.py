@@ -7,7 +7,7 @@ import torch
 
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch, EventStream
-from had_snn.models import student_base, student_tiny
+from had_snn.models import student_base, student_tiny, teacher_small
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
 
@@ -78,3 +78,16 @@ def test_windows_of_one_batch_must_be_equally_long():
 def test_sizes_of_the_family():
     assert sum(p.numel() for p in student_tiny().parameters()) < 0.5e6
     assert sum(p.numel() for p in student_base().parameters()) < 5e6
+
+
+def test_base_ends_at_stride_16_and_looks_where_the_large_teachers_look(random_batch):
+    torch.manual_seed(0)
+    student = student_base().eval()
+    with torch.no_grad():
+        kernel = student.encode_template(random_batch(1, 144), BOX)
+        output = student.forward_search(random_batch(2, 256, events=4000), kernel.repeat(2, 1, 1, 1))
+    assert kernel.shape == (1, 192, 5, 5)
+    assert output.score_logits.shape == (2, student.grid, student.grid) == (2, 16, 16)
+    crops = ("search_size", "search_factor", "template_size", "template_factor", "window_us")
+    teacher = teacher_small().config
+    assert [getattr(student.config, c) for c in crops] == [getattr(teacher, c) for c in crops]
