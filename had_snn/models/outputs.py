@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from had_snn.models.state import SearchState
+
 
 @dataclass
 class Taps:
@@ -34,12 +36,14 @@ class TrackerOutput:
         offsets: `[N, 2, G, G]`, box centre relative to the cell's centre, in cells (x, y).
         sizes: `[N, 2, G, G]`, box width and height relative to the crop's side, in (0, 1).
         taps: Inner signals, or None when not asked for.
+        state: What the search branch remembers (student), or None when not asked for.
     """
 
     score_logits: Tensor
     offsets: Tensor
     sizes: Tensor
     taps: Taps | None = None
+    state: SearchState | None = None
 
     @property
     def scores(self) -> Tensor:

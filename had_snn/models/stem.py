@@ -80,7 +80,7 @@ class EventLIFStem(nn.Module):
         return log_gain.clamp(-math.log(8.0), math.log(8.0)).exp()
 
     def forward(
-        self, events: EventBatch, state: EventLIFState | None = None, *, n_steps: int
+        self, events: EventBatch, state: EventLIFState | None = None, *, n_steps: int, gain: Tensor | None = None
     ) -> tuple[Tensor, Tensor, EventLIFState]:
         """Reads a batch of event windows.
 
@@ -88,6 +88,7 @@ class EventLIFStem(nn.Module):
             events: `N` windows of crop events.
             state: Membranes and last event times left by the windows before, or None for rest.
             n_steps: Micro-steps `T` per window.
+            gain: Scale of the jumps `[N]`, for windows too short to tell their own rate; `self.gain(events)` when None.
 
         Returns:
             Spike counts `[T, N, C, H, W]`, membranes at the micro-steps' ends (same shape), and the final state.
@@ -96,7 +97,7 @@ class EventLIFStem(nn.Module):
             events,
             self.weight,
             self.tau_us,
-            gain=self.gain(events),
+            gain=self.gain(events) if gain is None else gain,
             n_steps=n_steps,
             size_hw=events.size_hw,
             stride=self.stride,

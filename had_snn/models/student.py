@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
@@ -20,7 +21,11 @@ from had_snn.models.head import READOUT_CHANNELS, split_readout
 from had_snn.models.matching import DepthwiseMatching
 from had_snn.models.neurons import LIF, ConvNorm, LeakyReadout
 from had_snn.models.outputs import Taps, TrackerOutput
+from had_snn.models.state import SearchState
 from had_snn.models.stem import EventLIFStem
+
+#: Potentials by layer name, read before and written after a window; None when each window starts from rest.
+_Membranes = dict[str, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -88,23 +93,34 @@ class SpikingBackbone(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(channels[1], tau_us=tau_us) for _ in range(blocks))
         self.lif_out = LIF(tau_us=tau_us)
 
-    def forward(self, counts: Tensor, *, dt_us: float, taps: Taps | None = None, tag: str = "") -> Tensor:
-        """Stem counts `[T, N, C, H, W]` to feature spikes `[T, N, C', H', W']`."""
-        spikes = _fire(self.lif1, self.conv1(counts), dt_us, taps, tag + "lif1")
+    def forward(
+        self, counts: Tensor, *, dt_us: float, taps: Taps | None = None, tag: str = "", membranes: _Membranes = None
+    ) -> Tensor:
+        """Stem counts `[T, N, C, H, W]` to feature spikes `[T, N, C', H', W']`; `membranes` as in `_fire`."""
+        spikes = _fire(self.lif1, self.conv1(counts), dt_us, taps, tag + "lif1", membranes)
         current = self.conv2(spikes)
         for index, block in enumerate(self.blocks):
-            spikes = _fire(block.lif, current, dt_us, taps, f"{tag}blocks.{index}.lif")
+            spikes = _fire(block.lif, current, dt_us, taps, f"{tag}blocks.{index}.lif", membranes)
             current = current + block.conv(spikes)
-        return _fire(self.lif_out, current, dt_us, taps, tag + "lif_out")
+        return _fire(self.lif_out, current, dt_us, taps, tag + "lif_out", membranes)
 
 
-def _fire(lif: LIF, current: Tensor, dt_us: float, taps: Taps | None, name: str) -> Tensor:
-    """Runs a LIF layer from rest and records its signals when somebody listens."""
-    spikes, _, membranes = lif(current, dt_us=dt_us, return_membranes=taps is not None)
+def _fire(
+    lif: LIF, current: Tensor, dt_us: float, taps: Taps | None, name: str, membranes: _Membranes = None
+) -> Tensor:
+    """Runs a LIF layer and records its signals when somebody listens.
+
+    With `membranes`, the layer starts from the potentials under its name, from rest where there are none, and leaves
+    its final ones there.
+    """
+    before = None if membranes is None else membranes.get(name)
+    spikes, after, traces = lif(current, before, dt_us=dt_us, return_membranes=taps is not None)
+    if membranes is not None:
+        membranes[name] = after
     if taps is not None:
         taps.spikes[name] = spikes
-        if membranes is not None:
-            taps.membranes[name] = membranes
+        if traces is not None:
+            taps.membranes[name] = traces
     return spikes
 
 
@@ -169,7 +185,16 @@ class SpikingTracker(nn.Module):
         return self.matching.template_kernel(spikes.mean(dim=0), boxes_cxcywh)
 
     def forward_search(
-        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False
+        self,
+        events: EventBatch,
+        kernel: Tensor,
+        *,
+        n_steps: int | None = None,
+        with_taps: bool = False,
+        state: SearchState | None = None,
+        with_state: bool = False,
+        gain: Tensor | None = None,
+        share: float = 1.0,
     ) -> TrackerOutput:
         """Finds the template in search windows.
 
@@ -178,6 +203,12 @@ class SpikingTracker(nn.Module):
             kernel: Template kernels `[N, C, k, k]`, one per window.
             n_steps: Micro-steps; the configured number when None.
             with_taps: Also collect membranes, spikes and rates.
+            state: What the windows before left behind, or None for rest. The read-out then looks back over the
+                configured number of micro-steps, however few this window has.
+            with_state: Also return the new state.
+            gain: Scale of the stem's jumps `[N]`; from these windows' own event rates when None.
+            share: Weight in (0, 1] of the newest micro-steps in a read-out with state; below 1 for a micro-step that
+                is not over yet.
 
         Returns:
             The head's maps on a `G x G` grid.
@@ -185,21 +216,33 @@ class SpikingTracker(nn.Module):
         steps = n_steps or self.config.n_steps
         dt_us = self._dt_us(events, steps)
         taps = Taps() if with_taps else None
-        counts, membranes, _ = self.stem(events, n_steps=steps)
+        membranes = dict(state.membranes) if state is not None else {} if with_state else None
+        counts, potentials, stem = self.stem(events, None if state is None else state.stem, n_steps=steps, gain=gain)
         if taps is not None:
-            taps.spikes["stem"], taps.membranes["stem"] = counts, membranes
-        features = self.backbone(counts, dt_us=dt_us, taps=taps, tag="backbone.")
+            taps.spikes["stem"], taps.membranes["stem"] = counts, potentials
+        features = self.backbone(counts, dt_us=dt_us, taps=taps, tag="backbone.", membranes=membranes)
         matched = self.matching(features, kernel)
         matched = self.match_norm(matched.flatten(0, 1)).unflatten(0, matched.shape[:2])
         current = self.mix_match(matched) + self.mix_search(features)
-        spikes = _fire(self.lif_mix, current, dt_us, taps, "lif_mix")
-        spikes = _fire(self.lif_head, self.conv_head(spikes), dt_us, taps, "lif_head")
+        spikes = _fire(self.lif_mix, current, dt_us, taps, "lif_mix", membranes)
+        spikes = _fire(self.lif_head, self.conv_head(spikes), dt_us, taps, "lif_head", membranes)
         maps = self.readout(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
-        output = split_readout(self.integrator(maps, dt_us=dt_us))
+        output = split_readout(self._integrate(maps, state, dt_us=dt_us, share=share))
         if taps is not None:
             taps.rates = features.mean(dim=0)
             output.taps = taps
+        if with_state and membranes is not None:
+            history = maps if state is None else torch.cat([state.readout, maps])
+            output.state = SearchState(stem, membranes, history[-self.config.n_steps :])
         return output
+
+    def _integrate(self, maps: Tensor, state: SearchState | None, *, dt_us: float, share: float) -> Tensor:
+        """The leaky read-out over these micro-steps, or over the newest `n_steps` when there were others before."""
+        if state is None:
+            return self.integrator(maps, dt_us=dt_us)
+        steps, dt_us = self.config.n_steps, self.config.window_us / self.config.n_steps
+        newest = self.integrator(torch.cat([state.readout, maps])[-steps:], dt_us=dt_us)
+        return newest if share == 1.0 else share * newest + (1 - share) * self.integrator(state.readout, dt_us=dt_us)
 
     def forward(
         self, template: EventBatch, template_boxes: Tensor, search: EventBatch, *, with_taps: bool = False

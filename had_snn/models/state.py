@@ -1,0 +1,89 @@
+"""What the search branch of the student remembers from one window to the next.
+
+A student that starts every window from rest needs none of this. One that carries its membranes sees each event once
+and needs one micro-step where the other repeats the whole window; its crop then may only move by whole cells, and the
+state moves with it (`moved`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from had_snn.errors import InputError
+from had_snn.ops import EventLIFState
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """State of the search branch after a window.
+
+    Attributes:
+        stem: Potentials and newest event times of the event-driven stem.
+        membranes: Potentials `[N, C, H, W]` of each clocked layer, by the layer's name in `Taps`.
+        readout: The newest read-out maps `[T, N, 5, G, G]`, oldest first: the read-out looks back over one window of
+            micro-steps, as it did in training.
+    """
+
+    stem: EventLIFState
+    membranes: dict[str, Tensor]
+    readout: Tensor
+
+    def detach(self) -> SearchState:
+        """The same state, cut from the graph (truncated backpropagation)."""
+        membranes = {name: v.detach() for name, v in self.membranes.items()}
+        return SearchState(self.stem.detach(), membranes, self.readout.detach())
+
+    def moved(self, cells_xy: tuple[int, int]) -> SearchState:
+        """The state as a crop sees it that lies `cells_xy` output cells further right and down.
+
+        Args:
+            cells_xy: Whole cells of the output grid, the coarsest of the network; finer layers move by as many pixels.
+
+        Returns:
+            The moved state; neurons that were outside before are at rest, and the read-out repeats its border there.
+        """
+        if cells_xy == (0, 0):
+            return self
+        grid = self.readout.shape[-1]
+        oldest = int(self.stem.t_last.min())
+        stem = EventLIFState(_moved(self.stem.v, cells_xy, grid, 0.0), _moved(self.stem.t_last, cells_xy, grid, oldest))
+        membranes = {name: _moved(v, cells_xy, grid, 0.0) for name, v in self.membranes.items()}
+        return SearchState(stem, membranes, _moved(self.readout, cells_xy, grid, None))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as named tensors, for a file."""
+        named = {f"membranes.{name}": v for name, v in self.membranes.items()}
+        return {"stem.v": self.stem.v, "stem.t_last": self.stem.t_last, "readout": self.readout, **named}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> SearchState:
+        """The inverse of `tensors`; other names are left alone.
+
+        Raises:
+            InputError: If a part is missing.
+        """
+        missing = [name for name in ("stem.v", "stem.t_last", "readout") if name not in tensors]
+        if missing:
+            raise InputError(
+                f"a search state needs {', '.join(missing)}; found {', '.join(sorted(tensors)) or 'nothing'}"
+            )
+        start = "membranes."
+        membranes = {name.removeprefix(start): v for name, v in tensors.items() if name.startswith(start)}
+        return cls(EventLIFState(tensors["stem.v"], tensors["stem.t_last"]), membranes, tensors["readout"])
+
+
+def _moved(values: Tensor, cells_xy: tuple[int, int], grid: int, fill: float | None) -> Tensor:
+    """Shifts the last two dimensions; what comes in takes `fill`, or the nearest value when that is None."""
+    for dim, cells in ((-1, cells_xy[0]), (-2, cells_xy[1])):
+        size = values.shape[dim]
+        wanted = torch.arange(size, device=values.device) + cells * (size // grid)
+        inside = (wanted >= 0) & (wanted < size)
+        values = values.index_select(dim, wanted.clamp(0, size - 1))
+        if fill is not None and not bool(inside.all()):
+            inside = inside if dim == -1 else inside[:, None]
+            values = torch.where(inside, values, torch.tensor(fill, dtype=values.dtype, device=values.device))
+    return values

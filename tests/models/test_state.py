@@ -1,0 +1,118 @@
+"""State carried from window to window: cutting time changes nothing, and the state follows a crop that moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from had_snn.checkpoint import load_student
+from had_snn.errors import InputError
+from had_snn.events.stream import EventBatch, EventStream
+from had_snn.models import SearchState
+
+BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load_student("tiny")  # a trained one: fresh weights hardly spike in the deeper layers
+
+
+def crop_events(t0: int, t1: int, *, shift: int = 0, seed: int = 0, low: int = 24, high: int = 72) -> EventStream:
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.integers(0, 80_000, 6000))
+    x, y = rng.integers(low, high, (2, 6000))
+    events = EventStream.from_arrays(t, x - shift, y, rng.integers(0, 2, 6000), (96, 96))
+    return events.slice_time(t0, t1)
+
+
+def batch(t0: int, t1: int, **options) -> EventBatch:
+    return EventBatch.pack([crop_events(t0, t1, **options)], [t0], [t1])
+
+
+@torch.no_grad()
+def test_two_windows_with_state_are_one_long_window(student, random_batch):
+    kernel, gain = student.encode_template(random_batch(1, 72), BOX), torch.tensor([1.2])
+    whole = student.forward_search(batch(0, 80_000), kernel, n_steps=8, gain=gain, with_taps=True, with_state=True)
+    first = student.forward_search(batch(0, 40_000), kernel, gain=gain, with_taps=True, with_state=True)
+    second = student.forward_search(
+        batch(40_000, 80_000), kernel, gain=gain, with_taps=True, state=first.state, with_state=True
+    )
+    for name, spikes in whole.taps.spikes.items():
+        assert torch.equal(spikes, torch.cat([first.taps.spikes[name], second.taps.spikes[name]])), name
+        assert name == "stem" or spikes.sum() > 0
+    for name, value in whole.state.tensors().items():
+        torch.testing.assert_close(value, second.state.tensors()[name])
+    # The read-out looks back over one window's micro-steps, however they were cut.
+    steps = [student.forward_search(batch(0, 40_000), kernel, gain=gain, with_state=True)]
+    for t in range(40_000, 80_000, 10_000):
+        steps.append(
+            student.forward_search(
+                batch(t, t + 10_000), kernel, n_steps=1, gain=gain, state=steps[-1].state, with_state=True
+            )
+        )
+    torch.testing.assert_close(steps[-1].score_logits, second.score_logits)
+
+
+@torch.no_grad()
+def test_the_state_moves_with_the_crop(student, random_batch):
+    kernel, gain = student.encode_template(random_batch(1, 72), BOX), torch.tensor([1.2])
+    stay = student.forward_search(batch(0, 40_000), kernel, gain=gain, with_state=True)
+    stay = student.forward_search(batch(40_000, 80_000), kernel, gain=gain, with_taps=True, state=stay.state)
+    first = student.forward_search(batch(0, 40_000), kernel, gain=gain, with_state=True)
+    moved = student.forward_search(
+        batch(40_000, 80_000, shift=8), kernel, gain=gain, with_taps=True, state=first.state.moved((1, 0))
+    )
+    # One output cell is 8 crop pixels, two sites of the stem. Far from the border both crops tell the same.
+    stem = (stay.taps.spikes["stem"], moved.taps.spikes["stem"])
+    assert torch.equal(stem[0][..., 2:], stem[1][..., :-2])
+    assert stem[0].sum() > 0
+    torch.testing.assert_close(stay.taps.rates[..., 4:-3], moved.taps.rates[..., 3:-4])
+
+
+@torch.no_grad()
+def test_what_comes_in_is_at_rest(student, random_batch):
+    kernel = student.encode_template(random_batch(1, 72), BOX)
+    state = student.forward_search(random_batch(1, 96, events=9000), kernel, with_state=True).state
+    moved = state.moved((2, -3))
+    lif = moved.membranes["lif_mix"]
+    assert (lif[..., -2:] == 0).all()
+    assert (lif[..., :3, :] == 0).all()
+    assert torch.equal(lif[..., 3:, :-2], state.membranes["lif_mix"][..., :-3, 2:])
+    assert (moved.stem.v[..., -4:] == 0).all()
+    assert (moved.stem.t_last[..., -4:] == state.stem.t_last.min()).all()
+    assert torch.equal(moved.readout[..., 3:, -1], state.readout[..., :-3, -1])
+    assert state.moved((0, 0)) is state
+    assert (state.moved((50, 0)).membranes["lif_mix"] == 0).all()
+
+
+@torch.no_grad()
+def test_a_step_that_is_not_over_counts_by_its_share(student, random_batch):
+    kernel = student.encode_template(random_batch(1, 72), BOX)
+    first = student.forward_search(batch(0, 40_000), kernel, with_state=True)
+    options = {"n_steps": 1, "state": first.state}
+    maps = {s: student.forward_search(batch(40_000, 45_000), kernel, share=s, **options).offsets for s in (0.5, 1.0)}
+    torch.testing.assert_close(maps[0.5], (maps[1.0] + first.offsets) / 2, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_names_and_back(student, random_batch):
+    kernel = student.encode_template(random_batch(1, 72), BOX)
+    state = student.forward_search(random_batch(1, 96), kernel, with_state=True).state
+    again = SearchState.from_tensors({**state.tensors(), "kernel": kernel})
+    assert again.tensors().keys() == state.tensors().keys()
+    assert all(torch.equal(a, b) for a, b in zip(again.tensors().values(), state.tensors().values(), strict=True))
+    with pytest.raises(InputError, match=r"needs stem\.v, stem\.t_last, readout; found kernel"):
+        SearchState.from_tensors({"kernel": kernel})
+
+
+def test_gradients_pass_through_the_state_unless_cut(student, random_batch):
+    with torch.no_grad():
+        kernel = student.encode_template(random_batch(1, 72), BOX)
+    first = student.forward_search(batch(0, 40_000), kernel, with_state=True)
+    before = first.state.membranes["backbone.lif1"]
+    for state, reached in ((first.state, True), (first.state.detach(), False)):
+        output = student.forward_search(batch(40_000, 80_000), kernel, state=state)
+        (grad,) = torch.autograd.grad(output.score_logits.sum(), before, allow_unused=True, retain_graph=True)
+        assert (grad is not None and bool(grad.abs().sum() > 0)) is reached
