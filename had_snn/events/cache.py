@@ -37,6 +37,7 @@ def open_cached(
     cache_dir: str | os.PathLike[str] | None = None,
     *,
     verify: bool = False,
+    frames: bool = True,
     **options: Any,
 ) -> Recording:
     """Opens a recording through the cache; the first time, or when the source has changed, this builds its entry.
@@ -45,6 +46,7 @@ def open_cached(
         path: The recording, of any format that `read_events` reads.
         cache_dir: Folder of the cache; `$HAD_SNN_CACHE`, else `~/.cache/had_snn`, if not given.
         verify: Compare the columns with their checksums (reads all of them) and rebuild a damaged entry.
+        frames: Keep the recording's pictures; without them (they may lie beside it as files) an entry is much smaller.
         **options: As `read_events`; recordings opened with other options are other entries.
 
     Returns:
@@ -59,7 +61,7 @@ def open_cached(
         raise InputError("a cached recording is whole; take windows with events.slice_time(t0, t1)")
     if not path.exists():
         raise FormatError(path, "no such file")
-    folder = entry_folder(path, cache_dir, **options)
+    folder = entry_folder(path, cache_dir, frames=None if frames else False, **options)
     found = _load(folder, path, verify=verify)
     if found is not None:
         return found
@@ -71,7 +73,7 @@ def open_cached(
             shutil.rmtree(left, ignore_errors=True)
         source, read_options = open_source(path, **options)
         with atomic_folder(folder) as temporary:
-            _build(source, read_options, temporary)
+            _build(source, read_options, temporary, with_frames=frames)
     found = _load(folder, path, verify=False)
     if found is None:
         raise FormatError(path, "changed while it was read", remedy="open it again once it is complete")
@@ -101,7 +103,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(source: Source, options: ReadOptions, folder: Path) -> None:
+def _build(source: Source, options: ReadOptions, folder: Path, *, with_frames: bool) -> None:
     logger.info("%s: decoding into memory-mapped columns", source.path)
     before = _stat(source.path)
     checker = Checker(source, options)
@@ -112,7 +114,7 @@ def _build(source: Source, options: ReadOptions, folder: Path) -> None:
                 np.ascontiguousarray(column).tofile(files[name])
     resolution = Resolution.of(checker)
     _finish_columns(folder, checker, resolution)
-    frames = source.load_frames() if source.load_frames else None
+    frames = source.load_frames() if with_frames and source.load_frames else None
     if frames is not None:
         np.save(folder / "frames.npy", frames.images)
         np.save(folder / "frame_times.npy", np.stack([frames.start_us, frames.end_us]))

@@ -60,6 +60,8 @@ def test_frames_are_kept(tmp_path):
     assert frames is not None
     assert (frames.images == images).all()
     assert frames.end_us.tolist() == [10, 20, 30]
+    assert open_cached(path, tmp_path / "cache", frames=False).frames is None
+    assert open_cached(path, tmp_path / "cache").frames is not None
 
 
 def test_detection_and_repairs_end_up_in_the_columns(tmp_path):

@@ -1,0 +1,139 @@
+"""The times in an AEDAT4 file without its events: when each frame was exposed, and when the first event came.
+
+Labels of frame-based data sets are tied to frames. Their times are found by hopping from packet to packet and unpacking
+only those that hold a frame, so a data set is opened long before any of its recordings has been decoded.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from had_snn.errors import FormatError
+from had_snn.events.readers_aedat4 import (
+    COMPRESSIONS,
+    MAGIC,
+    _Broken,
+    _choose,
+    _decompressor,
+    _events,
+    _frame,
+    _Packet,
+    _packets,
+    _parse_streams,
+    _read_header,
+)
+from had_snn.events.recording import ReadOptions, Source
+
+
+@dataclass(frozen=True, eq=False)
+class Aedat4Index:
+    """When things happen in a recording.
+
+    Attributes:
+        start_us: int64 `[F]`, start of each exposure.
+        end_us: int64 `[F]`, end of each exposure; frames are in this order.
+        first_event_us: Time of the first event, or None if there is none.
+        sensor_hw: Height and width, or None if the file does not say.
+    """
+
+    start_us: np.ndarray
+    end_us: np.ndarray
+    first_event_us: int | None
+    sensor_hw: tuple[int, int] | None
+
+    def __len__(self) -> int:
+        return len(self.end_us)
+
+
+class _File:
+    """The frame packets of a file and a way to unpack them."""
+
+    def __init__(self, path: Path, *, repair: bool) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                if file.read(len(MAGIC)) != MAGIC:
+                    raise FormatError(path, "not an AEDAT4 file; expected it to begin with #!AER-DAT4.0", offset=0)
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
+        compression, self.table_at, xml, self.first = _read_header(path, self.data)
+        self.streams = _parse_streams(path, xml)
+        self.unpack = _decompressor(COMPRESSIONS[compression])
+        self.options = ReadOptions(repair=repair)
+        events = [s for s in self.streams if s["type"] == "EVTS"]
+        pictures = [s for s in self.streams if s["type"] == "FRME"]
+        self.events = _choose(path, events, None)
+        same_camera = [s for s in pictures if self.events is None or s["camera"] == self.events["camera"]]
+        self.pictures = (same_camera or pictures or [None])[0]
+
+    def packets(self) -> Iterator[_Packet]:
+        """All packets, in the file's order."""
+        end = self.table_at if self.first <= self.table_at <= len(self.data) else len(self.data)
+        source = Source(self.path, "aedat4", (), None, {"streams": self.streams})
+        return _packets(self.path, self.data, (self.first, end, self.table_at), source, self.options)
+
+    def raw(self, packet: _Packet) -> bytes:
+        """A packet's bytes, unpacked."""
+        return self.unpack(self.data[packet.start : packet.start + packet.size])
+
+
+def index_aedat4(path: str | os.PathLike[str], *, repair: bool = False) -> Aedat4Index:
+    """Finds the frames' exposures and the first event of a recording.
+
+    Args:
+        path: The file.
+        repair: Take what lies before a cut-off end, with a warning.
+
+    Returns:
+        The times; the frames are those of the first frame stream of the first event camera, as `open_recording` reads.
+
+    Raises:
+        FormatError: If the file is missing, damaged, or no AEDAT4 file.
+    """
+    file = _File(Path(path), repair=repair)
+    times, first = [], None
+    for packet in file.packets():
+        try:
+            if file.pictures is not None and packet.stream == file.pictures["id"]:
+                times.append(_frame(file.raw(packet))[1:3])
+            elif first is None and file.events is not None and packet.stream == file.events["id"]:
+                t = _events(file.raw(packet)).t
+                first = int(t[0]) if len(t) else None
+        except _Broken as error:
+            raise FormatError(file.path, f"damaged packet: {error}", offset=packet.start) from error
+    spans = np.array(times, np.int64).reshape(-1, 2)
+    spans = spans[np.argsort(spans[:, 1], kind="stable")]
+    camera = file.events or file.pictures
+    return Aedat4Index(spans[:, 0], spans[:, 1], first, camera["sensor_hw"] if camera else None)
+
+
+def read_aedat4_frames(path: str | os.PathLike[str], wanted: Sequence[int]) -> list[np.ndarray]:
+    """Some pictures of a recording.
+
+    Args:
+        path: The file.
+        wanted: Their numbers in the order of the ends of the exposures, from 0.
+
+    Returns:
+        uint8 `[H, W, 3]` each, grey ones repeated.
+
+    Raises:
+        FormatError: If there is no such frame, or the file is damaged.
+    """
+    file = _File(Path(path), repair=False)
+    packets = [p for p in file.packets() if file.pictures is not None and p.stream == file.pictures["id"]]
+    order = np.argsort([_frame(file.raw(packet))[2] for packet in packets], kind="stable")
+    found = []
+    for index in wanted:
+        if not 0 <= index < len(packets):
+            raise FormatError(path, f"no frame {index}; the recording holds {len(packets)}")
+        image = _frame(file.raw(packets[int(order[index])]))[0]
+        found.append(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else np.ascontiguousarray(image))
+    return found
