@@ -46,6 +46,7 @@ KNOWS_ALONE = {
     "matplotlib": ["had_snn.viz", "had_snn.evaluate.report", "experiments"],
     "imageio": ["had_snn.viz", "had_snn.evaluate.report"],
     "jinja2": ["had_snn.evaluate.report"],
+    "PIL": ["had_snn.data.pictures", "had_snn.viz"],
     "torchvision": [],
     "timm": [],
 }

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
+
+
+class FrameSource(Protocol):
+    """Pictures by position, uint8 `[H, W, 3]` each: an array of all of them, or something that decodes on demand."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +29,7 @@ class TrackingSequence:
         label_times_us: int64 `[L]`, strictly increasing.
         boxes_xywh: float64 `[L, 4]`, sensor pixels; also where the target is not visible, if it is known there.
         visible: bool `[L]`, whether the target can be seen at the label time.
-        frames: uint8 `[F, H, W, 3]`, or None.
+        frames: `F` pictures, an array uint8 `[F, H, W, 3]` or a source that decodes on demand; or None.
         frame_times_us: int64 `[F]`, end of each exposure, increasing: a frame may be used from then on; or None.
         attributes: What makes the sequence hard, e.g. `("fast_motion", "occlusion")`.
     """
@@ -30,7 +39,7 @@ class TrackingSequence:
     label_times_us: np.ndarray
     boxes_xywh: np.ndarray
     visible: np.ndarray
-    frames: np.ndarray | None = None
+    frames: FrameSource | None = None
     frame_times_us: np.ndarray | None = None
     attributes: tuple[str, ...] = ()
 

@@ -160,7 +160,7 @@ def write_sequence(folder: str | os.PathLike[str], sequence: TrackingSequence, i
         np.save(draft / "boxes_xywh.npy", sequence.boxes_xywh)
         np.save(draft / "visible.npy", sequence.visible)
         if sequence.frames is not None and sequence.frame_times_us is not None:
-            np.save(draft / "frames.npy", sequence.frames)
+            np.save(draft / "frames.npy", np.stack([sequence.frames[i] for i in range(len(sequence.frames))]))
             np.save(draft / "frame_times_us.npy", sequence.frame_times_us)
         meta = {
             "sensor_hw": list(sequence.sensor_hw),
