@@ -42,6 +42,7 @@ class Chain:
         data = cfg.data
         self.data = [
             "~data.splits.val",
+            "~data.splits.test_shifted",
             f"data.root={data.root}",
             f"data.seed={cfg.seed}",
             f"data.hardship={data.hardship}",

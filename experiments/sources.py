@@ -29,12 +29,12 @@ def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
         raise InputError(f"no split {split!r} in this data; it has {', '.join(data.splits)}")
     numbers = OmegaConf.to_container(data.splits[split], resolve=True)
     assert isinstance(numbers, dict)
-    options = {str(key): value for key, value in numbers.items()}
+    options = {"sensor_hw": data.sensor_hw, "hardship": data.hardship}
+    options |= {str(key): value for key, value in numbers.items()}  # a split may differ from the others
+    options["sensor_hw"] = tuple(options["sensor_hw"])
     with progress(f"simulate {split}", unit="sequences") as bar:
         prepare_split(
-            data.root, split, seed=data.seed, sensor_hw=tuple(data.sensor_hw), hardship=data.hardship,
-            workers=data.workers, progress=bar,
-            **options,
+            data.root, split, seed=data.seed, workers=data.workers, progress=bar, **options,
         )  # fmt: skip
     return load_split(data.root, split)
 

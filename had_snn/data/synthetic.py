@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,11 @@ import numpy as np
 from had_snn.atomic import atomic_file
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import FormatError, InputError
-from had_snn.events.scene import FAMILIES, MIN_VISIBLE_SHARE, sample_scene
+from had_snn.events.scene import ATTRIBUTES, FAMILIES, MIN_VISIBLE_SHARE, sample_scene
 from had_snn.events.simulator import simulate
 from had_snn.events.stream import EventStream
 
-GENERATOR_VERSION = 3  # raise it when the same parameters give other data
+GENERATOR_VERSION = 4  # raise it when the same parameters give other data
 _SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3}
 _COLUMNS = ("t", "x", "y", "p")
 
@@ -145,6 +145,53 @@ def load_split(
     return sequences
 
 
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a split on disk holds.
+
+    Attributes:
+        sequences: Their number.
+        seconds: Of all sequences together.
+        events: Likewise.
+        megabytes: On disk, frames and labels too.
+        labels: Their number.
+        visible: Labels at which the target can be seen.
+        fastest_px_per_s: Median over sequences of the target's 95th percentile of speed.
+        attributes: Sequences with each of `events.scene.ATTRIBUTES`.
+    """
+
+    sequences: int
+    seconds: float
+    events: int
+    megabytes: float
+    labels: int
+    visible: int
+    fastest_px_per_s: float
+    attributes: dict[str, int]
+
+
+def summarise_split(root: str | os.PathLike[str], split: str) -> SplitSummary:
+    """Counts what the split that was prepared last under this name holds.
+
+    Raises:
+        FormatError: If there is no such split or a part of it is missing.
+    """
+    sequences = load_split(root, split)
+    folder = Path(root) / json.loads((Path(root) / f"{split}.json").read_text())["folder"]
+    folders = [folder / f"{i:05d}" for i in range(len(sequences))]
+    metas = [json.loads((f / "meta.json").read_text()) for f in folders]
+    return SplitSummary(
+        sequences=len(sequences),
+        seconds=sum(int(s.label_times_us[-1]) for s in sequences) * 1e-6,
+        events=sum(len(s.events) for s in sequences),
+        megabytes=sum(file.stat().st_size for f in folders for file in f.iterdir()) / 1e6,
+        labels=sum(len(s) for s in sequences),
+        visible=sum(int(s.visible.sum()) for s in sequences),
+        fastest_px_per_s=float(np.median([meta["speeds_px_per_s"][1] for meta in metas])),
+        attributes={name: sum(name in s.attributes for s in sequences) for name in ATTRIBUTES},
+    )
+
+
 def write_sequence(folder: str | os.PathLike[str], sequence: TrackingSequence, info: dict | None = None) -> None:
     """Writes a sequence as a folder of `.npy` files; the folder appears whole or not at all.
 
@@ -237,7 +284,11 @@ def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
         frame_times_us=seen.frame_times_us,
         attributes=labelled.attributes,
     )
-    info = {"sensor": asdict(labelled.sensor), "visible_share": np.round(labelled.visible_share, 3).tolist()}
+    info = {
+        "sensor": asdict(labelled.sensor),
+        "visible_share": np.round(labelled.visible_share, 3).tolist(),
+        "speeds_px_per_s": np.round(labelled.speeds, 1).tolist(),
+    }
     write_sequence(folder / f"{index:05d}", sequence, info)
 
 

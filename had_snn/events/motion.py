@@ -92,12 +92,38 @@ def wander(
     return _resample(path, ticks, times_s)
 
 
-def bounce(rng: Generator, times_s: np.ndarray, *, low: np.ndarray, high: np.ndarray, speed: float) -> np.ndarray:
-    """A ball between walls with gravity along a random axis: another motion law, for held-out tests. `[N, 2]`."""
+def bounce(
+    rng: Generator,
+    times_s: np.ndarray,
+    *,
+    low: np.ndarray,
+    high: np.ndarray,
+    speed: float,
+    stops: list[tuple[float, float]] | None = None,
+    limit: float = np.inf,
+) -> np.ndarray:
+    """A straight line that swings from side to side and is thrown back by walls: a motion law for held-out tests.
+
+    Args:
+        rng: Source of randomness.
+        times_s: Instants `[N]` in seconds, from 0.
+        low: Left and top of the walls, `[2]`.
+        high: Right and bottom, `[2]`.
+        speed: Along the line, in pixels a second.
+        stops: Intervals in seconds during which it stands still.
+        limit: Highest speed in pixels a second; line and swing are slowed down to it together.
+
+    Returns:
+        Positions `[N, 2]`.
+    """
     room = np.maximum(high - low, 1.0)
     heading = rng.uniform(0, 2 * np.pi)
-    swing = 0.5 * rng.uniform(0.2, 1.0) * room * np.sin(2 * np.pi * times_s[:, None] / rng.uniform(0.6, 1.8, 2))
-    straight = rng.random(2) * room + speed * times_s[:, None] * np.array([np.cos(heading), np.sin(heading)]) + swing
+    reach, rate = 0.5 * rng.uniform(0.1, 0.5, 2) * room, 2 * np.pi / rng.uniform(0.6, 1.8, 2)
+    pace = min(1.0, limit / (speed + float(np.hypot(*(reach * rate)))))
+    gate = stop_gate(times_s, stops or [])
+    moved = np.concatenate([[0.0], np.cumsum(0.5 * (gate[1:] + gate[:-1]) * np.diff(times_s))])[:, None]
+    along = speed * moved * np.array([np.cos(heading), np.sin(heading)])
+    straight = rng.random(2) * room + pace * along + reach * np.sin(pace * rate * moved)
     folded = np.mod(straight, 2 * room)
     return low + np.where(folded > room, 2 * room - folded, folded)
 

@@ -15,36 +15,37 @@ import numpy as np
 from numpy.random import Generator
 
 from had_snn.errors import InputError
+from had_snn.events.scene_light import exposures, illumination, sensor_model
 from had_snn.events.scene_parts import (
     Family,
     World,
     background,
     camera_motion,
     draw_look,
-    exposures,
-    illumination,
     other_sprites,
-    sensor_model,
     target_sprites,
 )
 from had_snn.events.shapes import OUTLINE, outline
 from had_snn.events.simulator import LUMA, Scene, SensorModel, Sprite
 
 MIN_VISIBLE_SHARE = 0.35  # below this share of its area in sight, the target counts as absent
-ATTRIBUTES = (
-    "fast_motion",
-    "hdr",
-    "low_light",
-    "blur",
-    "occlusion",
-    "distractors",
-    "ego_motion",
-    "scale_change",
-    "stops",
-    "flicker",
-    "deformation",
-)
 FAST_PX_PER_S = 250.0
+ATTRIBUTES = {
+    "fast_motion": f"95th percentile of the target's speed above {FAST_PX_PER_S:g} px/s",
+    "hdr": "strong shading over the background",
+    "low_light": "illumination a seventh of normal or less",
+    "light_change": "a lamp is switched or a cloud passes",
+    "flicker": "lamps flicker with the mains",
+    "under_exposed": "frames get less than half the light they need",
+    "over_exposed": "frames get more than twice the light they need",
+    "blur": "the target moves more than 4 px during an exposure",
+    "occlusion": "at some label less than 60 % of the target is in sight",
+    "distractors": "a look-alike crosses in front of the target",
+    "ego_motion": "the camera moves, turns and zooms",
+    "scale_change": "the target's size changes by a factor above 1.35",
+    "stops": "the target stands still for a while",
+    "deformation": "the target has swinging limbs or is squeezed",
+}
 _ATTEMPTS = 50
 
 
@@ -54,7 +55,11 @@ FAMILIES = {
     "val": Family(_COMMON, ("waves", "mosaic")),
     "test": Family(_COMMON, ("marble", "checker", "cartoon")),
     "test_shifted": Family(
-        ("crescent", "ring", "arrow", "letter"), ("weave", "rings", "glyphs"), contrast=(0.2, 1.3), law="bounce"
+        ("crescent", "ring", "arrow", "letter"),
+        ("weave", "rings", "glyphs"),
+        contrast=(0.2, 1.3),
+        law="bounce",
+        flicker_hz=(50.0, 100.0),
     ),
 }
 
@@ -70,6 +75,7 @@ class LabelledScene:
         label_times_us: int64 `[L]`.
         boxes_xywh: float64 `[L, 4]`, the tight box of the target's outline, hidden parts and parts off the sensor too.
         visible_share: float64 `[L]`, the share of the target's area in sight.
+        speeds: Median, 95th percentile and highest speed of the target, pixels a second.
         attributes: Of `ATTRIBUTES`, those that hold.
     """
 
@@ -79,6 +85,7 @@ class LabelledScene:
     label_times_us: np.ndarray
     boxes_xywh: np.ndarray
     visible_share: np.ndarray
+    speeds: tuple[float, float, float]
     attributes: tuple[str, ...]
 
 
@@ -155,21 +162,21 @@ def _draw(
     if not (take_any or _mostly_seen(share)):
         return None
     plane, hdr = background(world, back_level)
-    light, low_light, flicker = illumination(world)
+    light, lamps = illumination(world)
     speed = np.hypot(*np.gradient(path, times_s, axis=0).T)
-    frames = exposures(world, light, float(np.median(plane @ LUMA)), low_light=low_light)
+    frames, exposed = exposures(world, light, float(np.median(plane @ LUMA)), low_light=lamps["low_light"])
     streak = np.percentile(speed, 90) * float(frames.exposure_us.mean()) * 1e-6
     flags = {
+        **lamps,
+        **exposed,
         "fast_motion": np.percentile(speed, 95) > FAST_PX_PER_S,
         "hdr": hdr,
-        "low_light": low_light,
         "blur": streak > 4.0,
         "occlusion": share.min() < 0.6,
         "distractors": crossed,
         "ego_motion": ego,
         "scale_change": traits["growth"] > 1.35,
         "stops": traits["stops"],
-        "flicker": flicker,
         "deformation": traits["deforms"],
     }
     scene = Scene(
@@ -184,11 +191,12 @@ def _draw(
     )
     return LabelledScene(
         scene=scene,
-        sensor=sensor_model(world, low_light=low_light),
+        sensor=sensor_model(world, low_light=lamps["low_light"]),
         target=parts,
         label_times_us=label_times_us,
         boxes_xywh=tight_boxes([sprites[i] for i in parts], label_steps),
         visible_share=share,
+        speeds=(float(np.median(speed)), float(np.percentile(speed, 95)), float(speed.max())),
         attributes=tuple(name for name in ATTRIBUTES if flags[name]),
     )
 

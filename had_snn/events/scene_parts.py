@@ -1,4 +1,4 @@
-"""The parts that random scenes are made of: camera, background, target, look-alikes, occluders, light and sensor.
+"""The parts that random scenes are made of: camera, background, target, look-alikes and occluders.
 
 Each function draws one part from the generator of its `World`, so the order of calls decides what a seed gives.
 """
@@ -12,10 +12,9 @@ from numpy.random import Generator
 
 from had_snn.events.motion import bounce, smooth_noise, turned, wander
 from had_snn.events.shapes import mask
-from had_snn.events.simulator import FramePlan, SensorModel, Sprite
+from had_snn.events.simulator import Sprite
 from had_snn.events.textures import spectral_noise, texture
 
-FRAME_HZ = 25
 _PLANE = 512  # side of the background in texels
 
 
@@ -29,6 +28,7 @@ class Family:
         contrast: Range of half the log-intensity span of backgrounds and targets.
         law: `"wander"` or `"bounce"`, the motion of targets.
         min_side: Range of the target's `sqrt(w * h)` at its smallest, as a share of the sensor's height.
+        flicker_hz: Rates of flickering lamps: twice the mains frequency, or once with a half-wave rectifier.
     """
 
     shapes: tuple[str, ...]
@@ -36,6 +36,7 @@ class Family:
     contrast: tuple[float, float] = (0.4, 1.1)
     law: str = "wander"
     min_side: tuple[float, float] = (0.13, 0.28)
+    flicker_hz: tuple[float, ...] = (100.0, 120.0)
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,7 @@ def target_sprites(world: World, look: Look) -> tuple[list[Sprite], np.ndarray, 
             begin = rng.uniform(0.1, 0.8) * t[-1]
             stops.append((begin, begin + rng.uniform(0.15, 0.5)))
     if world.family.law == "bounce":
-        path = bounce(rng, t, low=low, high=high, speed=0.6 * speed)
-        stops = []
+        path = bounce(rng, t, low=low, high=high, speed=1.5 * speed, stops=stops, limit=world.max_speed)
     else:
         path = wander(rng, t, low=low, high=high, speed=speed, stops=stops, limit=world.max_speed)
     path = path + world.shake
@@ -298,57 +298,3 @@ def _shadow(world: World) -> Sprite:
     path = wander(rng, world.times_s, low=np.zeros(2), high=np.array([width, height]), speed=rng.uniform(20, 120))
     matrix = np.tile(np.eye(2), (len(path), 1, 1))
     return Sprite(np.full((side, side, 3), factor, np.float32), alpha, matrix, path, adds=True)
-
-
-def illumination(world: World) -> tuple[np.ndarray, bool, bool]:
-    """Log-illumination `[N]`, whether it is dark, whether it flickers."""
-    rng, t = world.rng, world.times_s
-    low = world.challenge(0.15)
-    light = np.full(len(t), rng.uniform(-3.2, -2.0) if low else rng.normal(0, 0.2))
-    if world.challenge(0.12):  # a lamp is switched or a cloud passes
-        when, rise = rng.uniform(0.15, 0.9) * t[-1], np.exp(rng.uniform(np.log(0.01), np.log(0.3)))
-        light += rng.choice([-1, 1]) * rng.uniform(0.3, 0.9) * np.clip((t - when) / rise, 0, 1)
-    flicker = world.challenge(0.12)
-    if flicker:
-        depth, hertz = rng.uniform(0.03, 0.12), rng.choice([100.0, 120.0])
-        light += np.log1p(depth * np.sin(2 * np.pi * (hertz * t + rng.random())))
-    return light, low, flicker
-
-
-def exposures(world: World, light: np.ndarray, level: float, *, low_light: bool) -> FramePlan:
-    """A frame ends at each multiple of the frame period; some sequences are badly exposed, long exposures blur."""
-    rng, t = world.rng, world.times_s
-    end_us = (np.arange(int(t[-1] * FRAME_HZ + 1e-9)) + 1) * (1_000_000 // FRAME_HZ)
-    exposure = rng.uniform(15e3, 38e3) if low_light else np.exp(rng.uniform(np.log(2e3), np.log(25e3)))
-    mishap = rng.random()
-    factor = 1.0
-    if mishap < 0.15:
-        factor = rng.uniform(0.05, 0.2)
-    elif mishap < 0.3:
-        factor = rng.uniform(2.5, 5.0)
-    base = 0.2 * factor / (level * np.exp(light[0]))
-    gain = min(base, 12.0) if low_light else base  # amplification ends somewhere: dark frames stay dark
-    n = len(end_us)
-    samples = int(np.clip(exposure / 2.5e3, 3, 10))
-    return FramePlan(end_us.astype(np.int64), np.full(n, exposure), np.full(n, gain), samples)
-
-
-def sensor_model(world: World, *, low_light: bool) -> SensorModel:
-    rng = world.rng
-    theta = rng.uniform(0.18, 0.34)
-    lean = np.exp(np.clip(rng.normal(0.04, 0.12), -0.25, 0.25))  # darker events are the easier ones on many sensors
-    return SensorModel(
-        theta_on=theta * lean,
-        theta_off=theta / lean,
-        mismatch=rng.uniform(0.03, 0.09),
-        jitter=rng.uniform(0.01, 0.05),
-        leak_per_s=rng.uniform(0.0, 0.05),
-        shot_hz=float(np.exp(rng.uniform(np.log(0.5), np.log(6.0)))),
-        shot_level=0.08,
-        hot_share=float(np.exp(rng.uniform(np.log(2e-5), np.log(8e-4)))),
-        hot_hz=rng.uniform(10, 80),
-        refractory_us=float(np.exp(rng.uniform(np.log(40), np.log(600)))),
-        cutoff_hz=float(np.exp(rng.uniform(np.log(400), np.log(2500)))),
-        full_well=600.0 if low_light else 6000.0,
-        read_noise=0.012 if low_light else 0.004,
-    )

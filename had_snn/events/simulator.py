@@ -1,8 +1,8 @@
 """The event sensor and its frame camera: from a moving scene to events, frames and exact boxes.
 
 A `Scene` holds textures and, for every render step, where they are; `simulate` runs the compiled pixel model over it.
-The model and its sources are described in `kernels/sensor_pixel.cuh`. Times are microseconds from the start of the scene,
-positions are sensor pixels in continuous coordinates, intensities are linear with 1 = white under nominal light.
+The model and its sources are described in `kernels/sensor_pixel.cuh`. Times are microseconds from the start of the
+scene, positions are sensor pixels in continuous coordinates, intensities are linear with 1 = white under nominal light.
 """
 
 from __future__ import annotations

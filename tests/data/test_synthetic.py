@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from had_snn.data.sequence import TrackingSequence
-from had_snn.data.synthetic import load_split, prepare_split
+from had_snn.data.synthetic import load_split, prepare_split, summarise_split
 from had_snn.errors import FormatError, InputError
 
 SMALL = {"seconds": 0.16, "sensor_hw": (60, 80)}
@@ -55,6 +58,32 @@ def test_workers_processes_and_counts_make_the_same_bits(root: Path, tmp_path: P
     assert seen == [(0, 2), (1, 2), (2, 2)]
     for a, b in zip(again, load_split(root, "train", count=2), strict=True):
         assert_same(a, b)
+
+
+def test_other_processes_with_other_thread_counts_make_the_same_bits(root: Path, tmp_path: Path):
+    code = (
+        "import sys; from had_snn.data.synthetic import prepare_split; "
+        f"prepare_split(sys.argv[1], 'train', count=2, workers=int(sys.argv[2]), **{SMALL})"
+    )
+    for threads in ("1", "3"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONHASHSEED")
+        command = [sys.executable, "-c", code, str(tmp_path / threads), threads]
+        subprocess.run(command, env=os.environ | dict.fromkeys(names, threads), check=True)
+        for a, b in zip(load_split(tmp_path / threads, "train"), load_split(root, "train", count=2), strict=True):
+            assert_same(a, b)
+
+
+def test_a_summary_counts_what_is_there(root: Path):
+    summary = summarise_split(root, "train")
+    sequences = load_split(root, "train")
+    assert (summary.sequences, summary.labels) == (3, 12)
+    assert summary.seconds == pytest.approx(0.48)
+    assert summary.events == sum(len(s.events) for s in sequences)
+    assert summary.visible == sum(s.visible.sum() for s in sequences)
+    assert 0.1 < summary.megabytes < 5
+    assert 0 < summary.fastest_px_per_s < 2000
+    for name, count in summary.attributes.items():
+        assert count == sum(name in s.attributes for s in sequences)
 
 
 def test_what_is_there_is_kept_and_what_is_missing_is_made(root: Path):

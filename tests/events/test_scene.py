@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from had_snn.errors import InputError
-from had_snn.events.scene import ATTRIBUTES, FAMILIES, LabelledScene, sample_scene
-from had_snn.events.simulator import Sprite
+from had_snn.events.scene import ATTRIBUTES, FAMILIES, LabelledScene, sample_scene, tight_boxes, visible_share
+from had_snn.events.simulator import FramePlan, Scene, SensorModel, Sprite, simulate
 
 FINE = 12  # points per pixel of the independent masks
 
@@ -62,6 +62,95 @@ def test_boxes_and_visibility_agree_with_an_independent_mask(family: str):
     assert worst < 0.1
 
 
+def rendered_box(labelled: LabelledScene, k: int) -> np.ndarray:
+    """Box `k` (x0, y0, x1, y1) as the compiled renderer draws the target: white on black, `FINE` pixels to a pixel."""
+    scene = labelled.scene
+    step = round(labelled.label_times_us[k] / scene.step_us)
+    origin = np.floor(labelled.boxes_xywh[k, :2]) - 4
+    hw = np.ceil(labelled.boxes_xywh[k, 3:1:-1] + 8).astype(int) * FINE
+    lit = np.zeros(hw, bool)
+    for i in labelled.target:  # each part alone: where soft edges overlap, opacities would add up
+        part = scene.sprites[i]
+        white = Sprite(
+            rgb=np.ones_like(part.rgb),
+            alpha=part.alpha,
+            matrix=np.stack([part.matrix[step] * FINE] * 2),
+            position=np.stack([(part.position[step] - origin) * FINE] * 2),
+        )
+        frame = simulate(
+            Scene(
+                sensor_hw=(int(hw[0]), int(hw[1])),
+                step_us=1000,
+                plane=np.zeros((2, 2, 3)),
+                plane_matrix=np.tile(np.eye(2), (2, 1, 1)),
+                plane_offset=np.zeros((2, 2)),
+                sprites=[white],
+                light_log=np.zeros(2),
+                frames=FramePlan(np.array([1000]), np.zeros(1), np.ones(1), samples=1),
+            ),
+            SensorModel(shot_hz=0.0, hot_share=0.0, full_well=0.0, read_noise=0.0),
+        ).frames
+        assert frame is not None
+        lit |= frame[0, :, :, 0] > 255 * 0.5 ** (1 / 2.2)
+    columns, rows = np.flatnonzero(lit.any(0)), np.flatnonzero(lit.any(1))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / FINE + np.tile(origin, 2)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[LabelledScene]:
+    return [sample_scene([4, seed], FAMILIES["train"], seconds=0.32, sensor_hw=(90, 120)) for seed in range(22)]
+
+
+@pytest.mark.parametrize("case", ["rotation", "limbs", "squeeze", "zoom", "ego_motion"])
+def test_boxes_agree_with_what_the_renderer_draws(drawn: list[LabelledScene], case: str):
+    """The truth comes from outlines, the image from opacities: they meet to a tenth of a pixel."""
+
+    def fits(labelled: LabelledScene) -> bool:
+        attributes, parts = labelled.attributes, len(labelled.target)
+        matrix = labelled.scene.sprites[labelled.target[-1]].matrix
+        turned = np.abs(np.diff(np.unwrap(np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0])))).sum()
+        return {
+            "rotation": turned > 0.4,
+            "limbs": parts > 1,
+            "squeeze": parts == 1 and "deformation" in attributes,
+            "zoom": "scale_change" in attributes,
+            "ego_motion": "ego_motion" in attributes,
+        }[case]
+
+    chosen = [labelled for labelled in drawn if fits(labelled)][:2]
+    assert len(chosen) == 2
+    for labelled in chosen:
+        for k in (1, 6):
+            x, y, w, h = labelled.boxes_xywh[k]
+            np.testing.assert_allclose([x, y, x + w, y + h], rendered_box(labelled, k), atol=0.1)
+
+
+def square(centre: tuple[float, float], side: int, *, adds: bool = False) -> Sprite:
+    alpha = np.pad(np.ones((side, side), np.float32), 2)
+    still = np.tile(np.eye(2), (2, 1, 1))
+    return Sprite(np.full((*alpha.shape, 3), 0.5, np.float32), alpha, still, np.tile(centre, (2, 1)), adds=adds)
+
+
+def test_what_is_hidden_or_off_the_sensor_is_not_in_sight():
+    hw, steps = (100, 120), np.array([0, 1])
+
+    def share(target: Sprite, *others: Sprite, at: int = 0) -> float:
+        sprites = [*others[:at], target, *others[at:]]
+        return float(visible_share(sprites, (at,), steps, hw)[0])
+
+    inside, border, outside = (square((x, 50.0), 20) for x in (60.0, 0.0, -15.0))
+    assert share(inside) == 1.0
+    assert share(border) == pytest.approx(0.5, abs=0.03)
+    assert share(outside) == 0.0
+    assert share(square((120.0, 100.0), 20)) == pytest.approx(0.25, abs=0.03)
+    # The box goes on beyond the border, as the outline does.
+    np.testing.assert_allclose(tight_boxes([border], np.array([0.0]))[0], [-10, 40, 20, 20], atol=0.01)
+    assert share(inside, square((60.0, 50.0), 40)) == 0.0
+    assert share(inside, square((70.0, 50.0), 20)) == pytest.approx(0.5, abs=0.04)
+    assert share(inside, square((60.0, 50.0), 40), at=1) == 1.0  # behind it
+    assert share(inside, square((60.0, 50.0), 40, adds=True)) == 1.0  # a shadow hides nothing
+
+
 def test_the_same_seed_draws_the_same_scene():
     a, b = (sample_scene([1, 2], FAMILIES["train"], seconds=0.2) for _ in range(2))
     np.testing.assert_array_equal(a.scene.plane, b.scene.plane)
@@ -83,13 +172,17 @@ def test_scenes_are_hard_but_the_target_is_mostly_in_sight():
     assert all(d.visible_share[0] > 0.9 for d in drawn)
 
 
-def test_fast_targets_get_short_render_steps():
-    labelled = sample_scene([2, 2], FAMILIES["train"], seconds=0.3, max_speed=5000.0, label_hz=250.0)
-    assert labelled.scene.step_us == 200
-    assert len(labelled.label_times_us) == 75
-    centre = labelled.boxes_xywh[:, :2] + labelled.boxes_xywh[:, 2:] / 2
-    assert (centre > -20).all()
-    assert (centre < np.array([260, 200])).all()
+@pytest.mark.parametrize("family", ["train", "test_shifted"])
+def test_fast_targets_get_short_render_steps(family: str):
+    for seed in (1, 2):
+        labelled = sample_scene([2, seed], FAMILIES[family], seconds=0.3, max_speed=5000.0, label_hz=250.0)
+        assert labelled.scene.step_us == 200
+        assert len(labelled.label_times_us) == 75
+        centre = labelled.boxes_xywh[:, :2] + labelled.boxes_xywh[:, 2:] / 2
+        assert (centre > -20).all()
+        assert (centre < np.array([260, 200])).all()
+        assert labelled.speeds[2] < 5100  # what shakes the image comes on top
+        assert ("fast_motion" in labelled.attributes) == (labelled.speeds[1] > 250)
 
 
 def test_nothing_to_draw_is_refused():
