@@ -1,6 +1,11 @@
 // Event-driven LIF over packed raw events, forward and backward.
 //
-//   at an event at time t:   h = v * exp(-(t - t_last) * rate) + gain * W[c, tap];  fire and reset;  t_last = t
+//   at an event at time t:   h = v * decay(t - t_last) + gain * W[c, tap];  fire and reset;  t_last = t
+//
+//   decay(age) = exp(-(age - age % 128) * rate) * exp(-(age % 128) * rate) = exp(-age * rate)
+//
+// The two factors come from small tables on a CPU, where the exponential would take most of the time; they are rounded one
+// by one on every machine, so that all get the same bits.
 //
 // A site is an output position (b, oy, ox); rate = 1 / tau in 1 / us. Sites are independent and the events of a site are
 // sequential, so events are first bucketed by site (stable counting sort): `start` [sites + 1] and
@@ -16,6 +21,8 @@
 #include "surrogate.cuh"
 
 #define HAD_TAP_BITS 16
+#define HAD_FINE_BITS 7
+#define HAD_FINE (1 << HAD_FINE_BITS)
 
 // Values that stay the same during one launch.
 struct Window {
@@ -27,10 +34,17 @@ struct Window {
   had_i64 sites, sites_per_sample, T, C;
 };
 
-#if HAD_GPU
+HAD_INLINE lanes coarse_decay(had_i64 row, lanes fall) { return had_exp((float)(row * HAD_FINE) * fall); }
+HAD_INLINE lanes fine_decay(had_i64 rest, lanes fall) { return had_exp((float)rest * fall); }
 
 HAD_INLINE had_i64 entry_time(had_u64 entry) { return (had_i64)(entry >> HAD_TAP_BITS); }
 HAD_INLINE had_i64 entry_tap(had_u64 entry) { return (had_i64)(entry & ((1u << HAD_TAP_BITS) - 1)); }
+
+#if HAD_GPU
+
+HAD_INLINE float decay_of(had_i64 age, float fall) {
+  return coarse_decay(age >> HAD_FINE_BITS, fall) * fine_decay(age & (HAD_FINE - 1), fall);
+}
 
 // One thread per (site, channel), channels fastest, so that a warp reads one entry and consecutive weights.
 HAD_KERNEL HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
@@ -50,11 +64,11 @@ HAD_KERNEL HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* 
       const had_i64 now = entry_time(entries[e]);
       while (now >= ends[step]) {
         counts[step * sites * C + i] = fired;
-        if (membranes) membranes[step * sites * C + i] = u * had_exp((float)(ends[step] - last) * fall);
+        if (membranes) membranes[step * sites * C + i] = u * decay_of(ends[step] - last, fall);
         fired = 0.0f;
         ++step;
       }
-      const float h = had_charge(u, had_exp((float)(now - last) * fall), g * weight[entry_tap(entries[e]) * C + c]);
+      const float h = had_charge(u, decay_of(now - last, fall), g * weight[entry_tap(entries[e]) * C + c]);
       const float s = had_fire(h, th);
       u = had_reset(k, h, s, th);
       fired = fired + s;
@@ -62,7 +76,7 @@ HAD_KERNEL HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* 
     }
     for (; step < T; ++step) {
       counts[step * sites * C + i] = fired;
-      if (membranes) membranes[step * sites * C + i] = u * had_exp((float)(ends[step] - last) * fall);
+      if (membranes) membranes[step * sites * C + i] = u * decay_of(ends[step] - last, fall);
       fired = 0.0f;
     }
     v[i] = u;
@@ -91,7 +105,7 @@ HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64*
     had_i64 last = rest;
     for (had_i64 e = first; e < stop; ++e) {
       const had_i64 now = entry_time(entries[e]);
-      const float h = had_charge(u, had_exp((float)(now - last) * fall), g * weight[entry_tap(entries[e]) * C + c]);
+      const float h = had_charge(u, decay_of(now - last, fall), g * weight[entry_tap(entries[e]) * C + c]);
       potentials[e * C + c] = h;
       u = had_reset(k, h, had_fire(h, th), th);
       last = now;
@@ -103,7 +117,7 @@ HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64*
       const had_i64 previous = e > first ? entry_time(entries[e - 1]) : 0;
       for (; step >= 0 && (e == first || ends[step] > previous); --step) {
         if (!g_membranes) continue;
-        const float age = (float)(ends[step] - last), d = had_exp(age * fall);
+        const float age = (float)(ends[step] - last), d = decay_of(ends[step] - last, fall);
         const float gm = g_membranes[step * sites * C + i];
         carry = carry + gm * d;
         to_rate = to_rate - gm * u * d * age;
@@ -119,7 +133,7 @@ HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64*
       const float gs = g_counts ? g_counts[(step + 1) * sites * C + i] : 0.0f;
       const float grad =
           had_step_backward(k, potentials[(e - 1) * C + c], th, gs, 0.0f, carry, &to_threshold);
-      const float age = (float)(previous - earlier), d = had_exp(age * fall);
+      const float age = (float)(previous - earlier), d = decay_of(previous - earlier, fall);
       had_atomic_add(g_w + tap * C, g * grad);
       to_gain = to_gain + grad * weight[tap * C + c];
       to_rate = to_rate - grad * before * d * age;

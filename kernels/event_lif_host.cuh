@@ -11,8 +11,39 @@
 // depend on the number of threads.
 #define HAD_TASKS 64
 
-HAD_INLINE had_i64 entry_time(had_u64 entry) { return (had_i64)(entry >> HAD_TAP_BITS); }
-HAD_INLINE had_i64 entry_tap(had_u64 entry) { return (had_i64)(entry & ((1u << HAD_TAP_BITS) - 1)); }
+// The factors of decay(age) for every channel: fine [HAD_FINE, C], coarse [rows, C]. Ages beyond the last row are rare,
+// and computed. Built once a launch, so there are no more rows than the longest window or a share of the entries calls for.
+typedef struct {
+  float *fine, *coarse;
+  had_i64 rows;
+} Decays;
+
+static int decays_build(Decays* d, const Window* w, had_i64 entries) {
+  had_i64 longest = 0;
+  for (had_i64 b = 0; b < w->sites / w->sites_per_sample; ++b) {
+    const had_i64 window = w->bound[b * (w->T + 1) + w->T];
+    longest = window > longest ? window : longest;
+  }
+  const had_i64 useful = longest / HAD_FINE + 1, paid = entries / 16 + 32;
+  d->rows = useful < paid ? useful : paid;
+  d->fine = (float*)malloc((size_t)((HAD_FINE + d->rows) * w->C) * sizeof(float));
+  if (!d->fine) return 0;
+  d->coarse = d->fine + HAD_FINE * w->C;
+  for (had_i64 c = 0; c < w->C; c += HAD_LANES) {
+    const int count = (int)(w->C - c < HAD_LANES ? w->C - c : HAD_LANES);
+    const lanes fall = -had_load_f32(w->rate + c, count);
+    for (had_i64 i = 0; i < HAD_FINE; ++i) had_store_f32(d->fine + i * w->C + c, fine_decay(i, fall), count);
+    for (had_i64 i = 0; i < d->rows; ++i) had_store_f32(d->coarse + i * w->C + c, coarse_decay(i, fall), count);
+  }
+  return 1;
+}
+
+// decay(age) of `count` channels from c on; `fall` is minus their rates.
+HAD_INLINE lanes decay_of(const Decays* d, had_i64 C, had_i64 age, lanes fall, had_i64 c, const int count) {
+  const had_i64 row = age >> HAD_FINE_BITS;
+  const lanes fine = had_load_f32(d->fine + (age & (HAD_FINE - 1)) * C + c, count);
+  return (row < d->rows ? had_load_f32(d->coarse + row * C + c, count) : coarse_decay(row, fall)) * fine;
+}
 
 // First site of a task: tasks hold about the same number of events, and of sites where there are none.
 static had_i64 task_begin(const Window* w, had_i64 task) {
@@ -32,44 +63,61 @@ HAD_INLINE lanes channel_gain(const Window* w, had_i64 site) {
   return had_splat(w->gain ? w->gain[site / w->sites_per_sample] : 1.0f);
 }
 
-// One site, `count` channels from c on. `count` is a constant at each call.
-HAD_INLINE void forward_site(const Window* w, const Neuron k, float* counts, float* membranes, float* v,
-                             had_i64* t_last, had_i64 site, had_i64 c, const int count) {
+// One site, `groups` groups of channels from c on, the last of them `count` wide. Both are constants at each call: two
+// groups side by side share what an event costs and hide each other's latency.
+HAD_INLINE void forward_site(const Window* w, const Decays* d, const Neuron k, float* counts, float* membranes, float* v,
+                             had_i64* t_last, had_i64 site, had_i64 c, const int groups, const int count) {
   const had_i64 *ends = w->bound + site / w->sites_per_sample * (w->T + 1) + 1, row = w->sites * w->C;
-  const lanes th = had_load_f32(w->threshold + c, count), fall = -had_load_f32(w->rate + c, count);
   const lanes gain = channel_gain(w, site);
-  lanes u = w->v0 ? had_load_f32(w->v0 + site * w->C + c, count) : had_splat(0.0f), fired = had_splat(0.0f);
+  lanes th[2], fall[2], u[2], fired[2];
+  for (int g = 0; g < groups; ++g) {
+    const had_i64 at = c + g * HAD_LANES;
+    th[g] = had_load_f32(w->threshold + at, count);
+    fall[g] = -had_load_f32(w->rate + at, count);
+    u[g] = w->v0 ? had_load_f32(w->v0 + site * w->C + at, count) : had_splat(0.0f);
+    fired[g] = had_splat(0.0f);
+  }
+  had_i64 last = w->t_last0 ? w->t_last0[site] : 0, step = 0, end = ends[0];
   float* count_at = counts + site * w->C + c;
   float* membrane_at = membranes ? membranes + site * w->C + c : 0;
-  had_i64 last = w->t_last0 ? w->t_last0[site] : 0, step = 0, end = ends[0];
   const had_u64 *e = w->entries + w->start[site], *stop = w->entries + w->start[site + 1];
   for (; e < stop; ++e) {
-    const had_i64 now = entry_time(*e);
+    const had_i64 now = entry_time(*e), tap = entry_tap(*e);
     if (now >= end) {
-      had_store_f32(count_at + step * row, fired, count);
-      fired = had_splat(0.0f);
+      for (int g = 0; g < groups; ++g) {
+        had_store_f32(count_at + step * row + g * HAD_LANES, fired[g], count);
+        fired[g] = had_splat(0.0f);
+      }
       do {
-        if (membrane_at) had_store_f32(membrane_at + step * row, u * had_exp((float)(end - last) * fall), count);
+        for (int g = 0; membrane_at && g < groups; ++g)
+          had_store_f32(membrane_at + step * row + g * HAD_LANES,
+                        u[g] * decay_of(d, w->C, end - last, fall[g], c + g * HAD_LANES, count), count);
         end = ends[++step];
       } while (now >= end);
     }
-    const lanes input = gain * had_load_f32(w->weight + entry_tap(*e) * w->C + c, count);
-    const lanes h = had_charge(u, had_exp((float)(now - last) * fall), input);
-    const lanes s = had_fire(h, th);
-    u = had_reset(k, h, s, th);
-    fired = fired + s;
+#pragma GCC unroll 2
+    for (int g = 0; g < groups; ++g) {
+      const had_i64 at = c + g * HAD_LANES;
+      const lanes input = gain * had_load_f32(w->weight + tap * w->C + at, count);
+      const lanes h = had_charge(u[g], decay_of(d, w->C, now - last, fall[g], at, count), input);
+      const lanes s = had_fire(h, th[g]);
+      u[g] = had_reset(k, h, s, th[g]);
+      fired[g] = fired[g] + s;
+    }
     last = now;
   }
-  had_store_f32(count_at + step * row, fired, count);
-  if (membrane_at)
-    for (; step < w->T; ++step)
-      had_store_f32(membrane_at + step * row, u * had_exp((float)(ends[step] - last) * fall), count);
-  had_store_f32(v + site * w->C + c, u, count);
+  for (int g = 0; g < groups; ++g) {
+    const had_i64 at = g * HAD_LANES;
+    had_store_f32(count_at + step * row + at, fired[g], count);
+    for (had_i64 left = step; membrane_at && left < w->T; ++left)
+      had_store_f32(membrane_at + left * row + at, u[g] * decay_of(d, w->C, ends[left] - last, fall[g], c + at, count), count);
+    had_store_f32(v + site * w->C + c + at, u[g], count);
+  }
   t_last[site] = last;
 }
 
-static void forward_task(const Window* w, const Neuron k, float* counts, float* membranes, float* v, had_i64* t_last,
-                         had_i64 from, had_i64 to) {
+HAD_INLINE void forward_task(const Window* w, const Decays* d, const Neuron k, float* counts, float* membranes, float* v,
+                             had_i64* t_last, had_i64 from, had_i64 to) {
   const had_i64 C = w->C;
   const size_t width = (size_t)((to - from) * C) * sizeof(float);
   for (had_i64 step = 0; step < w->T; ++step) {
@@ -86,23 +134,35 @@ static void forward_task(const Window* w, const Neuron k, float* counts, float* 
       continue;
     }
     had_i64 c = 0;
-    for (; c + HAD_LANES <= C; c += HAD_LANES) forward_site(w, k, counts, membranes, v, t_last, site, c, HAD_LANES);
-    if (c < C) forward_site(w, k, counts, membranes, v, t_last, site, c, (int)(C - c));
+    for (; c + 2 * HAD_LANES <= C; c += 2 * HAD_LANES)
+      forward_site(w, d, k, counts, membranes, v, t_last, site, c, 2, HAD_LANES);
+    for (; c + HAD_LANES <= C; c += HAD_LANES)
+      forward_site(w, d, k, counts, membranes, v, t_last, site, c, 1, HAD_LANES);
+    if (c < C) forward_site(w, d, k, counts, membranes, v, t_last, site, c, 1, (int)(C - c));
   }
 }
 
-HAD_EXPORT void HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
-                                              const float* weight, const float* rate, const float* gain,
-                                              const float* threshold, const float* v0, const had_i64* t_last0,
-                                              float* counts, float* membranes, float* v, had_i64* t_last,
-                                              had_i64 sites, had_i64 sites_per_sample, had_i64 T, had_i64 C,
-                                              float v_reset, float slope, int surrogate, int soft, int detach,
-                                              int threads) {
+// Returns 1 where scratch memory could not be had.
+HAD_EXPORT int HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
+                                             const float* weight, const float* rate, const float* gain,
+                                             const float* threshold, const float* v0, const had_i64* t_last0,
+                                             float* counts, float* membranes, float* v, had_i64* t_last, had_i64 sites,
+                                             had_i64 sites_per_sample, had_i64 T, had_i64 C, float v_reset,
+                                             float slope, int surrogate, int soft, int detach, int threads) {
   const Window w = {entries, start, bound, weight, rate, gain, threshold, v0, t_last0, sites, sites_per_sample, T, C};
   const Neuron k = {v_reset, slope, surrogate, soft, detach};
+  Decays d;
+  if (!decays_build(&d, &w, start[sites])) return 1;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-  for (had_i64 task = 0; task < HAD_TASKS; ++task)
-    forward_task(&w, k, counts, membranes, v, t_last, task_begin(&w, task), task_begin(&w, task + 1));
+  for (had_i64 task = 0; task < HAD_TASKS; ++task) {
+    const had_i64 from = task_begin(&w, task), to = task_begin(&w, task + 1);
+    if (soft)
+      forward_task(&w, &d, k, counts, membranes, v, t_last, from, to);
+    else  // a constant lets the compiler drop the other reset from the loop
+      forward_task(&w, &d, Neuron{v_reset, slope, 0, 0, 1}, counts, membranes, v, t_last, from, to);
+  }
+  free(d.fine);
+  return 0;
 }
 
 typedef struct {
@@ -127,7 +187,7 @@ static void empty_weight_part(const Window* w, SiteGradients* q) {
   q->weight_pending = 0;
 }
 
-HAD_INLINE void backward_site(const Window* w, const Neuron k, SiteGradients* q, had_i64 site, had_i64 c,
+HAD_INLINE void backward_site(const Window* w, const Decays* d, const Neuron k, SiteGradients* q, had_i64 site, had_i64 c,
                               const int count) {
   const had_i64 b = site / w->sites_per_sample, row = w->sites * w->C, at = site * w->C + c;
   const had_i64 *ends = w->bound + b * (w->T + 1) + 1, rest = w->t_last0 ? w->t_last0[site] : 0;
@@ -143,7 +203,7 @@ HAD_INLINE void backward_site(const Window* w, const Neuron k, SiteGradients* q,
   for (had_i64 i = 0; i < (chunks - 1) * HAD_HELD; ++i) {  // potentials at the beginning of every chunk but the first
     const had_i64 now = entry_time(e[i]);
     const lanes input = gain * had_load_f32(w->weight + entry_tap(e[i]) * w->C + c, count);
-    const lanes charged = had_charge(u, had_exp((float)(now - last) * fall), input);
+    const lanes charged = had_charge(u, decay_of(d, w->C, now - last, fall, c, count), input);
     u = had_reset(k, charged, had_fire(charged, th), th);
     last = now;
     if ((i + 1) % HAD_HELD == 0) had_store_f32(q->kept + (i + 1) / HAD_HELD * HAD_LANES, u, HAD_LANES);
@@ -160,7 +220,7 @@ HAD_INLINE void backward_site(const Window* w, const Neuron k, SiteGradients* q,
     for (int i = 0; i < held; ++i) {
       const had_i64 now = entry_time(e[i0 + i]);
       const lanes input = gain * had_load_f32(w->weight + entry_tap(e[i0 + i]) * w->C + c, count);
-      decay[i] = had_exp((float)(now - last) * fall);
+      decay[i] = decay_of(d, w->C, now - last, fall, c, count);
       h[i] = had_charge(before[i], decay[i], input);
       before[i + 1] = had_reset(k, h[i], had_fire(h[i], th), th);
       last = now;
@@ -173,9 +233,10 @@ HAD_INLINE void backward_site(const Window* w, const Neuron k, SiteGradients* q,
       for (; step >= 0 && (i0 + i == 0 || ends[step] > previous); --step) {
         if (!q->g_membranes) continue;
         const float age = (float)(ends[step] - previous);
-        const lanes d = had_exp(age * fall), gm = had_load_f32(q->g_membranes + step * row + at, count);
-        carry = carry + gm * d;
-        to_rate = to_rate - gm * before[i] * d * age;
+        const lanes fade = decay_of(d, w->C, ends[step] - previous, fall, c, count);
+        const lanes gm = had_load_f32(q->g_membranes + step * row + at, count);
+        carry = carry + gm * fade;
+        to_rate = to_rate - gm * before[i] * fade * age;
       }
       if (i == 0) break;
       const had_i64 tap = entry_tap(e[i0 + i - 1]), earlier = i0 + i > 1 ? entry_time(e[i0 + i - 2]) : rest;
@@ -197,7 +258,7 @@ HAD_INLINE void backward_site(const Window* w, const Neuron k, SiteGradients* q,
   if (q->g_v0) had_store_f32(q->g_v0 + at, carry, count);
 }
 
-static int backward_task(const Window* w, const Neuron k, SiteGradients q, had_i64 from, had_i64 to) {
+static int backward_task(const Window* w, const Decays* d, const Neuron k, SiteGradients q, had_i64 from, had_i64 to) {
   q.weight_part = (float*)calloc((size_t)(q.taps * w->C), sizeof(float));
   q.kept = 0;
   q.kept_size = 0;
@@ -216,8 +277,8 @@ static int backward_task(const Window* w, const Neuron k, SiteGradients q, had_i
       if (failed) break;
     }
     had_i64 c = 0;
-    for (; c + HAD_LANES <= w->C; c += HAD_LANES) backward_site(w, k, &q, site, c, HAD_LANES);
-    if (c < w->C) backward_site(w, k, &q, site, c, (int)(w->C - c));
+    for (; c + HAD_LANES <= w->C; c += HAD_LANES) backward_site(w, d, k, &q, site, c, HAD_LANES);
+    if (c < w->C) backward_site(w, d, k, &q, site, c, (int)(w->C - c));
   }
   if (q.weight_part) empty_weight_part(w, &q);
   free(q.weight_part);
@@ -238,13 +299,16 @@ HAD_EXPORT int HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_
   const Window w = {entries, start, bound, weight, rate, gain, threshold, v0, t_last0, sites, sites_per_sample, T, C};
   const Neuron k = {v_reset, slope, surrogate, soft, detach};
   const had_i64 samples = sites / sites_per_sample;
-  int failed = 0;
+  Decays d;
+  int failed = !decays_build(&d, &w, start[sites]);
+  if (failed) return 1;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1) reduction(| : failed)
   for (had_i64 task = 0; task < HAD_TASKS; ++task) {
     SiteGradients q = {g_counts, g_membranes, g_v, g_v0, g_weight + task * taps * C, g_rate + task * C,
                        g_gain ? g_gain + task * samples : 0, g_threshold + task * C, 0, 0, taps, 0, 0};
-    failed |= backward_task(&w, k, q, task_begin(&w, task), task_begin(&w, task + 1));
+    failed |= backward_task(&w, &d, k, q, task_begin(&w, task), task_begin(&w, task + 1));
   }
+  free(d.fine);
   return failed;
 }
 

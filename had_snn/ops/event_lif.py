@@ -207,6 +207,7 @@ def event_lif_ref(
     surrogate = atan() if surrogate is None else surrogate
     wide, T = weight.dtype if weight.dtype == torch.float64 else torch.float32, n_steps
     exp = torch.exp if wide == torch.float64 else _PlainExp.apply
+    fine = 1 if wide == torch.float64 else 128  # HAD_FINE of kernels/event_lif.cu: two factors, rounded one by one
     channels, _, k, _ = weight.shape
     height, width = output_hw(size_hw, kernel=k, stride=stride, padding=padding)
     samples = events.t_begin.numel()
@@ -223,7 +224,8 @@ def event_lif_ref(
     membranes: dict[tuple[int, int, int, int], Tensor] = {}
 
     def decay(age: int) -> Tensor:
-        return exp(-(torch.tensor(float(age), dtype=wide) * rate))
+        coarse, rest = (torch.tensor(float(a), dtype=wide) for a in (age - age % fine, age % fine))
+        return exp(-(coarse * rate)) * exp(-(rest * rate))
 
     for b in range(samples):
         begin, window = int(events.t_begin[b]), int(events.t_end[b] - events.t_begin[b])

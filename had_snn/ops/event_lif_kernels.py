@@ -212,7 +212,8 @@ def _run(name: str, signature: str, arguments: list, sized: Tensor, threads: int
             storage="f32",
         )
         return
-    build.native_function(f"had_{name}_{build.native_width()}", signature + "n")(*arguments, threads)
+    if build.native_function(f"had_{name}_{build.native_width()}", signature + "n", ctypes.c_int)(*arguments, threads):
+        raise MemoryError("event_lif: no memory for the tables of decays")
 
 
 def _setup(ctx, inputs, output) -> None:
