@@ -20,7 +20,8 @@ from had_snn.errors import InputError
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker, StaticTracker
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult, results_to_json, write_result_folder
-from had_snn.tracker import OnlineTracker, TeacherTracker
+from had_snn.tracker import OnlineTracker
+from had_snn.tracking import TeacherTracker
 
 
 def baseline(name: str) -> Tracker:

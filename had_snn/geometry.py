@@ -84,13 +84,16 @@ def check_box(box_xywh: np.ndarray, sensor_hw: tuple[int, int]) -> np.ndarray:
         The box as float64 `[4]`.
 
     Raises:
-        InputError: If the box is not four finite numbers, has no area, or its centre lies outside the sensor.
+        InputError: If the box is not four finite numbers, a side is shorter than a pixel or longer than twice the
+            sensor, or its centre lies outside the sensor.
     """
     box = np.asarray(box_xywh, dtype=np.float64).reshape(-1)
     height, width = sensor_hw
     shown = ",".join(f"{v:g}" for v in box)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
         raise InputError(f"box {shown}: expected four numbers x,y,w,h in pixels with w > 0 and h > 0")
+    if (box[2:] < 1).any() or box[2] > 2 * width or box[3] > 2 * height:
+        raise InputError(f"box {shown}: sides must be from 1 pixel to twice the {width}x{height} sensor's")
     cx, cy = box[0] + box[2] / 2, box[1] + box[3] / 2
     if not (0 <= cx <= width and 0 <= cy <= height):
         raise InputError(f"box {shown} has its centre at ({cx:g}, {cy:g}), outside the {width}x{height} sensor")

@@ -7,149 +7,48 @@
             print(estimate.t_us, estimate.box_xywh, estimate.score)
 
 A box at time `t` is read from the events of the window `[t - window, t)`, cropped as coordinates around the last box.
-How events are cut into chunks does not matter: the boxes are the same.
+How events are cut into chunks does not matter: the boxes are the same. `docs/tracking.md` says what happens to a lost
+target, in silence, in noise and in a burst.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.events.representations import crop_image, voxel_grid
-from had_snn.events.stream import EventBatch, EventStream, concatenate
-from had_snn.geometry import check_box, clip_boxes, search_crop
-from had_snn.models import RGBETeacher, SpikingTracker, TrackerOutput
-from had_snn.models.head import hann_prior
+from had_snn.events.stream import EventBatch, EventStream
+from had_snn.geometry import Crop, search_crop
+from had_snn.models import SpikingTracker, TrackerOutput
+from had_snn.tracking.buffer import EventBuffer
+from had_snn.tracking.follower import BoxFollower, Estimate, TrackingPolicy
+from had_snn.tracking.state import CarriedSearch, TrackerState, load_state, save_state
+
+__all__ = ["MIN_EVENTS", "Estimate", "OnlineTracker", "TrackingPolicy"]
 
 #: Fewer events than this in a crop say nothing about a target; the box stays and its score decays.
 MIN_EVENTS = 8
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """One box.
-
-    Attributes:
-        t_us: Time of the box in microseconds.
-        box_xywh: float64 `[4]`, sensor pixels.
-        score: Confidence in [0, 1].
-        lost: True while the tracker has given up following and searches.
-    """
-
-    t_us: int
-    box_xywh: np.ndarray
-    score: float
-    lost: bool = False
-
-
-@dataclass(frozen=True)
-class TrackingPolicy:
-    """How network outputs become boxes.
-
-    Attributes:
-        hann_weight: Weight of the Hann window in the peak search, 0 to 1.
-        size_rate: Share of the newly read size in the new size, 0 to 1: sizes change slowly.
-        hold_score: Below this score the box stays where it is: a target that stopped or is hidden makes no events.
-        lost_score: Below this score for `lost_after` outputs in a row the target counts as lost.
-        lost_after: Outputs in a row.
-        lost_widening: Growth of the search region while lost.
-        score_decay: Factor on the score for each output without events to look at.
-    """
-
-    hann_weight: float = 0.3
-    size_rate: float = 0.5
-    hold_score: float = 0.0
-    lost_score: float = 0.08
-    lost_after: int = 4
-    lost_widening: float = 1.5
-    score_decay: float = 0.9
-
-
-class _BoxFollower:
-    """The part of a tracker that is the same for every network: search region, reading the peak, lost or not."""
-
-    def __init__(self, *, search_size: int, search_factor: float, grid: int, policy: TrackingPolicy) -> None:
-        self.policy = policy
-        self.search_size, self.search_factor = search_size, search_factor
-        self.prior = hann_prior(grid, weight=policy.hann_weight)
-        self.sensor_hw = (0, 0)
-        self.box = np.zeros(4)
-        self.score, self.low_scores = 1.0, 0
-
-    def start(self, box_xywh: np.ndarray, sensor_hw: tuple[int, int]) -> None:
-        self.box, self.sensor_hw = check_box(box_xywh, sensor_hw), sensor_hw
-        self.score, self.low_scores = 1.0, 0
-
-    @property
-    def lost(self) -> bool:
-        return self.low_scores >= self.policy.lost_after
-
-    def region(self):
-        factor = self.search_factor * (self.policy.lost_widening if self.lost else 1.0)
-        return search_crop(self.box, factor=factor, size=self.search_size)
-
-    def accept(self, output: TrackerOutput, t_us: int) -> Estimate:
-        """Moves the box to the peak of an output read in `region()`."""
-        crop = self.region()
-        boxes, scores = output.peak_boxes(self.prior.to(output.score_logits.device))
-        cx, cy, w, h = (boxes[0].double() * crop.size).tolist()
-        found = crop.boxes_to_sensor(np.array([cx - w / 2, cy - h / 2, w, h]))
-        size = self.box[2:] ** (1 - self.policy.size_rate) * found[2:] ** self.policy.size_rate
-        centre = found[:2] + found[2:] / 2
-        self.score = float(scores[0])
-        self.low_scores = self.low_scores + 1 if self.score < self.policy.lost_score else 0
-        if self.score < self.policy.hold_score:
-            return Estimate(t_us, self.box.copy(), self.score, self.lost)
-        self.box = clip_boxes(np.concatenate([centre - size / 2, size]), self.sensor_hw)
-        return Estimate(t_us, self.box.copy(), self.score, self.lost)
-
-    def hold(self, t_us: int) -> Estimate:
-        """Nothing to look at: the box stays, the score decays."""
-        self.score *= self.policy.score_decay
-        return Estimate(t_us, self.box.copy(), self.score, self.lost)
-
-
-class _EventBuffer:
-    """The newest events, as many microseconds as a window needs; chunks are joined only when a window is read."""
-
-    def __init__(self, sensor_hw: tuple[int, int]) -> None:
-        self.stream = EventStream.empty(sensor_hw)
-        self.pending: list[EventStream] = []
-        self.last_t: int | None = None
-
-    def push(self, events: EventStream) -> None:
-        if events.sensor_hw != self.stream.sensor_hw:
-            raise InputError(f"events of a {events.sensor_hw} sensor after events of a {self.stream.sensor_hw} sensor")
-        if len(events) == 0:
-            return
-        if self.last_t is not None and events.t_start < self.last_t:
-            raise InputError(f"chunk starts at {events.t_start} us, before the last event at {self.last_t} us")
-        self.pending.append(events)
-        self.last_t = int(events.t[-1])
-
-    def window(self, t0: int, t1: int) -> EventStream:
-        if self.pending:
-            self.stream, self.pending = concatenate([self.stream, *self.pending]), []
-        return self.stream.slice_time(t0, t1)
-
-    def forget_before(self, t_us: int) -> None:
-        if self.pending:
-            self.stream, self.pending = concatenate([self.stream, *self.pending]), []
-        self.stream = self.stream.slice_time(t_us, self.stream.t_end)
-
-
 class OnlineTracker:
     """Follows one target through a stream of events with a spiking student.
+
+    All that changes is in `state`: a plain value that can be saved, loaded and handed to another tracker.
 
     Args:
         student: The network; put into evaluation mode.
         output_period_us: Time between boxes when `update` is not told otherwise; the window's length when None.
         policy: How network outputs become boxes.
+        carry: Keep membranes from one output to the next, so that each event is read once. The crop then keeps its
+            scale and moves by whole cells of the network's coarsest grid, and the membranes move with it; a change of
+            scale, a gap longer than a window, or silence starts from rest again. Without it every output reads its
+            whole window from rest, as in training.
 
     Example:
         >>> from had_snn import OnlineTracker, load_student
@@ -159,20 +58,25 @@ class OnlineTracker:
     name = "student"
 
     def __init__(
-        self, student: SpikingTracker, *, output_period_us: int | None = None, policy: TrackingPolicy | None = None
+        self,
+        student: SpikingTracker,
+        *,
+        output_period_us: int | None = None,
+        policy: TrackingPolicy | None = None,
+        carry: bool = False,
     ) -> None:
         config = student.config
         self.student = student.eval()
         self.window_us = config.window_us
+        if output_period_us is not None and int(output_period_us) < 1:
+            raise InputError(f"output_period_us={output_period_us}: expected at least 1 microsecond")
         self.output_period_us = int(output_period_us or config.window_us)
-        self.follower = _BoxFollower(
-            search_size=config.search_size, search_factor=config.search_factor, grid=student.grid,
-            policy=policy or TrackingPolicy(),
-        )  # fmt: skip
-        self.kernel: Tensor | None = None
-        self.buffer: _EventBuffer | None = None
-        self.next_t_us = 0
-        self.t_init_us = 0
+        self.policy = policy or TrackingPolicy()
+        self.carry = carry
+        self.follower = BoxFollower(
+            search_size=config.search_size, search_factor=config.search_factor, grid=student.grid, policy=self.policy
+        )
+        self.state: TrackerState | None = None
 
     def init(
         self, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None,
@@ -190,28 +94,12 @@ class OnlineTracker:
         Raises:
             InputError: If the box has no area or lies outside the sensor.
         """
-        self.t_init_us = int(t_us if t_us is not None else events.t_end)
-        self.follower.start(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw)
-        self.template_box = self.follower.box.copy()
-        self.buffer = _EventBuffer(events.sensor_hw)
-        self.buffer.push(events)
-        self.kernel = self._read_template(self.t_init_us)
-        self.next_t_us = self.t_init_us + self.output_period_us
-
-    @torch.no_grad()
-    def _read_template(self, t_end: int) -> Tensor | None:
-        """The correlation kernel from the window that ends at `t_end`; None when it holds too few events."""
-        config = self.student.config
-        assert self.buffer is not None
-        crop = search_crop(self.template_box, factor=config.template_factor, size=config.template_size)
-        cropped = self.buffer.window(t_end - self.window_us, t_end).crop(crop)
-        if len(cropped) < MIN_EVENTS:
-            return None
-        x, y, w, h = crop.boxes_to_crop(self.template_box) / crop.size
-        box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
-        batch = EventBatch.pack([cropped], [t_end - self.window_us], [t_end])
-        device = next(self.student.parameters()).device
-        return self.student.encode_template(batch.to(device), box.to(device))
+        start = int(t_us if t_us is not None else events.t_end)
+        following = self.follower.start(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw, start)
+        self.state = TrackerState(
+            self._made_for(), start, start + self.output_period_us, following, EventBuffer(events)
+        )
+        self.state.kernel = self._read_template(self.state, start)
 
     def update(
         self, events: EventStream, *, at_us: Sequence[int] | None = None, frame: np.ndarray | None = None
@@ -220,107 +108,154 @@ class OnlineTracker:
 
         Args:
             events: The events since the last call, any number of them.
-            at_us: Times to report a box at; all events before them must have been given by now. When None, boxes are
-                due every `output_period_us`, each as soon as an event at or after its time has arrived.
+            at_us: Times to report a box at, increasing; all events before them must have been given by now. When
+                None, boxes are due every `output_period_us`, each as soon as an event at or after its time has arrived.
             frame: Unused: the student sees events only.
 
         Returns:
             One estimate per due time, in order.
 
         Raises:
-            InputError: If `init` was not called, or events go back in time or come from another sensor size.
+            InputError: If `init` was not called, events go back in time or come from another sensor size, or a time is
+                asked for twice or after a later one.
         """
-        if self.buffer is None:
-            raise InputError("update() before init(): give the first box with init(events, box_xywh)")
-        self.buffer.push(events)
+        state = self._started()
+        if at_us is not None:
+            at_us = _check_times(at_us, state.follower.t_us)
+        state.buffer.push(events)
         if at_us is None:
-            last = self.buffer.last_t
-            at_us = range(self.next_t_us, last + 1, self.output_period_us) if last is not None else ()
-        estimates = [self._estimate(int(t)) for t in at_us]
+            last = state.buffer.last_t
+            at_us = range(state.next_t_us, last + 1, self.output_period_us) if last is not None else ()
+        estimates = [self._estimate(state, t) for t in at_us]
         if estimates:
-            self.next_t_us = estimates[-1].t_us + self.output_period_us
-            self.buffer.forget_before(estimates[-1].t_us - self.window_us)
+            state.next_t_us = estimates[-1].t_us + self.output_period_us
+            state.buffer.forget_before(estimates[-1].t_us - self.window_us)
         return estimates
 
-    @torch.no_grad()
-    def _estimate(self, t_us: int) -> Estimate:
-        assert self.buffer is not None
-        if self.kernel is None and t_us >= self.t_init_us + self.window_us:
-            self.kernel = self._read_template(t_us)
-        crop = self.follower.region()
-        cropped = self.buffer.window(t_us - self.window_us, t_us).crop(crop)
-        if self.kernel is None or len(cropped) < MIN_EVENTS:
-            return self.follower.hold(t_us)
-        batch = EventBatch.pack([cropped], [t_us - self.window_us], [t_us]).to(self.kernel.device)
-        output = self.student.forward_search(batch, self.kernel)
-        return self.follower.accept(output, t_us)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the state; `load` goes on from it with identical boxes. The student is not in it."""
+        save_state(path, self._started())
 
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from a saved state.
 
-class TeacherTracker:
-    """One-pass tracking with the RGB+event teacher: the same boxes logic around another network.
+        Raises:
+            CheckpointError: If the file is missing, damaged or something else.
+            InputError: If another student or mode made it.
+        """
+        state = load_state(path, device=next(self.student.parameters()).device)
+        if state.made_for != self._made_for():
+            ours, theirs = self._made_for(), state.made_for
+            names = [name for name in ours if ours[name] != theirs.get(name)]
+            found = ", ".join(f"{name} {theirs.get(name)} (here {ours[name]})" for name in names)
+            raise InputError(f"{os.fspath(path)}: state of another tracker: {found}")
+        self.state = state
 
-    Args:
-        teacher: The network; put into evaluation mode.
-        policy: How network outputs become boxes.
-        modalities: What the teacher may see, a subset of `("rgb", "events")`.
-    """
-
-    name = "teacher"
-
-    def __init__(
-        self,
-        teacher: RGBETeacher,
-        *,
-        policy: TrackingPolicy | None = None,
-        modalities: tuple[str, ...] = ("rgb", "events"),
-    ) -> None:
-        config = teacher.config
-        self.teacher = teacher.eval()
-        self.modalities = modalities
-        self.follower = _BoxFollower(
-            search_size=config.search_size, search_factor=config.search_factor, grid=teacher.grid,
-            policy=policy or TrackingPolicy(),
-        )  # fmt: skip
-        self.template: Tensor | None = None
-        self.buffer: _EventBuffer | None = None
-
-    def _inputs(self, t_us: int, crop, frame: np.ndarray | None) -> tuple[Tensor | None, Tensor | None]:
-        assert self.buffer is not None
-        config = self.teacher.config
-        image = voxel = None
-        if "rgb" in self.modalities and frame is not None:
-            image = torch.from_numpy(crop_image(frame, crop))[None]
-        if "events" in self.modalities:
-            window = self.buffer.window(t_us - config.window_us, t_us).crop(crop)
-            grid = voxel_grid(window, t_us - config.window_us, t_us, bins=config.voxel_bins)
-            voxel = torch.from_numpy(grid)[None]
-        return image, voxel
-
-    @torch.no_grad()
-    def init(
-        self, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None,
-        frame: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
-        """Starts at a known box; see `OnlineTracker.init`. `frame` is the newest RGB frame, uint8 `[H, W, 3]`."""
-        config = self.teacher.config
-        start = int(t_us if t_us is not None else events.t_end)
-        self.follower.start(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw)
-        self.buffer = _EventBuffer(events.sensor_hw)
-        self.buffer.push(events)
-        crop = search_crop(self.follower.box, factor=config.template_factor, size=config.template_size)
-        x, y, w, h = crop.boxes_to_crop(self.follower.box) / crop.size
-        box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
-        self.template = self.teacher.encode_template(*self._inputs(start, crop, frame), box)
-
-    @torch.no_grad()
-    def update(self, events: EventStream, *, at_us: Sequence[int], frame: np.ndarray | None = None) -> list[Estimate]:
-        """One box per asked time from the events so far and the newest frame; see `OnlineTracker.update`."""
-        if self.buffer is None or self.template is None:
+    def _started(self) -> TrackerState:
+        if self.state is None:
             raise InputError("update() before init(): give the first box with init(events, box_xywh)")
-        self.buffer.push(events)
-        estimates = []
-        for t_us in at_us:
-            image, voxel = self._inputs(int(t_us), self.follower.region(), frame)
-            estimates.append(self.follower.accept(self.teacher.forward_search(image, voxel, self.template), int(t_us)))
-            self.buffer.forget_before(int(t_us) - self.teacher.config.window_us)
-        return estimates
+        return self.state
+
+    def _made_for(self) -> dict[str, Any]:
+        """What a saved state must fit: the mode, and a student whose state has the same shapes and meaning."""
+        numbers = dataclasses.asdict(self.student.config)
+        return {"carry": self.carry, "student": {k: list(v) if isinstance(v, tuple) else v for k, v in numbers.items()}}
+
+    @torch.no_grad()
+    def _read_template(self, state: TrackerState, t_end: int) -> Tensor | None:
+        """The correlation kernel from the window that ends at `t_end`; None when it holds too few events."""
+        config, box_xywh = self.student.config, state.follower.first_box
+        crop = search_crop(box_xywh, factor=config.template_factor, size=config.template_size)
+        cropped = self._window(state, crop, t_end)
+        if len(cropped) < MIN_EVENTS:
+            return None
+        x, y, w, h = crop.boxes_to_crop(box_xywh) / crop.size
+        box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+        device = next(self.student.parameters()).device
+        return self.student.encode_template(_pack(cropped, t_end - self.window_us, t_end, device), box.to(device))
+
+    @torch.no_grad()
+    def _estimate(self, state: TrackerState, t_us: int) -> Estimate:
+        if state.kernel is None and t_us >= state.t_init_us + self.window_us:
+            state.kernel = self._read_template(state, t_us)
+        if state.kernel is None:
+            return self.follower.hold(state.follower, t_us)
+        look = self._look_on if self.carry else self._look
+        seen = look(state, state.kernel, t_us)
+        if seen is None:
+            return self.follower.hold(state.follower, t_us)
+        crop, output = seen
+        return self.follower.accept(state.follower, output, crop, t_us)
+
+    def _window(self, state: TrackerState, crop: Crop, t_us: int) -> EventStream:
+        return state.buffer.window(t_us - self.window_us, t_us, crop, max_events=self.policy.max_events)
+
+    def _look(self, state: TrackerState, kernel: Tensor, t_us: int) -> tuple[Crop, TrackerOutput] | None:
+        """Reads the window that ends at `t_us` from rest; None when it holds too few events."""
+        crop = self.follower.region(state.follower)
+        cropped = self._window(state, crop, t_us)
+        if len(cropped) < MIN_EVENTS:
+            return None
+        batch = _pack(cropped, t_us - self.window_us, t_us, kernel.device)
+        output = self.student.forward_search(batch, kernel, with_state=self.carry)
+        if output.state is not None:
+            state.carried = CarriedSearch(crop, t_us, output.state)
+        return crop, output
+
+    def _look_on(self, state: TrackerState, kernel: Tensor, t_us: int) -> tuple[Crop, TrackerOutput] | None:
+        """Reads only what is new since the membranes were kept; from rest where they cannot be kept.
+
+        A micro-step that is not over yet is read but not kept: its events are read again with the rest of it, and its
+        read-out counts by the share of the micro-step that has passed.
+        """
+        carried, wanted = state.carried, self.follower.region(state.follower)
+        if carried is None or t_us - carried.t_us > self.window_us or not self._same_scale(carried.crop, wanted):
+            return self._look(state, kernel, t_us)
+        crop, cells = _moved_by_cells(carried.crop, wanted, self.student.grid)
+        cropped = self._window(state, crop, t_us)
+        if len(cropped) < MIN_EVENTS:
+            return None
+        step_us = self.window_us / self.student.config.n_steps
+        passed = t_us - carried.t_us
+        whole = passed >= step_us
+        # The rate of a whole window sets the gain: that of a millisecond is mostly chance.
+        gain = self.student.stem.gain(_pack(cropped, t_us - self.window_us, t_us, kernel.device))
+        search = carried.search.moved(cells)
+        output = self.student.forward_search(
+            _pack(cropped.slice_time(carried.t_us, t_us), carried.t_us, t_us, kernel.device), kernel,
+            n_steps=max(1, round(passed / step_us)), state=search, with_state=whole, gain=gain,
+            share=1.0 if whole else passed / step_us,
+        )  # fmt: skip
+        kept = output.state if whole and output.state is not None else search
+        state.carried = CarriedSearch(crop, t_us if whole else carried.t_us, kept)
+        return crop, output
+
+    def _same_scale(self, crop: Crop, wanted: Crop) -> bool:
+        ratio = crop.scale / wanted.scale
+        return max(ratio, 1 / ratio) <= self.policy.scale_tolerance
+
+
+def _pack(events: EventStream, t0: int, t1: int, device: torch.device) -> EventBatch:
+    return EventBatch.pack([events], [t0], [t1]).to(device)
+
+
+def _moved_by_cells(crop: Crop, wanted: Crop, grid: int) -> tuple[Crop, tuple[int, int]]:
+    """`crop`, moved by whole cells as near to `wanted` as that goes, and the number of cells right and down."""
+    cell = crop.size / grid / crop.scale
+    half, wanted_half = crop.size / crop.scale / 2, wanted.size / wanted.scale / 2
+    right = round((wanted.x0 + wanted_half - crop.x0 - half) / cell)
+    down = round((wanted.y0 + wanted_half - crop.y0 - half) / cell)
+    return Crop(crop.x0 + right * cell, crop.y0 + down * cell, crop.scale, crop.size), (right, down)
+
+
+def _check_times(at_us: Sequence[int], after_us: int) -> list[int]:
+    """The asked times as whole numbers, each after the one before it and after the last box."""
+    times = []
+    for t_us in at_us:
+        if isinstance(t_us, bool) or not isinstance(t_us, (int, np.integer)):
+            raise InputError(f"at_us holds {t_us!r}: expected whole microseconds")
+        if t_us <= after_us:
+            raise InputError(f"asked for a box at {t_us} us after one at {after_us} us; times must increase")
+        times.append(int(t_us))
+        after_us = int(t_us)
+    return times

@@ -78,12 +78,12 @@ def test_silence_holds_the_box_while_the_score_decays(student):
 def test_without_events_before_the_box_the_template_is_read_after_it(student):
     tracker = OnlineTracker(student)
     tracker.init(EventStream.empty(SENSOR), BOX, t_us=50_000)
-    assert tracker.kernel is None
+    assert tracker.state.kernel is None
     held = tracker.update(blob_events(50_000, 80_000), at_us=[80_000])
-    assert tracker.kernel is None
+    assert tracker.state.kernel is None
     np.testing.assert_array_equal(held[0].box_xywh, BOX)
     tracker.update(blob_events(80_000, 100_000), at_us=[100_000])
-    assert tracker.kernel is not None
+    assert tracker.state.kernel is not None
 
 
 def test_memory_does_not_grow_with_the_recording(student):
@@ -92,8 +92,8 @@ def test_memory_does_not_grow_with_the_recording(student):
     for k in range(5):
         start = 50_000 + k * 100_000
         tracker.update(blob_events(start, start + 100_000, seed=k), at_us=[start + 100_000])
-    assert len(tracker.buffer.stream) < 60_000 * 0.05
-    assert len(tracker.buffer.stream) > MIN_EVENTS
+    assert len(tracker.state.buffer.stream) < 60_000 * 0.05
+    assert len(tracker.state.buffer.stream) > MIN_EVENTS
 
 
 def test_illegal_input_is_named(student):

@@ -35,6 +35,7 @@ class TrackerOutput:
         score_logits: `[N, G, G]`, before the sigmoid.
         offsets: `[N, 2, G, G]`, box centre relative to the cell's centre, in cells (x, y).
         sizes: `[N, 2, G, G]`, box width and height relative to the crop's side, in (0, 1).
+        activity: `[N, C]`, spikes per neuron and micro-step of each channel of the last backbone stage (student).
         taps: Inner signals, or None when not asked for.
         state: What the search branch remembers (student), or None when not asked for.
     """
@@ -42,6 +43,7 @@ class TrackerOutput:
     score_logits: Tensor
     offsets: Tensor
     sizes: Tensor
+    activity: Tensor | None = None
     taps: Taps | None = None
     state: SearchState | None = None
 

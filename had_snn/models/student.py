@@ -228,6 +228,7 @@ class SpikingTracker(nn.Module):
         spikes = _fire(self.lif_head, self.conv_head(spikes), dt_us, taps, "lif_head", membranes)
         maps = self.readout(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
         output = split_readout(self._integrate(maps, state, dt_us=dt_us, share=share))
+        output.activity = features.detach().mean(dim=(0, 3, 4))
         if taps is not None:
             taps.rates = features.mean(dim=0)
             output.taps = taps

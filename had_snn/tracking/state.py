@@ -1,0 +1,136 @@
+"""All that an online tracker remembers, as one value, in memory and on disk.
+
+A tracker that is given a saved state goes on as if it had never stopped: the boxes are the same to the last bit. The
+file is safetensors with plain numbers in its header; loading it executes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from had_snn.atomic import atomic_file
+from had_snn.errors import CheckpointError
+from had_snn.events.stream import EventStream
+from had_snn.geometry import Crop
+from had_snn.models import SearchState
+from had_snn.tracking.buffer import EventBuffer
+from had_snn.tracking.follower import FollowerState
+
+_KIND = "tracker_state"
+
+
+@dataclass
+class CarriedSearch:
+    """Membranes that outlive a window.
+
+    Attributes:
+        crop: The crop they belong to.
+        t_us: Events before this time have been read.
+        search: The network's state.
+    """
+
+    crop: Crop
+    t_us: int
+    search: SearchState
+
+
+@dataclass
+class TrackerState:
+    """What an `OnlineTracker` remembers between two calls.
+
+    Attributes:
+        made_for: Numbers of the tracker that made it (student, mode), which must be those of the tracker that goes on.
+        t_init_us: Time of the given box.
+        next_t_us: Time of the next box that is due by itself.
+        follower: Box, score, lost or not.
+        buffer: Events that a later window may still need.
+        kernel: The template, `[1, C, k, k]`; None while no window has shown the target. Never changed once it is read.
+        carried: Membranes, when the tracker carries them.
+    """
+
+    made_for: dict[str, Any]
+    t_init_us: int
+    next_t_us: int
+    follower: FollowerState
+    buffer: EventBuffer
+    kernel: Tensor | None = None
+    carried: CarriedSearch | None = None
+
+
+def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
+    """Writes a state in one step.
+
+    Args:
+        path: `*.safetensors`; an existing file is replaced.
+        state: The state.
+
+    Returns:
+        The path.
+    """
+    events = state.buffer.joined()
+    tensors = {f"events.{name}": torch.from_numpy(np.array(getattr(events, name), np.int64)) for name in "txyp"}
+    tensors["first_box"] = torch.from_numpy(state.follower.first_box)
+    tensors["box"] = torch.from_numpy(state.follower.box)
+    if state.kernel is not None:
+        tensors["kernel"] = state.kernel
+    follower = {k: v for k, v in vars(state.follower).items() if k not in ("first_box", "box")}
+    numbers: dict[str, Any] = {
+        "made_for": state.made_for, "t_init_us": state.t_init_us, "next_t_us": state.next_t_us,
+        "last_t": state.buffer.last_t, "follower": follower,
+    }  # fmt: skip
+    if state.carried is not None:
+        numbers["carried"] = {"t_us": state.carried.t_us, "crop": dataclasses.asdict(state.carried.crop)}
+        tensors |= {f"search.{name}": value for name, value in state.carried.search.tensors().items()}
+    with atomic_file(path) as temporary:
+        plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        save_file(plain, str(temporary), metadata={"kind": _KIND, "numbers": json.dumps(numbers)})
+    return Path(path)
+
+
+def load_state(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> TrackerState:
+    """Reads what `save_state` wrote.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or something else.
+    """
+    try:
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("kind") != _KIND:
+        raise CheckpointError(f"{path}: holds no tracker state; expected a file that OnlineTracker.save wrote")
+    try:
+        return _rebuild(json.loads(metadata["numbers"]), tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged tracker state ({error})") from error
+
+
+def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerState:
+    columns = {name: tensors[f"events.{name}"].cpu().numpy() for name in "txyp"}
+    given = {**numbers["follower"], "sensor_hw": tuple(numbers["follower"]["sensor_hw"])}
+    boxes = {name: tensors[name].cpu().numpy() for name in ("first_box", "box")}
+    follower = FollowerState(**given, **boxes)
+    buffer = EventBuffer(EventStream.from_arrays(**columns, sensor_hw=follower.sensor_hw))
+    buffer.last_t = numbers["last_t"]
+    carried = None
+    if "carried" in numbers:
+        search = {name.removeprefix("search."): v for name, v in tensors.items() if name.startswith("search.")}
+        crop = Crop(**numbers["carried"]["crop"])
+        carried = CarriedSearch(crop, numbers["carried"]["t_us"], SearchState.from_tensors(search))
+    return TrackerState(
+        made_for=numbers["made_for"], t_init_us=numbers["t_init_us"], next_t_us=numbers["next_t_us"],
+        follower=follower, buffer=buffer, kernel=tensors.get("kernel"), carried=carried,
+    )  # fmt: skip
