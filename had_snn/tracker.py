@@ -180,24 +180,30 @@ class OnlineTracker:
             state.kernel = self._read_template(state, t_us)
         if state.kernel is None:
             return self.follower.hold(state.follower, t_us)
-        look = self._look_on if self.carry else self._look
-        seen = look(state, state.kernel, t_us)
-        if seen is None:
+        if self.carry and not state.follower.lost:
+            looks = [self._look_on(state, state.kernel, t_us)]
+        else:
+            looks = [self._look(state, state.kernel, t_us, crop) for crop in self.follower.regions(state.follower)]
+        seen = [look for look in looks if look is not None]
+        if not seen:
             return self.follower.hold(state.follower, t_us)
-        crop, output = seen
-        return self.follower.accept(state.follower, output, crop, t_us)
+        estimate = self.follower.accept(state.follower, seen, t_us)
+        if estimate.lost:
+            state.carried = None
+        return estimate
 
     def _window(self, state: TrackerState, crop: Crop, t_us: int) -> EventStream:
         return state.buffer.window(t_us - self.window_us, t_us, crop, max_events=self.policy.max_events)
 
-    def _look(self, state: TrackerState, kernel: Tensor, t_us: int) -> tuple[Crop, TrackerOutput] | None:
+    def _look(
+        self, state: TrackerState, kernel: Tensor, t_us: int, crop: Crop, *, keep: bool = False
+    ) -> tuple[Crop, TrackerOutput] | None:
         """Reads the window that ends at `t_us` from rest; None when it holds too few events."""
-        crop = self.follower.region(state.follower)
         cropped = self._window(state, crop, t_us)
         if len(cropped) < MIN_EVENTS:
             return None
         batch = _pack(cropped, t_us - self.window_us, t_us, kernel.device)
-        output = self.student.forward_search(batch, kernel, with_state=self.carry)
+        output = self.student.forward_search(batch, kernel, with_state=keep)
         if output.state is not None:
             state.carried = CarriedSearch(crop, t_us, output.state)
         return crop, output
@@ -210,7 +216,7 @@ class OnlineTracker:
         """
         carried, wanted = state.carried, self.follower.region(state.follower)
         if carried is None or t_us - carried.t_us > self.window_us or not self._same_scale(carried.crop, wanted):
-            return self._look(state, kernel, t_us)
+            return self._look(state, kernel, t_us, wanted, keep=True)
         crop, cells = _moved_by_cells(carried.crop, wanted, self.student.grid)
         cropped = self._window(state, crop, t_us)
         if len(cropped) < MIN_EVENTS:

@@ -6,6 +6,7 @@ The rules are the same for every network and know nothing of events; `docs/track
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,11 +45,13 @@ class TrackingPolicy:
         hann_weight: Weight of the Hann window in the peak search, 0 to 1.
         size_rate: Share of the newly read size in the new size, above 0 to 1: sizes change slowly.
         size_limits: Smallest and largest side of a box in units of the first box's.
-        hold_score: Below this score the box stays where it is.
-        lost_score: A target whose score stays below this for `lost_after_us` counts as lost.
-        lost_after_us: Microseconds.
-        found_score: While lost, a box is believed from this score on; the target then counts as found.
-        lost_widening: Factor on the side of the search region while lost.
+        lost_share: A target is lost when its recent score falls below this share of its usual one. (Relative: scores
+            differ between networks and targets.)
+        recent_tau_us: Time constant of the recent score's running mean.
+        usual_tau_us: Time constant of the usual score's running mean; it stands still while the target is lost.
+        found_share: While lost, a box is believed from this share of the usual score on.
+        lost_widening: Width of the region that is searched while lost, in units of the ordinary one; it is looked at
+            in overlapping crops of the ordinary scale, the only one that networks are good at.
         silence_tau_us: Time constant with which the score decays while there are no events to look at.
         max_events: Of a crop with more events than this in one window, every k-th is read, with the smallest k that
             keeps the number: a burst must not stop the tracker. None for no limit.
@@ -59,29 +62,29 @@ class TrackingPolicy:
     hann_weight: float = 0.3
     size_rate: float = 0.5
     size_limits: tuple[float, float] = (0.125, 8.0)
-    hold_score: float = 0.0
-    lost_score: float = 0.08
-    lost_after_us: int = 120_000
-    found_score: float = 0.08
-    lost_widening: float = 1.5
+    lost_share: float = 0.7
+    recent_tau_us: float = 100_000.0
+    usual_tau_us: float = 1_000_000.0
+    found_share: float = 0.9
+    lost_widening: float = 2.0
     silence_tau_us: float = 200_000.0
     max_events: int | None = 200_000
     scale_tolerance: float = 1.15
 
     def __post_init__(self) -> None:
-        shares = {n: getattr(self, n) for n in ("hann_weight", "size_rate", "hold_score", "lost_score", "found_score")}
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise InputError(f"{name}={value}: expected a number from 0 to 1")
+        for name in ("hann_weight", "size_rate", "lost_share", "found_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
         low, high = self.size_limits
         if not 0 < low <= 1 <= high:
             raise InputError(f"size_limits={self.size_limits}: expected 0 < low <= 1 <= high")
-        if self.size_rate == 0 or self.lost_widening < 1 or self.silence_tau_us <= 0 or self.scale_tolerance < 1:
-            raise InputError(
-                "size_rate and silence_tau_us must be above 0, lost_widening and scale_tolerance at least 1"
-            )
-        if self.lost_after_us < 0 or (self.max_events is not None and self.max_events < 1):
-            raise InputError("lost_after_us must be at least 0, and max_events at least 1 or None")
+        for name in ("size_rate", "recent_tau_us", "usual_tau_us", "silence_tau_us"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)}: expected a number above 0")
+        if not (1 <= self.lost_widening <= 5 and self.scale_tolerance >= 1):
+            raise InputError("lost_widening must be from 1 to 5, scale_tolerance at least 1")
+        if self.max_events is not None and self.max_events < 1:
+            raise InputError(f"max_events={self.max_events}: expected at least 1, or None for no limit")
 
 
 @dataclass
@@ -94,7 +97,8 @@ class FollowerState:
         box: The newest box.
         t_us: Its time.
         score: Its score.
-        low_since_us: When the score fell below `lost_score`, or None.
+        recent_score: Running mean of the newest scores; None before the first.
+        usual_score: Running mean over a longer time while the target was not lost.
         lost: Whether the target counts as lost.
     """
 
@@ -103,7 +107,8 @@ class FollowerState:
     box: np.ndarray
     t_us: int
     score: float = 1.0
-    low_since_us: int | None = None
+    recent_score: float | None = None
+    usual_score: float = 1.0
     lost: bool = False
 
 
@@ -130,14 +135,40 @@ class BoxFollower:
 
     def region(self, state: FollowerState) -> Crop:
         """Where to look next."""
-        factor = self.search_factor * (self.policy.lost_widening if state.lost else 1.0)
-        return search_crop(state.box, factor=factor, size=self.search_size)
+        return search_crop(state.box, factor=self.search_factor, size=self.search_size)
 
-    def accept(self, state: FollowerState, output: TrackerOutput, crop: Crop, t_us: int) -> Estimate:
-        """Moves the box to the peak of an output that was read in `crop`, if it may be believed."""
-        boxes, scores = output.peak_boxes(self.prior.to(output.score_logits.device))
+    def regions(self, state: FollowerState) -> list[Crop]:
+        """All places to look at next: one, or while lost several around it, half a crop apart."""
+        middle = self.region(state)
+        if not state.lost:
+            return [middle]
+        reach = (self.policy.lost_widening - 1) / 2
+        offsets = np.linspace(-reach, reach, 2 * math.ceil(2 * reach) + 1) * (middle.size / middle.scale)
+        height, width = state.sensor_hw
+        cx, cy = state.box[:2] + state.box[2:] / 2
+        return [
+            Crop(middle.x0 + right, middle.y0 + down, middle.scale, middle.size)
+            for down in offsets
+            for right in offsets
+            if right == down == 0 or (0 <= cx + right < width and 0 <= cy + down < height)
+        ]
+
+    def accept(self, state: FollowerState, looks: Sequence[tuple[Crop, TrackerOutput]], t_us: int) -> Estimate:
+        """Moves the box to the best peak of what was seen, if it may be believed.
+
+        Args:
+            state: The state to change.
+            looks: Crops and the network's output in each (one window per output).
+            t_us: Time of the box.
+
+        Returns:
+            The box and what is known about it.
+        """
+        peaks = [output.peak_boxes(self.prior.to(output.score_logits.device)) for _, output in looks]
+        best = max(range(len(looks)), key=lambda i: float(peaks[i][1][0]))
+        (crop, output), (boxes, scores) = looks[best], peaks[best]
         self._judge(state, float(scores[0]), t_us)
-        if state.score >= self.policy.hold_score and not state.lost:
+        if not state.lost:
             cx, cy, w, h = (boxes[0].double() * crop.size).tolist()
             self._move(state, crop.boxes_to_sensor(np.array([cx - w / 2, cy - h / 2, w, h])))
         activity = None if output.activity is None else output.activity[0].float().cpu().numpy()
@@ -150,14 +181,19 @@ class BoxFollower:
         return Estimate(t_us, state.box.copy(), state.score, state.lost)
 
     def _judge(self, state: FollowerState, score: float, t_us: int) -> None:
-        policy = self.policy
+        """Lost or not, from the newest score against those before."""
+        policy, passed = self.policy, max(0, t_us - state.t_us)
         state.score, state.t_us = score, t_us
-        if score >= (policy.found_score if state.lost else policy.lost_score):
-            state.low_since_us, state.lost = None, False
+        if state.recent_score is None:
+            state.recent_score = state.usual_score = score
+        if state.lost:
+            if score >= policy.found_share * state.usual_score:
+                state.lost, state.recent_score = False, score
             return
-        if state.low_since_us is None:
-            state.low_since_us = t_us
-        state.lost = state.lost or t_us - state.low_since_us >= policy.lost_after_us
+        state.recent_score += (1 - math.exp(-passed / policy.recent_tau_us)) * (score - state.recent_score)
+        state.lost = state.recent_score < policy.lost_share * state.usual_score
+        if not state.lost:
+            state.usual_score += (1 - math.exp(-passed / policy.usual_tau_us)) * (score - state.usual_score)
 
     def _move(self, state: FollowerState, found: np.ndarray) -> None:
         size = state.box[2:] ** (1 - self.policy.size_rate) * found[2:] ** self.policy.size_rate

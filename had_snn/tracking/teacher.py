@@ -81,9 +81,10 @@ class TeacherTracker:
         self.buffer.push(events)
         estimates = []
         for t_us in at_us:
-            crop = self.follower.region(self.following)
-            image, voxel = self._inputs(int(t_us), crop, frame)
-            output = self.teacher.forward_search(image, voxel, self.template)
-            estimates.append(self.follower.accept(self.following, output, crop, int(t_us)))
+            looks = []
+            for crop in self.follower.regions(self.following):
+                image, voxel = self._inputs(int(t_us), crop, frame)
+                looks.append((crop, self.teacher.forward_search(image, voxel, self.template)))
+            estimates.append(self.follower.accept(self.following, looks, int(t_us)))
             self.buffer.forget_before(int(t_us) - self.teacher.config.window_us)
         return estimates
