@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
+from bench_kernels_plot import plot
 from entry import script, versions
 from omegaconf import DictConfig
 
@@ -47,7 +48,7 @@ def machine(threads: int, device: str) -> dict[str, object]:
 
 
 def plan(cfg: DictConfig) -> tuple[list[dict], list[dict], list[dict]]:
-    """Rows of the clocked LIF, of the stem, and of peak memory."""
+    """Rows of the clocked LIF, of the stem, and of peak memory and convergence."""
     shared = {"device": cfg.device, "rounds": cfg.rounds}
     lif = shared | {"kind": "lif", "names": list(cfg.quick_rivals if cfg.quick else cfg.rivals)}
     stem = shared | {"kind": "stem", "peers": True, "membranes": False} | dict(cfg.stem)
@@ -57,7 +58,8 @@ def plan(cfg: DictConfig) -> tuple[list[dict], list[dict], list[dict]]:
     lif_rows = [lif | s | {"backward": b} for s in [dict(cfg.main), *sizes] for b in (False, True)]
     varied = [{name: value} for name, values in cfg.stem_grid.items() for value in values]
     stem_rows = [stem, *(stem | {"peers": False} | change for change in varied)]
-    return lif_rows, stem_rows, [{"kind": "memory", "name": n} | dict(cfg.main) for n in cfg.rivals]
+    others = [{"kind": "memory", "name": n} | dict(cfg.main) for n in cfg.rivals]
+    return lif_rows, stem_rows, [*others, {"kind": "convergence", "dt_us": list(cfg.convergence_us)}]
 
 
 def summary(results: list[dict], cfg: DictConfig) -> dict[str, object]:
@@ -79,6 +81,10 @@ def table(results: list[dict]) -> str:
     lines = []
     for row in results:
         head = " ".join(f"{key}={row[key]}" for key in SETTING if key in row)
+        if row["kind"] == "convergence":
+            shares = zip(row["dt_us"], row["misplaced"], strict=True)
+            lines.append("misplaced spikes: " + ", ".join(f"{share:.3%} at {dt} us" for dt, share in shares))
+            continue
         if row["kind"] == "memory":
             lines.append(f"memory {head}: {row['peak_mb']:.0f} MB")
             continue
@@ -91,38 +97,16 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def plot(results: list[dict], path: Path) -> None:
-    """Time against size for every contender, forward and backward, with kept memory."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = [r for r in results if r["kind"] == "lif" and r["backward"] and not r["fresh"] and r["T"] == 16]
-    rows.sort(key=lambda r: r["neurons"])
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for name in dict.fromkeys(n for r in rows for n in r["ms"]):
-        points = [(r["T"] * r["neurons"], r["ms"][name]["median"]) for r in rows if name in r["ms"]]
-        axis.plot(*zip(*points, strict=True), marker="o", label=name)
-    axis.plot(
-        *zip(*((r["T"] * r["neurons"], r["memory_limit_ms"]) for r in rows), strict=True), "k--", label="copy limit"
-    )
-    axis.set(xscale="log", yscale="log", xlabel="neuron-steps", ylabel="forward + backward, ms")
-    axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path)
-
-
 @script("bench_kernels")
 def main(cfg: DictConfig) -> None:
-    lif, stem, memory = plan(cfg)
+    lif, stem, others = plan(cfg)
     results = []
     for keep in (True, False):
         rows = [row | {"fresh": not keep} for row in lif if keep or {k: row[k] for k in cfg.main} == dict(cfg.main)]
         for row in rows:
             results += measure([row], threads=cfg.threads, keep=keep)
             print(table(results[-1:]), flush=True)
-    for row in [*stem, *memory]:
+    for row in [*stem, *others]:
         results += measure([row], threads=cfg.threads, keep=False)
         print(table(results[-1:]), flush=True)
     record = summary(results, cfg) | {"machine": machine(cfg.threads, cfg.device)}

@@ -19,7 +19,7 @@ import torch
 from bench_kernels_rivals import LIF_RIVALS
 from torch import Tensor
 
-from had_snn.ops import event_lif
+from had_snn.ops import event_lif, lif_multi_step
 
 
 def interleave(jobs: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, dict[str, float]]:
@@ -155,11 +155,32 @@ def stem_row(row: dict) -> dict:
     return row | {"ms": ms, "mev_per_s": rate, "missing": missing}
 
 
+def convergence_row(row: dict) -> dict:
+    """Share of spikes that the clocked form, fed with binned events, puts into another window of 5 ms."""
+    hw, span, count, window = (32, 32), 100_000, 10_000, 5_000
+    events, generator = draw(count, hw, span, "cpu"), torch.Generator().manual_seed(1)
+    weight, tau = torch.rand(16, 2, 4, 4, generator=generator) * 0.5 - 0.05, torch.logspace(3.3, 4.6, 16)
+    exact = event_lif(events, weight, tau, n_steps=span // window, size_hw=hw, stride=4, return_membranes=False)[0]
+    misplaced = []
+    for dt in row["dt_us"]:
+        state, found = None, []
+        for begin in range(0, span, window):  # a window at a time bounds memory
+            inside = slice(*(int(torch.searchsorted(events.t, torch.tensor(edge))) for edge in (begin, begin + window)))
+            t, x, y, p = (getattr(events, name)[inside].long() for name in ("t", "x", "y", "p"))
+            place = (((t - begin) // dt * 2 + p) * hw[0] + y) * hw[1] + x
+            frames = torch.bincount(place, minlength=window // dt * 2 * hw[0] * hw[1]).float().reshape(-1, 2, *hw)
+            current = torch.nn.functional.conv2d(frames, weight, stride=4).unsqueeze(1)
+            spikes, state, _ = lif_multi_step(current, state, tau=tau, dt=float(dt))
+            found.append(spikes.sum(0))
+        misplaced.append(float((torch.stack(found) - exact).abs().sum() / exact.sum()))
+    return row | {"misplaced": misplaced, "spikes": float(exact.sum())}
+
+
 def main() -> None:
     """Reads rows from the command line, prints results as the last line."""
     rows, threads = json.loads(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(threads)
-    kinds = {"lif": lif_row, "stem": stem_row, "memory": memory_row}
+    kinds = {"lif": lif_row, "stem": stem_row, "memory": memory_row, "convergence": convergence_row}
     print(json.dumps([kinds[row["kind"]](row) for row in rows]))
 
 

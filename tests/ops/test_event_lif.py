@@ -308,6 +308,20 @@ def test_both_ways_of_bucketing_agree(kernel: int, stride: int, padding: int) ->
     assert torch.equal(entries[: int(start[-1])], other[: int(start[-1])])
 
 
+@pytest.mark.parametrize("membranes", [True, False])
+def test_silences_longer_than_the_tables_of_decays(membranes: bool) -> None:
+    """A few events over 200 ms: ages beyond the coarse table's last row are computed, to the same bits."""
+    events, inputs = draw([30, 12], (4, 4), span=200_000, seed=6), parameters(19, 2, 2)
+    with torch.no_grad():
+        inputs["tau"] *= 300
+    options = {"size_hw": (4, 4), "stride": 2, "return_membranes": membranes}
+    ours, our_gradients = outputs_and_gradients(event_lif, events, inputs, **options)
+    theirs, their_gradients = outputs_and_gradients(event_lif_ref, events, inputs, **options)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for a, b in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5 * float(b.abs().max()) + 1e-9)
+
+
 def test_long_sites_and_many_events_have_the_right_gradient() -> None:
     """More events on a site than the backward holds at once: chunks must join."""
     rng = np.random.default_rng(0)
