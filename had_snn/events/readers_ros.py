@@ -147,8 +147,11 @@ class _Message:
 def _first_size(path: Path, topic: str) -> tuple[int, int] | None:
     with closing(_messages(path, topic)) as messages:
         for message in messages:
-            message.header()
-            height, width = message.number("I"), message.number("I")
+            try:
+                message.header()
+                height, width = message.number("I"), message.number("I")
+            except ValueError:
+                return None  # reading the events will name the damage
             return (height, width) if 0 < height <= 32767 and 0 < width <= 32767 else None
     return None
 
