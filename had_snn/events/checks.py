@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from had_snn.errors import FormatError
-from had_snn.events.recording import Columns, ReadOptions, Source, logger
+from had_snn.events.decoders import DTYPES, Columns, Seen, scan
+from had_snn.events.recording import ReadOptions, Source, logger
 from had_snn.events.stream import MAX_SIDE
 
 # Sensors in use, by size; a recording that does not name its sensor gets the smallest that holds its events.
@@ -37,34 +38,33 @@ class Checker:
         for chunk in self.source.chunks:
             if len(chunk.t) == 0:
                 continue
-            self._check_order(chunk.t)
+            seen = look(chunk)
+            self._check_order(chunk.t, seen)
             cut = chunk
             if self.options.window is not None:
                 t0, t1 = self.options.window
                 if not self.unsorted and chunk.t[0] >= t1:
                     break
                 inside = (chunk.t >= t0) & (chunk.t < t1)
-                if not inside.any():
-                    continue
                 if not inside.all():
                     cut = Columns(*(column[inside] for column in chunk))
-            cut = self._check_pixels(cut)
-            self._note_polarity(cut.p)
+                if len(cut.t) == 0:
+                    continue
+                seen = look(cut)
+            cut, seen = self._check_pixels(cut, seen)
+            if len(cut.t) == 0:
+                continue
+            self._note_polarity(cut.p, seen)
             self.count += len(cut.t)
-            yield Columns(
-                cut.t.astype(np.int64, copy=False),
-                cut.x.astype(np.uint16, copy=False),
-                cut.y.astype(np.uint16, copy=False),
-                cut.p.astype(np.int8, copy=False),
-            )
+            yield Columns(*(_as(column, dtype) for column, dtype in zip(cut, DTYPES.values(), strict=True)))
         self._report()
 
-    def _check_order(self, t: np.ndarray) -> None:
-        backward = np.flatnonzero(t[1:] < t[:-1])
+    def _check_order(self, t: np.ndarray, seen: Seen) -> None:
         at_join = self.last_t is not None and int(t[0]) < self.last_t
         self.last_t = int(t[-1])
-        if not len(backward) and not at_join:
+        if not seen.backward and not at_join:
             return
+        backward = np.flatnonzero(t[1:] < t[:-1])
         self.unsorted += len(backward) + int(at_join)
         if not self.options.repair:
             index = self.count if at_join else self.count + int(backward[0]) + 1
@@ -74,16 +74,12 @@ class Checker:
                 remedy="repair=True sorts them; is the column order right? columns=... states it",
             )
 
-    def _check_pixels(self, chunk: Columns) -> Columns:
+    def _check_pixels(self, chunk: Columns, seen: Seen) -> tuple[Columns, Seen]:
         height, width = self.options.sensor_hw or self.source.sensor_hw or (65535, 65535)
         slack = 1 if self._may_count_from_one() else 0
-        bounds = ((chunk.x, width + slack, "x"), (chunk.y, height + slack, "y"))
-        extremes = [(int(column.min()), int(column.max())) for column, _, _ in bounds]
-        outside = [low < 0 or high >= limit for (low, high), (_, limit, _) in zip(extremes, bounds, strict=True)]
-        if any(outside):
-            which = outside.index(True)
-            low, high = extremes[which]
-            _, limit, name = bounds[which]
+        for name, (low, high), limit in (("x", seen.x, width + slack), ("y", seen.y, height + slack)):
+            if low >= 0 and high < limit:
+                continue
             if not self.options.repair:
                 raise FormatError(
                     self.source.path,
@@ -94,23 +90,19 @@ class Checker:
             self.dropped += int(len(kept) - kept.sum())
             chunk = Columns(*(column[kept] for column in chunk))
             if len(chunk.t) == 0:
-                return chunk
-            extremes = [(int(column.min()), int(column.max())) for column in (chunk.x, chunk.y)]
-        for axis, (low, high) in enumerate(extremes):
+                return chunk, seen
+            seen = look(chunk)
+            break
+        for axis, (low, high) in enumerate((seen.x, seen.y)):
             self.low[axis] = min(self.low[axis], low)
             self.high[axis] = max(self.high[axis], high)
-        return chunk
+        return chunk, seen
 
     def _may_count_from_one(self) -> bool:
         return self.options.origin == 1 or (self.options.origin is None and self.source.countable_from_one)
 
-    def _note_polarity(self, p: np.ndarray) -> None:
-        if p.dtype == np.bool_:
-            self.polarities |= {0, 1}
-            return
-        if len(p) == 0:
-            return
-        low, high = int(p.min()), int(p.max())
+    def _note_polarity(self, p: np.ndarray, seen: Seen) -> None:
+        low, high = seen.p
         if low < -128 or high > 127:
             raise FormatError(self.source.path, f"polarity runs from {low} to {high}; expected 0/1, -1/+1 or 1/2")
         self.polarities |= {low, high}
@@ -127,6 +119,25 @@ class Checker:
         if self.dropped:
             logger.warning("%s: %d events outside the sensor; repaired: dropped", self.source.path, self.dropped)
             repairs.append(f"{self.dropped} events outside the sensor: dropped")
+
+
+def look(piece: Columns) -> Seen:
+    """What the checks need to know of events in any integer dtype."""
+    seen = scan(
+        Columns(*(_as(c, d) if c.itemsize == d.itemsize else c for c, d in zip(piece, DTYPES.values(), strict=True)))
+    )
+    # Numbers below 0 were seen as large ones, and unsigned polarities above 127 as numbers below 0.
+    if seen.x[1] > 32767 or seen.y[1] > 32767 or seen.p[0] < 0:
+        extremes = ((int(c.min()), int(c.max())) for c in piece[1:])
+        return Seen(seen.backward, *extremes)
+    return seen
+
+
+def _as(column: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Integers that fit a dtype, in it; not copied if only the name of the dtype changes."""
+    if column.dtype != dtype and column.itemsize == dtype.itemsize and column.dtype.kind in "iu":
+        return column.view(dtype)
+    return column.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from had_snn.errors import FormatError, InputError
 from had_snn.events.checks import Checker, Resolution
+from had_snn.events.decoders import DTYPES, Columns
 from had_snn.events.readers_aedat import open_aedat
 from had_snn.events.readers_aedat4 import open_aedat4
 from had_snn.events.readers_arrays import open_npy, open_npz
@@ -25,7 +26,7 @@ from had_snn.events.readers_mat import open_mat
 from had_snn.events.readers_prophesee import is_dat, is_raw, open_dat, open_evt, open_raw, read_header
 from had_snn.events.readers_ros import MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, open_bag
 from had_snn.events.readers_text import open_text
-from had_snn.events.recording import Columns, ReadOptions, Recording, Source
+from had_snn.events.recording import ReadOptions, Recording, Source
 from had_snn.events.stream import EventStream
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -120,6 +121,7 @@ def collect(source: Source, options: ReadOptions, *, with_frames: bool = False) 
     """
     checker = Checker(source, options)
     buffer = _Buffer(source.most)
+    source.room = buffer.room
     for piece in checker.walk():
         buffer.append(piece)
     resolution = Resolution.of(checker)
@@ -145,23 +147,33 @@ class _Buffer:
 
     def __init__(self, most: int | None) -> None:
         self.count = 0
-        self.arrays = [np.empty(max(1, most or 1 << 16), d) for d in (np.int64, np.uint16, np.uint16, np.int8)]
+        self.arrays = [np.empty(max(1, most or 1 << 16), dtype) for dtype in DTYPES.values()]
+
+    def room(self, count: int) -> Columns:
+        """Arrays behind the last event, for decoders to write into."""
+        self._reserve(self.count + count)
+        return Columns(*(array[self.count :] for array in self.arrays))
 
     def append(self, piece: Columns) -> None:
-        """Copies a piece behind the others."""
+        """Takes a piece in behind the others; one that a decoder has put there is not copied."""
         stop = self.count + len(piece.t)
-        if stop > len(self.arrays[0]):
-            larger = [np.empty(max(stop, 2 * len(a)), a.dtype) for a in self.arrays]
-            for new, old in zip(larger, self.arrays, strict=True):
-                new[: self.count] = old[: self.count]
-            self.arrays = larger
+        self._reserve(stop)
         for array, column in zip(self.arrays, piece, strict=True):
-            array[self.count : stop] = column
+            target = array[self.count : stop]
+            if column.__array_interface__["data"] != target.__array_interface__["data"]:
+                target[:] = column
         self.count = stop
 
     def columns(self) -> list[np.ndarray]:
         """What was appended."""
         return [array[: self.count] for array in self.arrays]
+
+    def _reserve(self, length: int) -> None:
+        if length > len(self.arrays[0]):
+            larger = [np.empty(max(length, 2 * len(a)), a.dtype) for a in self.arrays]
+            for new, old in zip(larger, self.arrays, strict=True):
+                new[: self.count] = old[: self.count]
+            self.arrays = larger
 
 
 def open_source(path: str | os.PathLike[str], **options: Any) -> tuple[Source, ReadOptions]:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import FormatError
-from had_snn.events.recording import Columns, ReadOptions, Source, logger, mend_or_raise, unwrap, walk_records
+from had_snn.events.decoders import Columns, Decoder
+from had_snn.events.recording import ReadOptions, Source, decode_records, logger, mend_or_raise
 
 MOST_HEADER = 1 << 22
-RECORDS = {1: np.dtype([("address", ">u2"), ("t", ">u4")]), 2: np.dtype([("address", ">u4"), ("t", ">u4")])}
+RECORDS = {1: np.dtype((np.void, 6)), 2: np.dtype((np.void, 8))}  # address of 2 or 4 bytes, time of 4
 POLARITY_DTYPE = np.dtype([("data", "<u4"), ("t", "<i4")])
 PACKET_HEADER = struct.Struct("<hhiiiiii")
 CHIPS_HW = (
@@ -58,14 +59,9 @@ def open_aedat(path: Path, options: ReadOptions) -> Source:
     source = Source(path, f"aedat{version[0]}", (), sensor_hw, {"chip": chip or "DVS128 (not named)"})
     source.most = (path.stat().st_size - start) // dtype.itemsize
 
-    def chunks() -> Iterator[Columns]:
-        loops, last = 0, None
-        for records in walk_records(path, start, dtype, source, options):
-            t, loops, last = unwrap(records["t"].astype(np.uint32), loops, last)
-            address = records["address"].astype(np.uint32)
-            yield _davis(t, address, sensor_hw) if davis_hw else _dvs128(t, address)
-
-    source.chunks = chunks()
+    height, width = davis_hw or (0, 0)
+    decoder = Decoder("aedat", dtype, state=(-1, dtype.itemsize - 4, width, height))
+    source.chunks = decode_records(path, start, decoder, source, options)
     return source
 
 
@@ -90,26 +86,6 @@ def _read_header(path: Path) -> tuple[list[str], int]:
             if line.startswith(b"#!END-HEADER") or (line.startswith(b"# End of ASCII Header")):
                 return lines, file.tell()
     raise FormatError(path, f"no end of the header within {MOST_HEADER} bytes", offset=MOST_HEADER)
-
-
-def _dvs128(t: np.ndarray, address: np.ndarray) -> Columns:
-    """DVS128: bit 0 polarity (0 = brighter), 1-7 column from the right, 8-14 row from the bottom, 15 special."""
-    if (address >> 15).any():
-        pixel = np.flatnonzero(address >> 15 == 0)  # sync and other special events have no pixel
-        t, address = t[pixel], address[pixel]
-    x = 127 - ((address >> 1) & 0x7F)
-    y = 127 - ((address >> 8) & 0x7F)
-    return Columns(t, x.astype(np.uint16), y.astype(np.uint16), (1 - (address & 1)).astype(np.int8))
-
-
-def _davis(t: np.ndarray, address: np.ndarray, sensor_hw: tuple[int, int]) -> Columns:
-    """DAVIS: bit 31 picture sample or IMU, bit 10 special, bit 11 polarity, bits 12-21 column, bits 22-30 row."""
-    pixel = np.flatnonzero((address & np.uint32(0x80000400)) == 0)
-    t, address = t[pixel], address[pixel]
-    # Counted from the right and from the bottom, in signed numbers so that a wrong chip shows as out of range.
-    x = sensor_hw[1] - 1 - ((address >> 12) & 0x3FF).astype(np.int32)
-    y = sensor_hw[0] - 1 - ((address >> 22) & 0x1FF).astype(np.int32)
-    return Columns(t, x, y, ((address >> 11) & 1).astype(np.int8))
 
 
 def _open_version_3(path: Path, start: int, lines: list[str], options: ReadOptions) -> Source:

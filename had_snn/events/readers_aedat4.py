@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import FormatError, optional_import
-from had_snn.events.recording import Columns, Frames, ReadOptions, Source, logger, mend_or_raise
+from had_snn.events.decoders import Columns, Room, gather
+from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 EVENT_DTYPE = np.dtype({"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"],
@@ -78,7 +79,7 @@ def open_aedat4(path: Path, options: ReadOptions) -> Source:
                 options.progress(packet.start + packet.size, len(data))
             if chosen is not None and packet.stream == chosen["id"]:
                 try:
-                    yield _events(decompress(data[packet.start : packet.start + packet.size]))
+                    yield _events(decompress(data[packet.start : packet.start + packet.size]), source.room)
                 except _Broken as error:
                     _stop(path, source, options, error, packet)
                     return
@@ -277,9 +278,11 @@ def _root_of_packet(raw: bytes, identifier: bytes) -> _Table:
     return _Table.root(raw[4:], identifier)  # the first four bytes repeat the size
 
 
-def _events(raw: bytes) -> Columns:
+def _events(raw: bytes, room: Room) -> Columns:
     packed = _root_of_packet(raw, b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
-    return Columns(packed["t"], packed["x"], packed["y"], (packed["p"] != 0).view(np.int8))
+    out = room(len(packed))
+    t, x, y, p = (gather(packed[name], target) for name, target in zip("txyp", out, strict=True))
+    return Columns(t, x, y, np.not_equal(p, 0, out=p.view(np.bool_)).view(np.int8))
 
 
 def _frame(raw: bytes) -> tuple[np.ndarray, int, int, int, int]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from had_snn.errors import FormatError
 from had_snn.events.checks import smallest_sensor
-from had_snn.events.recording import Columns, ReadOptions, logger
+from had_snn.events.decoders import Columns
+from had_snn.events.recording import ReadOptions, logger
 
 NAMES = {
     "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
@@ -200,8 +201,8 @@ def _guess_unit(t: np.ndarray, *, decimals: bool) -> str:
 
 def _whole(column: np.ndarray) -> np.ndarray:
     """Pixel and polarity columns as integers; undistorted pixels are put into the pixel they fall nearest to."""
-    if column.dtype.kind == "b":
-        return column.view(np.int8)
+    if column.dtype.kind == "b":  # any byte but 0 is true
+        return (np.ascontiguousarray(column).view(np.uint8) != 0).view(np.int8)
     if column.dtype.kind in "iu":
         return column
     return np.floor(np.clip(column.astype(np.float64, copy=False), -(2**31), 2**31 - 1) + 0.5).astype(np.int32)

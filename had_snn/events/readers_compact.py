@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from had_snn.errors import FormatError
-from had_snn.events.recording import Columns, ReadOptions, Source, mend_or_raise
+from had_snn.events import recording
+from had_snn.events.decoders import Columns, Decoder
+from had_snn.events.recording import ReadOptions, Source, decode_records, mend_or_raise, read_fully, walk_records
 
 ES_MAGIC = b"Event Stream"
 ES_TYPES = ("generic", "dvs", "atis", "amd", "color")
-ES_RESET, ES_OVERFLOW, ES_STEP = 0xFE, 0xFF, 127
-BLOCK = 1 << 20
+ES_EVENT = 5  # bytes
+NMNIST_RECORD = np.dtype((np.void, 5))
 NMNIST_HW = (34, 34)
 
 
@@ -43,75 +46,24 @@ def open_es(path: Path, options: ReadOptions) -> Source:
 
 
 def _es_chunks(path: Path, height: int, source: Source, options: ReadOptions) -> Iterator[Columns]:
-    size, at, last_t = path.stat().st_size, 20, 0
-    rest = b""
-    with path.open("rb") as file:
+    decoder = Decoder("es", np.dtype(np.uint8), least=ES_EVENT, state=(0, height))
+    size, at, rest = path.stat().st_size, 20, 0
+    block = np.empty(ES_EVENT + recording.BLOCK_BYTES, np.uint8)
+    with path.open("rb", buffering=0) as file:
         file.seek(at)
-        while block := file.read(BLOCK):
-            data = np.frombuffer(rest + block, np.uint8)
-            starts, overflows, used = _es_starts(data)
-            record = data[starts[:, None] + np.arange(5)] if len(starts) else np.empty((0, 5), np.uint8)
-            steps = (record[:, 0] >> 1).astype(np.int64) + ES_STEP * np.diff(overflows[:-1], prepend=0)
-            t = last_t + np.cumsum(steps)
-            # Overflows after the last whole event belong to the next one.
-            last_t = (int(t[-1]) if len(t) else last_t) + ES_STEP * int(
-                overflows[-1] - (overflows[-2] if len(t) else 0)
-            )
-            words = np.ascontiguousarray(record[:, 1:]).view("<u2")
-            y = height - 1 - words[:, 1].astype(np.int32)
-            yield Columns(t, words[:, 0].astype(np.int32), y, (record[:, 0] & 1).astype(np.int8))
-            rest = bytes(data[used:])
-            at += used
+        while read := read_fully(file, memoryview(block)[rest : rest + recording.BLOCK_BYTES]):
+            data, used = block[: rest + read], 0
+            for piece, taken in decoder.pieces(data, source.room):
+                used = taken
+                yield piece
+            rest = len(data) - used  # the first bytes of an event that the next block completes
+            block[:rest] = data[used:].copy()
+            at += read
             if options.progress is not None:
                 options.progress(at, size)
     if rest:
-        problem = f"the file ends in an event; {len(rest)} of 5 bytes are there"
-        mend_or_raise(path, source.info, options, problem, mended="keeps the events before it", offset=size - len(rest))
-
-
-def _es_starts(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """First bytes of the whole events, overflow bytes before each (and, last, before the end), and bytes used."""
-    starts: list[np.ndarray] = []
-    overflows: list[np.ndarray] = []
-    raw, size = data.tobytes(), len(data)
-    at, seen = 0, 0
-    stride = 64
-    while at < size:
-        # Runs of events without overflow are found by looking only at every fifth byte.
-        heads = data[at : at + 5 * stride : 5]
-        whole = min(len(heads), (size - at) // 5)
-        special = np.flatnonzero(heads[:whole] >= ES_RESET)
-        run = int(special[0]) if len(special) else whole
-        if run:
-            starts.append(at + 5 * np.arange(run))
-            overflows.append(np.full(run, seen))
-            at += 5 * run
-        stride = min(stride * 4, 1 << 16) if run == stride else 64
-        # Where events are sparse, most are preceded by an overflow; then a plain walk is faster.
-        slow_starts: list[int] = []
-        slow_seen: list[int] = []
-        while at < size and run < 16 and len(slow_starts) < 4096:
-            head = raw[at]
-            if head >= ES_RESET:
-                seen += head == ES_OVERFLOW
-                at += 1
-            elif at + 5 <= size:
-                slow_starts.append(at)
-                slow_seen.append(seen)
-                at += 5
-            else:
-                break
-        starts.append(np.array(slow_starts, np.int64))
-        overflows.append(np.array(slow_seen, np.int64))
-        if at < size:
-            head = raw[at]
-            if head >= ES_RESET:
-                seen += head == ES_OVERFLOW
-                at += 1
-            elif at + 5 > size:
-                break
-    overflows.append(np.array([seen]))
-    return np.concatenate([np.empty(0, np.int64), *starts]), np.concatenate(overflows).astype(np.int64), at
+        problem = f"the file ends in an event; {rest} of {ES_EVENT} bytes are there"
+        mend_or_raise(path, source.info, options, problem, mended="keeps the events before it", offset=at - rest)
 
 
 def looks_like_nmnist(path: Path, head: bytes) -> bool:
@@ -126,27 +78,20 @@ def looks_like_nmnist(path: Path, head: bytes) -> bool:
 
 
 def open_nmnist(path: Path, options: ReadOptions) -> Source:
-    """Opens a file of N-MNIST or N-Caltech101: column, row, then polarity and 23 bits of time, high byte first."""
-    info: dict = {}
-    size = path.stat().st_size
-    record = np.fromfile(path, np.uint8, size // 5 * 5).reshape(-1, 5)
-    t, x, y = _nmnist_fields(record)
-    # Row 240 marks a wrap of the camera's 13-bit clock (the authors' reader: https://www.garrickorchard.com/datasets).
-    wraps = y == 240
-    if wraps.any():
-        t = t + np.cumsum(wraps) * (1 << 13)
-    keep = ~wraps
-    fits = not keep.any() or (x[keep].max() < 34 and y[keep].max() < 34)
-    source = Source(path, "nmnist", (), NMNIST_HW if fits else None, info)
+    """Opens a file of N-MNIST or N-Caltech101: column, row, then polarity and 23 bits of time, high byte first.
 
-    def chunks() -> Iterator[Columns]:
-        yield Columns(t[keep], x[keep], y[keep], (record[keep, 2] >> 7).astype(np.int8))
-        if size % 5:
-            problem = f"the file ends in a record; {size % 5} of 5 bytes are there"
-            kept = "keeps the records before it"
-            mend_or_raise(path, info, options, problem, mended=kept, offset=size - size % 5)
-
-    source.chunks = chunks()
+    Row 240 marks a wrap of the camera's 13-bit clock (the authors' reader: https://www.garrickorchard.com/datasets).
+    """
+    source = Source(path, "nmnist", (), NMNIST_HW, {})
+    source.most = path.stat().st_size // NMNIST_RECORD.itemsize
+    plain = replace(options, repair=True, progress=None)  # only a look; the cut end is told below
+    for records in walk_records(path, 0, NMNIST_RECORD, Source(path, "nmnist", ()), plain):
+        _, x, y = _nmnist_fields(records.view(np.uint8).reshape(-1, 5))
+        pixel = y != 240
+        if x[pixel].max(initial=0) >= NMNIST_HW[1] or y[pixel].max(initial=0) >= NMNIST_HW[0]:
+            source.sensor_hw = None
+            break
+    source.chunks = decode_records(path, 0, Decoder("nmnist", NMNIST_RECORD, state=(0,)), source, options)
     return source
 
 

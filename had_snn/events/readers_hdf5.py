@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from had_snn.errors import FormatError, optional_import
+from had_snn.events.decoders import Columns
 from had_snn.events.readers_columns import CHUNK, SAMPLE, ColumnPlan, plan_columns, split_name
-from had_snn.events.recording import Columns, ReadOptions, Source, logger
+from had_snn.events.recording import ReadOptions, Source, logger
 
 MOST_OBJECTS = 10_000
 ECF_FILTER = 36559  # Prophesee's codec for CD events

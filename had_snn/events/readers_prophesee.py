@@ -10,11 +10,12 @@ from typing import IO
 import numpy as np
 
 from had_snn.errors import FormatError
-from had_snn.events.readers_evt import Evt2Decoder, Evt3Decoder, Evt21Decoder, EvtDecoder, halves_are_swapped
-from had_snn.events.recording import Columns, ReadOptions, Source, unwrap, walk_records
+from had_snn.events.decoders import Columns, Decoder
+from had_snn.events.readers_evt import evt_decoder, halves_are_swapped
+from had_snn.events.recording import ReadOptions, Source, decode_records
 
 MOST_HEADER = 1 << 16
-DAT_DTYPE = np.dtype([("t", "<u4"), ("data", "<u4")])
+DAT_RECORD = np.dtype("<u8")
 _SENSOR_OF_PLUGIN = (("gen41|gen4|imx636", (720, 1280)), ("gen31|gen3", (480, 640)), ("genx320", (320, 320)))
 
 
@@ -38,11 +39,6 @@ def open_evt(kind: str) -> Callable[[Path, ReadOptions], Source]:
             return _open_evt(path, kind, _encoding(header)[1], file.tell(), header, options)
 
     return opener
-
-
-def decoder_of(kind: str, *, legacy: bool = False) -> EvtDecoder:
-    """A fresh decoder of an encoding."""
-    return {"evt2": Evt2Decoder, "evt3": Evt3Decoder}[kind]() if kind != "evt21" else Evt21Decoder(legacy=legacy)
 
 
 def read_header(file: IO[bytes]) -> dict[str, str]:
@@ -104,13 +100,12 @@ def _open_evt(path: Path, kind: str, legacy: bool, start: int, header: dict[str,
         with path.open("rb") as file:
             file.seek(start)
             legacy = halves_are_swapped(np.frombuffer(file.read(8 * 4096 // 8 * 8), np.uint8))
-    decoder = decoder_of(kind, legacy=legacy)
+    decoder = evt_decoder(kind, legacy=legacy)
     source.most = (path.stat().st_size - start) // decoder.word.itemsize
     shift = int(header["t_offset"]) if re.fullmatch(r"-?\d+", header.get("t_offset", "")) else 0
 
     def chunks() -> Iterator[Columns]:
-        for words in walk_records(path, start, decoder.word, source, options):
-            events = decoder.decode(words)
+        for events in decode_records(path, start, decoder, source, options):
             yield events._replace(t=events.t + shift) if shift else events
 
     source.chunks = chunks()
@@ -126,19 +121,10 @@ def open_dat(path: Path, options: ReadOptions) -> Source:
     version = header.get("version", "2")
     if version != "2":
         raise FormatError(path, f"DAT version {version}; only version 2 is known")
-    if len(kind) < 2 or kind[1] != DAT_DTYPE.itemsize or kind[0] == 14:
+    if len(kind) < 2 or kind[1] != DAT_RECORD.itemsize or kind[0] == 14:
         raise FormatError(path, f"DAT record type {kind!r}; expected change events of 8 bytes", offset=start)
     source = Source(path, "dat", (), _sensor(header), {"header": header})
-    source.most = (path.stat().st_size - start - 2) // DAT_DTYPE.itemsize
+    source.most = (path.stat().st_size - start - 2) // DAT_RECORD.itemsize
 
-    def chunks() -> Iterator[Columns]:
-        loops, last = 0, None
-        for records in walk_records(path, start + 2, DAT_DTYPE, source, options):
-            data = np.ascontiguousarray(records["data"])
-            t, loops, last = unwrap(records["t"], loops, last)
-            x, y = data.astype(np.uint16) & np.uint16(0x3FFF), (data >> np.uint32(14)).astype(np.uint16)
-            p = (data >> np.uint32(28)).astype(np.int8) & np.int8(1)
-            yield Columns(t, x, y & np.uint16(0x3FFF), p)
-
-    source.chunks = chunks()
+    source.chunks = decode_records(path, start + 2, Decoder("dat", DAT_RECORD), source, options)
     return source

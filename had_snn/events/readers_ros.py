@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from had_snn.errors import FormatError, optional_import
-from had_snn.events.readers_prophesee import decoder_of
-from had_snn.events.recording import Columns, Frames, ReadOptions, Source, logger, mend_or_raise
+from had_snn.events.decoders import Columns
+from had_snn.events.readers_evt import evt_decoder
+from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
 
 ROS1_MAGIC, MCAP_MAGIC, SQLITE_MAGIC = b"#ROSBAG V2.0", b"\x89MCAP0\r\n", b"SQLite format 3\0"
 ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
@@ -178,7 +179,7 @@ def _event_chunks(path: Path, topic: str, kind: str, source: Source, options: Re
         if encoding == "mono":
             yield _mono(data, base)
         elif encoding in ("evt2", "evt21", "evt3"):
-            decoder = decoder or decoder_of(encoding)
+            decoder = decoder or evt_decoder(encoding)
             whole = len(data) // decoder.word.itemsize * decoder.word.itemsize
             yield decoder.decode(np.frombuffer(data[:whole], decoder.word))
         else:

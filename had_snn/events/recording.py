@@ -10,26 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from had_snn.errors import FormatError, InputError
+from had_snn.events.decoders import Columns, Decoder, Room, Scratch
 from had_snn.events.stream import EventStream
 
 logger = logging.getLogger("had_snn")
 
-BLOCK_BYTES = 1 << 17  # intermediate arrays of this size stay in the cache and on the heap
-
-
-class Columns(NamedTuple):
-    """A piece of a file: `t` int64 microseconds, `x`, `y`, `p` any integers, as the file numbers them."""
-
-    t: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    p: np.ndarray
+BLOCK_BYTES = 1 << 18  # of a file at a time: what is decoded from them stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -118,6 +111,8 @@ class Source:
         load_frames: Reads the pictures, for formats that hold any.
         most: About how many events to expect, from the size of the file; room is reserved for as many.
         countable_from_one: True for formats without a rule for the first pixel's number (text, arrays, MATLAB).
+        room: Where decoders write events; a piece is valid until the next one is asked for, unless `collect` has put
+            its own arrays here.
     """
 
     path: Path
@@ -128,6 +123,7 @@ class Source:
     load_frames: Callable[[], Frames | None] | None = None
     countable_from_one: bool = False
     most: int | None = None
+    room: Room = field(default_factory=Scratch)
 
 
 def mend_or_raise(
@@ -142,18 +138,21 @@ def mend_or_raise(
 
 
 def walk_records(path: Path, start: int, dtype: np.dtype, source: Source, options: ReadOptions) -> Iterator[np.ndarray]:
-    """Whole records from `start` on, a block at a time; a part of one at the end is a cut file."""
+    """Whole records from `start` on, a block at a time, valid until the next; a part of one at the end is a cut."""
     size = path.stat().st_size
     count, rest = divmod(max(size - start, 0), dtype.itemsize)
+    block = np.empty(min(max(1, BLOCK_BYTES // dtype.itemsize), count), dtype)
+    view = memoryview(block.view(np.uint8))
     done = 0
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         file.seek(start)
         while done < count:
-            block = np.fromfile(file, dtype, min(BLOCK_BYTES // dtype.itemsize, count - done))
-            if len(block) == 0:
-                break
-            done += len(block)
-            yield block
+            wanted = min(len(block), count - done)
+            read = read_fully(file, view[: wanted * dtype.itemsize]) // dtype.itemsize
+            if read == 0:
+                break  # the file has become shorter while it is read
+            done += read
+            yield block[:read]
             if options.progress is not None:
                 options.progress(start + done * dtype.itemsize, size)
     if rest:
@@ -161,25 +160,19 @@ def walk_records(path: Path, start: int, dtype: np.dtype, source: Source, option
         mend_or_raise(path, source.info, options, problem, mended="keeps the records before it", offset=size - rest)
 
 
-def unwrap(t: np.ndarray, loops: int, last: int | None) -> tuple[np.ndarray, int, int | None]:
-    """Extends 32-bit times: a drop of more than half the range starts a new loop.
+def read_fully(file: FileIO, view: memoryview) -> int:
+    """Fills `view` from an unbuffered file and returns how many bytes there were."""
+    done = 0
+    while done < len(view):
+        read = file.readinto(view[done:])
+        if not read:
+            break
+        done += read
+    return done
 
-    Args:
-        t: uint32 `[n]`, as read.
-        loops: Loops before the first of them.
-        last: The 32-bit time before the first of them, None at the start of a file.
 
-    Returns:
-        Extended times as int64, loops and last time to go on with.
-    """
-    if len(t) == 0:
-        return t.astype(np.int64), loops, last
-    raw, t = t, t.astype(np.int64)
-    if (raw[1:] >= raw[:-1]).all() and (last is None or int(raw[0]) >= last):
-        return (t + (loops << 32) if loops else t), loops, int(raw[-1])
-    drops = np.flatnonzero(np.diff(t, prepend=t[0] if last is None else last) < -(1 << 31))
-    last = int(raw[-1])
-    turns = np.zeros(len(t), np.int64)
-    turns[drops] = 1
-    turns = np.cumsum(turns) + loops
-    return t + (turns << 32), int(turns[-1]), last
+def decode_records(path: Path, start: int, decoder: Decoder, source: Source, options: ReadOptions) -> Iterator[Columns]:
+    """Events of a file of fixed-size items that begin at `start`."""
+    for records in walk_records(path, start, decoder.word, source, options):
+        for piece, _ in decoder.pieces(records, source.room):
+            yield piece

@@ -21,7 +21,7 @@ from reference_decoders import evt3
 
 from had_snn.errors import FormatError, HadError
 from had_snn.events.readers import open_recording, open_source, read_events
-from had_snn.events.readers_evt import Evt2Decoder, Evt3Decoder, Evt21Decoder
+from had_snn.events.readers_evt import evt_decoder
 from had_snn.events.stream import EventStream
 from had_snn.events.writers import write_events
 
@@ -51,7 +51,7 @@ def test_evt21_halves_swapped_by_header_and_by_content(tmp_path):
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(0, 0xFFFF), max_size=120), st.integers(0, 120))
 def test_evt3_decoder_follows_the_description_on_any_words(words, cut):
-    decoder = Evt3Decoder()
+    decoder = evt_decoder("evt3")
     pieces = [decoder.decode(np.array(part, np.uint16)) for part in (words[:cut], words[cut:])]
     assert [row for piece in pieces for row in rows(piece)] == evt3(words)
 
@@ -63,19 +63,19 @@ def test_evt3_decoder_follows_the_description_on_any_words(words, cut):
 )
 def test_evt3_decoder_on_likely_words(kinds, cut):
     words = [kind << 12 | value for kind, value in kinds]
-    decoder = Evt3Decoder()
+    decoder = evt_decoder("evt3")
     pieces = [decoder.decode(np.array(part, np.uint16)) for part in (words[:cut], words[cut:])]
     assert [row for piece in pieces for row in rows(piece)] == evt3(words)
 
 
 def test_clocks_that_wrap():
     words = np.array([0x8FFF, 0x6FFF, 0x0001, 0x2002, 0x8000, 0x2003, 0x6001, 0x2004], np.uint16)
-    assert Evt3Decoder().decode(words).t.tolist() == [0xFFFFFF, 1 << 24, (1 << 24) + 1]
+    assert evt_decoder("evt3").decode(words).t.tolist() == [0xFFFFFF, 1 << 24, (1 << 24) + 1]
     high = 0xFFFFFFF
     words = np.array([0x8 << 28 | high, 63 << 22, 0x8 << 28, 1 << 22], np.uint32)
-    assert Evt2Decoder().decode(words).t.tolist() == [(high << 6) + 63, (1 << 34) + 1]
+    assert evt_decoder("evt2").decode(words).t.tolist() == [(high << 6) + 63, (1 << 34) + 1]
     words = np.array([0x8 << 60 | high << 32, 63 << 54 | 1, 0x8 << 60, 1 << 54 | 3], np.uint64)
-    assert Evt21Decoder().decode(words).t.tolist() == [(high << 6) + 63, (1 << 34) + 1, (1 << 34) + 1]
+    assert evt_decoder("evt21").decode(words).t.tolist() == [(high << 6) + 63, (1 << 34) + 1, (1 << 34) + 1]
 
 
 @pytest.mark.parametrize("kind", ["dat", "aedat2"])
