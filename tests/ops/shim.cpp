@@ -1,7 +1,8 @@
-// The GPU text of both kernels, run on the CPU: threads of a block and blocks of a grid one after the other. The wrappers
+// The GPU text of the kernels, run on the CPU: threads of a block and blocks of a grid one after the other. The wrappers
 // take the grid first and then the kernel's own arguments, so Python calls them like a launch.
 #include "lif.cu"
 #include "event_lif.cu"
+#include "spike_conv.cu"
 
 #include <utility>
 
@@ -34,4 +35,9 @@ extern "C" void shim_event_lif_forward(int grid, int block, void** values) {
 }
 extern "C" void shim_event_lif_backward(int grid, int block, void** values) {
   launch(grid, block, had_event_lif_backward, values);
+}
+extern "C" void shim_spike_conv(int grid, int block, void** values) { launch(grid, block, had_spike_conv, values); }
+extern "C" void shim_spike_list(int grid, int block, void** values) { launch(grid, block, had_spike_list, values); }
+extern "C" void shim_spike_correlate(int grid, int block, void** values) {
+  launch(grid, block, had_spike_correlate, values);
 }

@@ -1,0 +1,212 @@
+// The CPU loops of spike_conv.cu: rows of outputs over threads, channels in lanes, a block of channels in registers.
+#ifndef HAD_SPIKE_CONV_HOST_CUH
+#define HAD_SPIKE_CONV_HOST_CUH
+
+// Groups of lanes whose sums are held at once; a CPU without AVX-512 has 16 registers.
+#define HAD_HELD_GROUPS 8
+
+// One bit for each lane of a comparison's result.
+template <class Mask>
+HAD_INLINE unsigned mask_bits(Mask mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX__)
+  return (unsigned)_mm256_movemask_ps((__m256)mask);
+#elif defined(__SSE2__)
+  return (unsigned)_mm_movemask_ps((__m128)mask);
+#else
+  unsigned bits = 0;
+  for (int i = 0; i < HAD_LANES; ++i) bits |= (unsigned)(mask[i] != 0) << i;
+  return bits;
+#endif
+}
+
+// Appends the numbers first + i of the set bits i.
+HAD_INLINE int append_bits(had_u16* list, int n, unsigned bits, had_i64 first) {
+  for (; bits; bits &= bits - 1) list[n++] = (had_u16)(first + __builtin_ctz(bits));
+  return n;
+}
+
+// One site, channels from c on: `GROUPS` groups of lanes, of which the last holds `tail` channels. `counts` has the length
+// so far of each step's list.
+template <int GROUPS, bool VALUED>
+static void conv_block(const SpikeConv* p, had_u16* entry_out, int* counts, had_i64 b, had_i64 oy, had_i64 ox, had_i64 c,
+                       const int tail) {
+  const Neuron neuron = {0.0f, 0.0f, 0, 0, 1};
+  const had_i64 x0 = ox * p->stride - p->padding, y0 = oy * p->stride - p->padding, W = p->W, C = p->C, Kp = p->Kp;
+  const had_i64 left = had_max(x0, 0), right = had_min(x0 + p->k, W);
+  const had_i64 top = had_max(y0, 0), bottom = had_min(y0 + p->k, p->H);
+  const had_i64 sites = p->N * p->Ho * p->Wo, site = (b * p->Ho + oy) * p->Wo + ox;
+  const lanes decay = had_splat(p->decay), threshold = had_splat(p->threshold);
+  lanes bias[GROUPS], u[GROUPS];
+  for (int g = 0; g < GROUPS; ++g) {
+    const int count = g == GROUPS - 1 ? tail : HAD_LANES;
+    bias[g] = had_load_f32(p->bias + c + g * HAD_LANES, count);
+    u[g] = p->v0 ? had_load_f32(p->v0 + site * p->K + c + g * HAD_LANES, count) : had_splat(0.0f);
+  }
+  for (had_i64 t = 0; t < p->T; ++t) {
+    const had_i64 out = (t * sites + site) * p->K + c;
+    lanes sum[GROUPS];
+    for (int g = 0; g < GROUPS; ++g) sum[g] = bias[g];
+    if (p->current_in)
+      for (int g = 0; g < GROUPS; ++g)
+        sum[g] = sum[g] + had_load_f32(p->current_in + out + g * HAD_LANES, g == GROUPS - 1 ? tail : HAD_LANES);
+    for (had_i64 y = top; y < bottom; ++y) {
+      const had_i64 row = (t * p->N + b) * p->H + y;
+      const int* bounds = p->start + row * (W + 1);
+      const had_u16 *e = p->entry + row * W * C + bounds[left], *stop = p->entry + row * W * C + bounds[right];
+      const float* value = VALUED ? p->value + row * W * C + bounds[left] : 0;
+      const float* weight = p->weight + ((y - y0) * p->k - x0) * C * Kp + c;
+      for (; e < stop; ++e) {
+        const float* w = weight + *e * Kp;
+        if (VALUED) {
+          const lanes times = had_splat(*value++);
+#pragma GCC unroll 8
+          for (int g = 0; g < GROUPS; ++g) sum[g] = sum[g] + times * had_load_f32(w + g * HAD_LANES, HAD_LANES);
+        } else {
+#pragma GCC unroll 8
+          for (int g = 0; g < GROUPS; ++g) sum[g] = sum[g] + had_load_f32(w + g * HAD_LANES, HAD_LANES);
+        }
+      }
+    }
+    if (p->current_out)
+      for (int g = 0; g < GROUPS; ++g)
+        had_store_f32(p->current_out + out + g * HAD_LANES, sum[g], g == GROUPS - 1 ? tail : HAD_LANES);
+    if (!entry_out) continue;
+    had_u16* list = entry_out + (t * p->N + b) * p->Ho * p->Wo * p->K;
+    int n = counts[t];
+    for (int g = 0; g < GROUPS; ++g) {
+      const int count = g == GROUPS - 1 ? tail : HAD_LANES;
+      const lanes h = had_charge(u[g], decay, sum[g]), s = had_fire(h, threshold);
+      u[g] = had_reset(neuron, h, s, threshold);
+      if (p->fired) had_store_f32(p->fired + out + g * HAD_LANES, s, count);
+      const unsigned live = count == HAD_LANES ? ~0u : (1u << count) - 1u;
+      n = append_bits(list, n, mask_bits(h > threshold) & live, ox * p->K + c + g * HAD_LANES);
+    }
+    counts[t] = n;
+  }
+  if (p->v)
+    for (int g = 0; g < GROUPS; ++g)
+      had_store_f32(p->v + site * p->K + c + g * HAD_LANES, u[g], g == GROUPS - 1 ? tail : HAD_LANES);
+}
+
+template <bool VALUED>
+static void conv_site(const SpikeConv* p, had_u16* entry_out, int* counts, had_i64 b, had_i64 oy, had_i64 ox) {
+  for (had_i64 c = 0; c < p->K; c += HAD_HELD_GROUPS * HAD_LANES) {
+    const int rest = (int)had_min(p->K - c, HAD_HELD_GROUPS * HAD_LANES);
+    const int groups = (rest + HAD_LANES - 1) / HAD_LANES, tail = rest - (groups - 1) * HAD_LANES;
+    switch (groups) {
+      case 1: conv_block<1, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
+      case 2: conv_block<2, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
+      case 3: conv_block<3, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
+      case 4: conv_block<4, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
+      case 5: conv_block<5, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
+      case 6: conv_block<6, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
+      case 7: conv_block<7, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
+      default: conv_block<8, VALUED>(p, entry_out, counts, b, oy, ox, c, tail);
+    }
+  }
+}
+
+// `entry_out` [T, N, Ho, Wo * K] and `start_out` [T, N, Ho, Wo + 1] take the spikes, or are null: then only currents are
+// written. At most HAD_MAX_STEPS steps a call.
+#define HAD_MAX_STEPS 64
+
+HAD_EXPORT void HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, const float* value, const float* weight,
+                                       const float* bias, const float* current_in, const float* v0, float* current_out,
+                                       float* fired, float* v, had_i64 T, had_i64 N, had_i64 H, had_i64 W, had_i64 C,
+                                       had_i64 Ho, had_i64 Wo, had_i64 K, had_i64 Kp, had_i64 k, had_i64 stride,
+                                       had_i64 padding, float decay, float threshold, had_u16* entry_out,
+                                       int* start_out, int threads) {
+  const SpikeConv p = {entry, start, value, weight, bias, current_in, v0, current_out, fired, v, T, N, H, W, C, Ho, Wo, K,
+                       Kp, k, stride, padding, decay, threshold};
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  for (had_i64 row = 0; row < N * Ho; ++row) {
+    const had_i64 b = row / Ho, oy = row % Ho;
+    int counts[HAD_MAX_STEPS] = {0};
+    had_u16* lists = entry_out ? entry_out + oy * Wo * K : 0;
+    for (had_i64 ox = 0; ox < Wo; ++ox) {
+      if (start_out)
+        for (had_i64 t = 0; t < T; ++t) start_out[((t * N + b) * Ho + oy) * (Wo + 1) + ox] = counts[t];
+      if (value)
+        conv_site<true>(&p, lists, counts, b, oy, ox);
+      else
+        conv_site<false>(&p, lists, counts, b, oy, ox);
+    }
+    if (start_out)
+      for (had_i64 t = 0; t < T; ++t) start_out[((t * N + b) * Ho + oy) * (Wo + 1) + Wo] = counts[t];
+  }
+}
+
+// Returns the largest number found, so that the caller knows how far sums can reach.
+HAD_EXPORT float HAD_SYMBOL(spike_list)(const float* dense, had_u16* entry, int* start, float* value, had_i64 rows,
+                                        had_i64 W, had_i64 C) {
+  float largest = 0.0f;
+  for (had_i64 row = 0; row < rows; ++row) {
+    const float* from = dense + row * W * C;
+    had_u16* list = entry + row * W * C;
+    int n = 0;
+    for (had_i64 x = 0; x < W; ++x) {
+      start[row * (W + 1) + x] = n;
+      for (had_i64 c = 0; c < C; c += HAD_LANES) {
+        const int count = (int)had_min(C - c, HAD_LANES);
+        const lanes found = had_load_f32(from + x * C + c, count);
+        const unsigned live = count == HAD_LANES ? ~0u : (1u << count) - 1u;
+        const int before = n;
+        n = append_bits(list, n, mask_bits(found != had_splat(0.0f)) & live, x * C + c);
+        for (int i = before; i < n; ++i) {
+          const float size = from[list[i]];
+          if (value) value[row * W * C + i] = size;
+          largest = size > largest ? size : largest;
+        }
+      }
+    }
+    start[row * (W + 1) + W] = n;
+  }
+  return largest;
+}
+
+// Columns without a spike are skipped.
+HAD_INLINE void correlate_block(const float* fired, const int* start, const float* kernel, float* out, had_i64 y,
+                                had_i64 x, had_i64 H, had_i64 W, had_i64 C, had_i64 k, had_i64 c, const int groups,
+                                const int tail) {
+  const had_i64 half = k / 2;
+  lanes sum[4];
+  for (int g = 0; g < groups; ++g) sum[g] = had_splat(0.0f);
+  for (had_i64 dy = had_max(half - y, 0); dy < had_min(k, H + half - y); ++dy) {
+    const had_i64 row = y + dy - half;
+    for (had_i64 dx = had_max(half - x, 0); dx < had_min(k, W + half - x); ++dx) {
+      const had_i64 column = x + dx - half;
+      if (start[row * (W + 1) + column] == start[row * (W + 1) + column + 1]) continue;
+      const float *s = fired + (row * W + column) * C + c, *w = kernel + (dy * k + dx) * C + c;
+      for (int g = 0; g < groups; ++g) {
+        const int count = g == groups - 1 ? tail : HAD_LANES;
+        sum[g] = sum[g] + had_load_f32(s + g * HAD_LANES, count) * had_load_f32(w + g * HAD_LANES, count);
+      }
+    }
+  }
+  for (int g = 0; g < groups; ++g)
+    had_store_f32(out + (y * W + x) * C + c + g * HAD_LANES, sum[g], g == groups - 1 ? tail : HAD_LANES);
+}
+
+HAD_EXPORT void HAD_SYMBOL(spike_correlate)(const float* fired, const int* start, const float* kernel, float* out,
+                                            had_i64 T, had_i64 N, had_i64 H, had_i64 W, had_i64 C, had_i64 k,
+                                            int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (had_i64 row = 0; row < T * N * H; ++row) {
+    const had_i64 map = row / H, y = row % H;
+    const float *spikes = fired + map * H * W * C, *w = kernel + map % N * k * k * C;
+    const int* bounds = start + map * H * (W + 1);
+    float* to = out + map * H * W * C;
+    for (had_i64 x = 0; x < W; ++x) {
+      had_i64 c = 0;
+      for (; c + 4 * HAD_LANES <= C; c += 4 * HAD_LANES)
+        correlate_block(spikes, bounds, w, to, y, x, H, W, C, k, c, 4, HAD_LANES);
+      for (; c + HAD_LANES <= C; c += HAD_LANES)
+        correlate_block(spikes, bounds, w, to, y, x, H, W, C, k, c, 1, HAD_LANES);
+      if (c < C) correlate_block(spikes, bounds, w, to, y, x, H, W, C, k, c, 1, (int)(C - c));
+    }
+  }
+}
+
+#endif

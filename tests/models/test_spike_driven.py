@@ -1,0 +1,143 @@
+"""Spike-driven inference equals the dense path to the last bit, and the frozen student is the trained one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from had_snn.checkpoint import load_student
+from had_snn.errors import InputError
+from had_snn.events.stream import EventBatch, EventStream
+from had_snn.models import student_base, student_tiny
+from had_snn.models.frozen import COUNT_LIMIT, freeze
+from had_snn.models.spike_driven import SpikeDrivenStudent
+
+BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load_student("tiny")  # a trained one: fresh weights hardly spike in the deeper layers
+
+
+def edge_batch(side: int, *, t0: int = 0, events: int = 6000, samples: int = 1, seed: int = 0) -> EventBatch:
+    """Windows in which a bar moves: events where edges are, and some noise."""
+    streams = []
+    for sample in range(samples):
+        rng = np.random.default_rng(seed + sample)
+        t = np.sort(rng.integers(t0, t0 + 40_000, events))
+        along = rng.integers(side // 4, 3 * side // 4, events)
+        across = (side * 0.3 + (t - t0) / 40_000 * side * 0.3 + rng.normal(0, 1, events)).astype(int)
+        noise = rng.random(events) < 0.1
+        x = np.where(noise, rng.integers(0, side, events), across.clip(0, side - 1))
+        streams.append(EventStream.from_arrays(t, x, along, rng.integers(0, 2, events), (side, side)))
+    return EventBatch.pack(streams, [t0] * samples, [t0 + 40_000] * samples)
+
+
+def assert_same(a, b) -> None:
+    for name in ("score_logits", "offsets", "sizes"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert (a.state is None) == (b.state is None)
+    if a.state is not None:
+        mine, theirs = a.state.tensors(), b.state.tensors()
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dense_above", [0.0, 0.2, 2.0])
+@pytest.mark.parametrize("events", [40, 6000])
+def test_equals_the_dense_path(student, dense_above: float, events: int) -> None:
+    frozen = freeze(student)
+    driven = SpikeDrivenStudent(student, dense_above=dense_above)
+    kernel = frozen.encode_template(edge_batch(72), BOX)
+    batch = edge_batch(96, events=events, samples=2)
+    dense = frozen.forward_search(batch, kernel.repeat(2, 1, 1, 1), with_taps=True)
+    assert_same(driven.forward_search(batch, kernel.repeat(2, 1, 1, 1)), dense)
+    assert events == 40 or all(spikes.sum() > 0 for spikes in dense.taps.spikes.values())
+
+
+@torch.no_grad()
+def test_equals_the_dense_path_with_state(student) -> None:
+    frozen, driven = freeze(student), SpikeDrivenStudent(student)
+    kernel, gain = frozen.encode_template(edge_batch(72), BOX), torch.tensor([1.3])
+    states = [None, None]
+    for i in range(3):
+        options = {"with_state": True, "gain": gain, "n_steps": 4 if i == 0 else 2}
+        batch = edge_batch(96, t0=40_000 * i, seed=i)
+        outputs = [f(batch, kernel, state=s, **options) for f, s in
+                   zip((frozen.forward_search, driven.forward_search), states, strict=True)]  # fmt: skip
+        assert_same(*outputs)
+        states = [o.state.moved((1, -1)) for o in outputs]
+    short = edge_batch(96, t0=120_000)
+    options = {"n_steps": 1, "gain": gain, "share": 0.4}
+    assert_same(*(f(short, kernel, state=s, **options) for f, s in
+                  zip((frozen.forward_search, driven.forward_search), states, strict=True)))  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [student_tiny, student_base])
+def test_fresh_students_of_both_sizes(make) -> None:
+    torch.manual_seed(0)
+    student = make().eval()
+    for name, parameter in student.named_parameters():
+        if name.endswith("norm.bias"):
+            parameter.fill_(0.3)  # fresh weights hardly spike
+    config, frozen = student.config, freeze(student)
+    kernel = frozen.encode_template(edge_batch(config.template_size), BOX)
+    batch = edge_batch(config.search_size, events=9000)
+    dense = frozen.forward_search(batch, kernel, with_taps=True)
+    assert all(s.mean() > 0 for s in dense.taps.spikes.values())
+    assert_same(SpikeDrivenStudent(student).forward_search(batch, kernel), dense)
+
+
+@torch.no_grad()
+def test_a_burst_beyond_the_exact_range_is_still_the_dense_path(student) -> None:
+    frozen, driven = freeze(student), SpikeDrivenStudent(student)
+    kernel = frozen.encode_template(edge_batch(72), BOX)
+    t = np.sort(np.random.default_rng(0).integers(0, 40_000, 200_000))
+    x = np.random.default_rng(1).integers(40, 56, len(t))
+    burst = EventStream.from_arrays(t, x, x, np.ones(len(t), int), (96, 96))
+    batch = EventBatch.pack([burst], [0], [40_000])
+    dense = frozen.forward_search(batch, kernel, with_taps=True)
+    assert dense.taps.spikes["stem"].max() > COUNT_LIMIT
+    assert_same(driven.forward_search(batch, kernel), dense)
+
+
+@torch.no_grad()
+def test_freezing_hardly_changes_the_student(student) -> None:
+    frozen, kernel = freeze(student), student.encode_template(edge_batch(72), BOX)
+    rounded = frozen.round_kernel(kernel)
+    assert (rounded - kernel).abs().max() < 0.004
+    batch = edge_batch(96)
+    trained, copy = (f.forward_search(batch, k, with_taps=True) for f, k in ((student, kernel), (frozen, rounded)))
+    for name, spikes in trained.taps.spikes.items():
+        assert (spikes != copy.taps.spikes[name]).float().mean() < 0.03, name
+    assert (trained.peak_boxes()[0] - copy.peak_boxes()[0]).abs().max() < 0.02
+
+
+def test_freezing_leaves_the_student_alone(student) -> None:
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    frozen = freeze(student)
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+    assert freeze(frozen) is frozen
+    assert not any(p.requires_grad for p in frozen.parameters())
+    assert dataclasses.asdict(frozen.config) == dataclasses.asdict(student.config)
+
+
+def test_sums_do_not_depend_on_their_order(student) -> None:
+    frozen = freeze(student)
+    for block in (frozen.backbone.conv1, frozen.backbone.conv2, frozen.conv_head):
+        weight = block.conv.weight.flatten(1)
+        order = torch.randperm(weight.shape[1])
+        forward, shuffled = weight.cumsum(1)[:, -1], weight[:, order].cumsum(1)[:, -1]
+        assert torch.equal(forward, shuffled)
+        assert torch.equal(forward, weight.double().sum(1).float())
+
+
+def test_runs_on_a_cpu_only(student) -> None:
+    with pytest.raises(InputError, match="runs on a CPU"):
+        SpikeDrivenStudent(freeze(student).to("meta"))

@@ -1,0 +1,148 @@
+"""Convolutions of spikes: equal to the dense convolution to the last bit, on shapes that hurt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from had_snn.errors import InputError
+from had_snn.models.matching import DepthwiseMatching
+from had_snn.ops import decay_factor, lif_multi_step
+from had_snn.ops.spike_conv import SpikeWeights, spike_conv, spike_conv_lif, spike_correlate, spike_list
+
+# T, N, C, H, W, K, kernel, stride, padding: odd sizes, tails of every vector width, kernels beyond the map's edge
+SHAPES = [
+    (4, 1, 16, 24, 24, 32, 3, 1, 1),
+    (4, 1, 32, 24, 24, 48, 3, 2, 1),
+    (1, 2, 3, 7, 5, 5, 3, 2, 1),
+    (3, 2, 7, 6, 9, 17, 5, 1, 2),
+    (2, 1, 1, 1, 1, 1, 3, 1, 1),
+    (2, 3, 5, 4, 3, 200, 1, 1, 0),
+    (5, 1, 33, 8, 6, 130, 4, 3, 0),
+    (2, 1, 9, 5, 11, 15, 5, 4, 4),
+]
+
+
+def on_grid(*shape: int, bits: int = 12) -> torch.Tensor:
+    """Numbers whose sums float32 holds exactly in any order."""
+    return (torch.randn(shape) * 2**bits * 0.3).round() * 2.0**-bits
+
+
+def some_spikes(steps: int, samples: int, channels: int, height: int, width: int, rate: float) -> torch.Tensor:
+    return (torch.rand(steps, samples, channels, height, width) < rate).float()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.02, 0.3, 1.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_the_dense_convolution_and_neurons(shape: tuple[int, ...], rate: float) -> None:
+    torch.manual_seed(0)
+    steps, samples, channels, height, width, outputs, kernel, stride, padding = shape
+    dense = some_spikes(steps, samples, channels, height, width, rate)
+    spikes, largest = spike_list(dense)
+    assert torch.equal(spikes.dense(), dense)
+    assert spikes.spikes() == int(dense.sum())
+    assert largest == float(dense.max())
+    weight, bias = on_grid(outputs, channels, kernel, kernel), on_grid(outputs)
+    weights = SpikeWeights.pack(weight, bias, stride=stride, padding=padding)
+    expected = torch.nn.functional.conv2d(dense.flatten(0, 1), weight, bias, stride=stride, padding=padding)
+    expected = expected.unflatten(0, (steps, samples))
+    extra, state = on_grid(*expected.shape), torch.randn(expected.shape[1:])
+    assert torch.equal(spike_conv(spikes, weights), expected)
+    assert torch.equal(spike_conv(spikes, weights, current=extra), expected + extra)
+    tau = torch.tensor(7_000.0)
+    fired, v, _ = lif_multi_step(expected + extra, state, tau=tau, dt=5_000.0)
+    options = {"decay": float(decay_factor(tau, 5_000.0)), "current": extra, "state": state, "return_current": True}
+    for backend in ("native", "ref"):
+        out = spike_conv_lif(spikes, weights, **options, backend=backend)
+        assert torch.equal(out[0].dense(), fired)
+        assert all(torch.equal(a, b) for a, b in zip(out[1:], (fired, v, expected + extra), strict=True)), backend
+    assert fired.numel() < 100 or 0 < fired.sum() < fired.numel()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_counts_weigh_what_they_count(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    steps, samples, channels, height, width, outputs, kernel, stride, padding = shape
+    counts = some_spikes(steps, samples, channels, height, width, 0.3) * torch.randint(1, 30, (1,))
+    counts[0, 0, 0, 0, 0] = 31
+    spikes, largest = spike_list(counts, valued=True)
+    assert largest == 31
+    assert torch.equal(spikes.dense(), counts)
+    weight = on_grid(outputs, channels, kernel, kernel)
+    expected = torch.nn.functional.conv2d(counts.flatten(0, 1), weight, stride=stride, padding=padding)
+    weights = SpikeWeights.pack(weight, None, stride=stride, padding=padding)
+    for backend in ("native", "ref"):
+        assert torch.equal(spike_conv(spikes, weights, backend=backend).flatten(0, 1), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_shape(data: st.DataObject) -> None:
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    kernel, stride = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
+    padding = data.draw(st.integers(0, kernel - 1))
+    height, width = (data.draw(st.integers(max(1, kernel - 2 * padding), 9)) for _ in "hw")
+    channels, outputs = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 70))
+    dense = some_spikes(2, 2, channels, height, width, data.draw(st.sampled_from([0.05, 0.5])))
+    weight = on_grid(outputs, channels, kernel, kernel)
+    weights = SpikeWeights.pack(weight, None, stride=stride, padding=padding)
+    expected = torch.nn.functional.conv2d(dense.flatten(0, 1), weight, stride=stride, padding=padding)
+    assert torch.equal(spike_conv(spike_list(dense)[0], weights).flatten(0, 1), expected)
+
+
+@pytest.mark.parametrize(("samples", "channels", "side", "kernel"), [(1, 48, 12, 5), (2, 7, 3, 5), (3, 33, 6, 1)])
+def test_correlation_equals_the_matching_module(samples: int, channels: int, side: int, kernel: int) -> None:
+    torch.manual_seed(2)
+    dense = some_spikes(3, samples, channels, side, side, 0.2)
+    dense[:, :, :, : side // 2] = 0
+    template = on_grid(samples, channels, kernel, kernel)
+    expected = DepthwiseMatching(kernel=kernel)(dense, template)
+    spikes, _ = spike_list(dense)
+    for backend in ("native", "ref"):
+        assert torch.equal(spike_correlate(dense, spikes, template, backend=backend), expected)
+
+
+def test_both_lists_are_the_same() -> None:
+    dense = some_spikes(2, 2, 9, 5, 7, 0.4) * 3
+    native, ref = (spike_list(dense, valued=True, backend=b)[0] for b in ("native", "ref"))
+    assert torch.equal(native.start, ref.start)
+    used = torch.arange(63) < native.start[..., -1:]
+    assert torch.equal(native.entry[used], ref.entry[used])
+    assert torch.equal(native.value[used], ref.value[used])
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = some_spikes(4, 1, 16, 12, 12, 0.3)
+    spikes, weights = spike_list(dense)[0], SpikeWeights.pack(torch.randn(40, 16, 3, 3), torch.randn(40), padding=1)
+    one = spike_conv_lif(spikes, weights, decay=0.6)
+    monkeypatch.setattr("had_snn.ops.build.threads_for", lambda work: 3)
+    three = spike_conv_lif(spikes, weights, decay=0.6)
+    assert torch.equal(one[0].dense(), three[0].dense())
+    assert torch.equal(one[2], three[2])
+
+
+def test_refuses_what_does_not_fit() -> None:
+    spikes, _ = spike_list(torch.zeros(1, 1, 4, 6, 6))
+    weights = SpikeWeights.pack(torch.zeros(8, 4, 3, 3), None, padding=1)
+    with pytest.raises(InputError, match="expected a square kernel"):
+        SpikeWeights.pack(torch.zeros(8, 4, 3, 1), None)
+    with pytest.raises(InputError, match=r"bias has shape \[7\]"):
+        SpikeWeights.pack(torch.zeros(8, 4, 3, 3), torch.zeros(7))
+    with pytest.raises(InputError, match="padding < kernel"):
+        SpikeWeights.pack(torch.zeros(8, 4, 3, 3), None, padding=3)
+    with pytest.raises(InputError, match="at most 65536"):
+        spike_list(torch.zeros(1, 1, 700, 1, 100))
+    with pytest.raises(InputError, match="float64"):
+        spike_list(torch.zeros(1, 1, 4, 6, 6, dtype=torch.float64))
+    with pytest.raises(InputError, match="weights read 5 channels"):
+        spike_conv(spikes, SpikeWeights.pack(torch.zeros(8, 5, 3, 3), None))
+    with pytest.raises(InputError, match=r"state is .* expected float32 \[1, 8, 6, 6\]"):
+        spike_conv_lif(spikes, weights, decay=0.5, state=torch.zeros(1, 8, 6, 5))
+    with pytest.raises(InputError, match="current is"):
+        spike_conv(spikes, weights, current=torch.zeros(1, 1, 8, 6, 5))
+    with pytest.raises(InputError, match="micro-steps in one call"):
+        spike_conv(spike_list(torch.zeros(65, 1, 4, 6, 6))[0], weights)
+    with pytest.raises(InputError, match="odd k"):
+        spike_correlate(spikes.dense(), spikes, torch.zeros(1, 4, 2, 2))
