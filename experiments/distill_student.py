@@ -12,22 +12,25 @@ import torch
 from entry import open_run, script, versions
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from progress import progress
 from sources import clip_sampler
+from training import run_fit
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher, save_weights
+from had_snn.collective import rank
+from had_snn.data.clips import ClipSampler
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.errors import InputError
 from had_snn.models import SpikingTracker
-from had_snn.train.loop import fit
+from had_snn.tracker import OnlineTracker
 from had_snn.train.tasks import StudentTask
 
 
 def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
     """The student with its distillation, as the `distill` config says."""
+    options = {"rate_weight": cfg.rate_weight, "rate_range": tuple(cfg.rate_range), "carry": cfg.carry}
     if cfg.distill.mode == "none":
-        return StudentTask(student)
+        return StudentTask(student, **options)
     if cfg.teacher_checkpoint is None:
         raise InputError(
             "distillation needs a teacher: give teacher_checkpoint=PATH (made by experiments/train_teacher.py), "
@@ -42,7 +45,16 @@ def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
     distillation = distillation_for(
         cfg.distill.mode, student.config.channels[1], teacher.config.dim, weights=dict(weights) if weights else None
     )
-    return StudentTask(student, distillation=distillation, teacher=teacher, distill_every=cfg.distill_every)
+    return StudentTask(
+        student, distillation=distillation, teacher=teacher, distill_every=cfg.distill_every, **options
+    )
+
+
+def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
+    """Clips with what the student and its teacher need; windows that touch when membranes are carried."""
+    modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
+    cell_px = student.config.search_size // student.grid if cfg.carry is not None else None
+    return clip_sampler(cfg, student.config, modalities, cell_px=cell_px)
 
 
 def run(cfg: DictConfig) -> Path:
@@ -50,18 +62,14 @@ def run(cfg: DictConfig) -> Path:
     torch.manual_seed(cfg.seed)
     student = instantiate(cfg.student)
     task = build_task(cfg, student)
-    modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
-    clips = clip_sampler(cfg, student.config, modalities)
+    clips = clips_for(cfg, student)
     folder = open_run(cfg)
-    with progress("train student") as bar:
-        trained = fit(
-            task, clips, instantiate(cfg.fit, seed=cfg.seed), run_dir=folder,
-            progress=lambda done, total, means: bar(done, total, f"loss {means['total']:.2f} iou {means['iou']:.2f}"),
-        )  # fmt: skip
+    trained = run_fit(cfg, "train student", task, clips, folder, lambda task: OnlineTracker(task.student))
     card = {"made_by": "experiments/distill_student.py", "seed": cfg.seed, "versions": versions(),
             "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
-    save_weights(folder / "student.safetensors", trained.student, card=card)
-    if trained.distillation is not None:
+    if rank() == 0:
+        save_weights(folder / "student.safetensors", trained.student, card=card)
+    if rank() == 0 and trained.distillation is not None:
         with atomic_file(folder / "alignment.pt") as temporary:
             torch.save(trained.distillation.state_dict(), temporary)
     return folder / "student.safetensors"

@@ -32,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from had_snn import __version__
-from had_snn.errors import HadError
+from had_snn.errors import HadError, InputError
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 
@@ -106,6 +106,12 @@ def open_run(cfg: DictConfig) -> Path:
         The folder, holding `config.yaml` (resolved), `versions.json`, and `log.txt`, which log lines go to from now on.
     """
     folder = Path(cfg.out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        if not any(option.startswith("out=") for option in overrides):
+            raise InputError("several processes must agree on a run folder: give out=FOLDER")
+        if os.environ.get("RANK", "0") != "0":
+            return folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     record = {"seed": cfg.get("seed"), "versions": versions()}

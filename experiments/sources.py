@@ -7,6 +7,7 @@ from progress import progress
 
 from had_snn.data.clips import ClipSampler
 from had_snn.data.sequence import TrackingSequence
+from had_snn.data.streaming import StreamingClips
 from had_snn.data.synthetic import load_split, prepare_split
 from had_snn.errors import InputError
 from had_snn.models import StudentConfig, TeacherConfig
@@ -39,13 +40,16 @@ def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
     return load_split(data.root, split)
 
 
-def clip_sampler(cfg: DictConfig, network: StudentConfig | TeacherConfig, modalities: tuple[str, ...]) -> ClipSampler:
+def clip_sampler(
+    cfg: DictConfig, network: StudentConfig | TeacherConfig, modalities: tuple[str, ...], *, cell_px: int | None = None
+) -> ClipSampler:
     """Clips of the training split, cropped the way a network will crop when it tracks.
 
     Args:
         cfg: A training script's config: `data`, `clips`, `seed`.
         network: The network's numbers, which fix the crops.
         modalities: What the clips must hold.
+        cell_px: Side of an output cell in crop pixels, for clips whose windows touch; None for ordinary ones.
 
     Returns:
         The sampler.
@@ -56,7 +60,7 @@ def clip_sampler(cfg: DictConfig, network: StudentConfig | TeacherConfig, modali
     }
     options = OmegaConf.to_container(cfg.clips, resolve=True)
     assert isinstance(options, dict)
-    return ClipSampler(
-        sequences(cfg.data, "train"), seed=cfg.seed, modalities=modalities, **crops,
-        **{str(key): value for key, value in options.items()},
-    )  # fmt: skip
+    numbers = {"seed": cfg.seed, "modalities": modalities, **crops, **{str(k): v for k, v in options.items()}}
+    if cell_px is not None:
+        return StreamingClips(sequences(cfg.data, "train"), cell_px=cell_px, **numbers)
+    return ClipSampler(sequences(cfg.data, "train"), **numbers)

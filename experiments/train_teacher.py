@@ -11,11 +11,13 @@ import torch
 from entry import open_run, script, versions
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from progress import progress
 from sources import clip_sampler
+from training import run_fit
 
 from had_snn.checkpoint import save_weights
-from had_snn.train.loop import fit
+from had_snn.collective import rank
+from had_snn.errors import InputError
+from had_snn.tracker import TeacherTracker
 from had_snn.train.tasks import TeacherTask
 
 
@@ -23,17 +25,19 @@ def run(cfg: DictConfig) -> Path:
     """Trains and writes `teacher.safetensors` into the run folder; returns its path."""
     torch.manual_seed(cfg.seed)
     teacher = instantiate(cfg.teacher)
-    clips = clip_sampler(cfg, teacher.config, ("rgb", "voxel"))
+    shown = tuple(cfg.modalities)
+    if not shown or not set(shown) <= {"rgb", "events"}:
+        raise InputError(f"modalities={list(shown)}: a teacher is shown [rgb, events], [rgb] or [events]")
+    clips = clip_sampler(cfg, teacher.config, tuple({"rgb": "rgb", "events": "voxel"}[name] for name in shown))
     folder = open_run(cfg)
     task = TeacherTask(teacher, modality_dropout=cfg.modality_dropout)
-    with progress("train teacher") as bar:
-        trained = fit(
-            task, clips, instantiate(cfg.fit, seed=cfg.seed), run_dir=folder,
-            progress=lambda done, total, means: bar(done, total, f"loss {means['total']:.2f} iou {means['iou']:.2f}"),
-        )  # fmt: skip
+    trained = run_fit(
+        cfg, "train teacher", task, clips, folder, lambda task: TeacherTracker(task.teacher, modalities=shown)
+    )
     card = {"made_by": "experiments/train_teacher.py", "seed": cfg.seed, "versions": versions(),
             "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
-    save_weights(folder / "teacher.safetensors", trained.teacher, card=card)
+    if rank() == 0:
+        save_weights(folder / "teacher.safetensors", trained.teacher, card=card)
     return folder / "teacher.safetensors"
 
 

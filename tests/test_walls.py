@@ -13,7 +13,7 @@ FILES = sorted([*ROOT.glob("had_snn/**/*.py"), *ROOT.glob("experiments/*.py")])
 # Storeys, lowest first; a file may import lower storeys and its own folder.
 STOREYS = [
     {"had_snn.errors", "had_snn"},
-    {"had_snn.geometry", "had_snn.native", "had_snn.atomic"},
+    {"had_snn.geometry", "had_snn.native", "had_snn.atomic", "had_snn.collective"},
     {"had_snn.events", "had_snn.ops", "had_snn.distill"},
     {"had_snn.models", "had_snn.data", "had_snn.viz"},
     {"had_snn.interop", "had_snn.checkpoint", "had_snn.profiling", "had_snn.export", "had_snn.tracking"},

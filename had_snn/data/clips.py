@@ -36,6 +36,7 @@ class Window:
         events: In crop pixels, or None where not asked for.
         image: float32 `[3, size, size]` in [0, 1], or None.
         voxel: float32 `[bins, size, size]`, or None.
+        move_cells: Whole output cells, right and down, that the crop lies from that of the window before.
     """
 
     t0: int
@@ -45,6 +46,7 @@ class Window:
     events: EventStream | None
     image: np.ndarray | None
     voxel: np.ndarray | None
+    move_cells: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,7 @@ class ClipBatch:
         search_image: float32 `[K * B, 3, S, S]`, or None.
         template_voxel: float32 `[B, bins, S, S]`, or None.
         search_voxel: float32 `[K * B, bins, S, S]`, or None.
+        move_cells: int64 `[K, B, 2]`, see `Window`, or None.
     """
 
     template_box: Tensor
@@ -80,6 +83,20 @@ class ClipBatch:
     search_image: Tensor | None = None
     template_voxel: Tensor | None = None
     search_voxel: Tensor | None = None
+    move_cells: Tensor | None = None
+
+    def windows(self, start: int, stop: int) -> ClipBatch:
+        """Windows `start` to `stop` (exclusive) of every clip, with the same templates."""
+        clips = self.boxes.shape[1]
+        low, high = start * clips, min(stop, len(self.boxes)) * clips
+        cut = {
+            name: value[start:stop] if name in ("boxes", "visible", "move_cells") else value[low:high]
+            for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.search_events is not None:
+            cut["search_events"] = self.search_events.samples(low, high)
+        return replace(self, **cut)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ClipBatch:
         """The same batch on `device`."""
@@ -97,7 +114,7 @@ class ClipBatch:
 
 
 class ClipSampler(Dataset[Clip]):
-    """Draws clips; clip `i` depends only on the seed, the epoch and `i`.
+    """Draws clips; clip `i` depends only on the seed, the epoch and `i`. An index past the end is of a later epoch.
 
     Args:
         sequences: Where clips come from; each is drawn in proportion to its number of usable starts, at most 100.
@@ -173,17 +190,17 @@ class ClipSampler(Dataset[Clip]):
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> Clip:
-        rng = np.random.default_rng([self.seed, self.epoch, int(index)])
+        later, place = divmod(int(index), self.epoch_length)
+        rng = np.random.default_rng([self.seed, self.epoch + later, place])
         which = self._draw(rng)
         sequence, stride, starts = self.sequences[which], self._strides[which], self._starts[which]
         start = int(starts[rng.integers(len(starts))])
         # The template comes from any earlier visible label: near or far, as in a long run of a tracker.
-        earlier = np.flatnonzero(_usable(sequence)[: start - stride + 1])
+        earlier = np.flatnonzero(usable_labels(sequence)[: start - stride + 1])
         template = self.template_window(sequence, int(earlier[rng.integers(len(earlier))]))
-        labels = start + stride * np.arange(self.windows)
-        search = tuple(self.search_window(sequence, int(k), int(k) - stride, rng) for k in labels)
+        search = self.search_windows(sequence, start, stride, rng)
         if rng.random() < self.strangers and (other := self._draw(rng)) != which:
-            seen = np.flatnonzero(_usable(self.sequences[other]))
+            seen = np.flatnonzero(usable_labels(self.sequences[other]))
             template = self.template_window(self.sequences[other], int(seen[rng.integers(len(seen))]))
             search = tuple(replace(window, visible=False) for window in search)
         clip = Clip(template, search)
@@ -198,9 +215,20 @@ class ClipSampler(Dataset[Clip]):
         crop = search_crop(sequence.boxes_xywh[k], factor=self.template_factor, size=self.template_size)
         return self.crop_window(sequence, k, crop)
 
+    def search_windows(
+        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator
+    ) -> tuple[Window, ...]:
+        """The `K` windows of a clip whose first one ends at label `start`, each with a crop of its own."""
+        labels = start + stride * np.arange(self.windows)
+        return tuple(self.search_window(sequence, int(k), int(k) - stride, rng) for k in labels)
+
     def search_window(self, sequence: TrackingSequence, k: int, before: int, rng: np.random.Generator) -> Window:
-        """The window that ends at label `k`, cropped around the last visible box up to label `before`, jittered."""
-        usable = np.flatnonzero(_usable(sequence)[: before + 1])
+        """The window that ends at label `k`, cropped as `search_region` says."""
+        return self.crop_window(sequence, k, self.search_region(sequence, before, rng))
+
+    def search_region(self, sequence: TrackingSequence, before: int, rng: np.random.Generator) -> Crop:
+        """The region around the last visible box up to label `before`, jittered as a tracker's estimate is off."""
+        usable = np.flatnonzero(usable_labels(sequence)[: before + 1])
         x, y, w, h = sequence.boxes_xywh[usable[-1] if len(usable) else before]
         side = np.sqrt(w * h)
         dx, dy = rng.uniform(-self.centre_jitter, self.centre_jitter, 2) * side
@@ -208,15 +236,21 @@ class ClipSampler(Dataset[Clip]):
         centre = np.array([x + w / 2 + dx, y + h / 2 + dy])
         size = np.array([w, h]) * grow
         box = np.concatenate([centre - size / 2, size])
-        return self.crop_window(sequence, k, search_crop(box, factor=self.search_factor, size=self.search_size))
+        return search_crop(box, factor=self.search_factor, size=self.search_size)
 
     def crop_window(self, sequence: TrackingSequence, k: int, crop: Crop) -> Window:
         """Everything that a network sees of the window that ends at label `k` through a given crop."""
-        t1 = int(sequence.label_times_us[k])
+        t1, box, visible = int(sequence.label_times_us[k]), sequence.boxes_xywh[k], bool(usable_labels(sequence)[k])
+        return self.crop_until(sequence, t1, crop, box, visible)
+
+    def crop_until(
+        self, sequence: TrackingSequence, t1: int, crop: Crop, box_xywh: np.ndarray, visible: bool
+    ) -> Window:
+        """The same for the window that ends at any time, with the box that is true there."""
         t0 = t1 - self.window_us
-        box = crop.boxes_to_crop(sequence.boxes_xywh[k]) / crop.size
+        box = crop.boxes_to_crop(box_xywh) / crop.size
         box = np.concatenate([box[:2] + box[2:] / 2, box[2:]]).astype(np.float32)
-        visible = bool(_usable(sequence)[k]) and bool((box[:2] > 0).all() and (box[:2] < 1).all())
+        visible = visible and bool((box[:2] > 0).all() and (box[:2] < 1).all())
         if not np.isfinite(box).all():
             box = np.array([0.5, 0.5, 0.25, 0.25], np.float32)
         events = image = voxel = None
@@ -251,6 +285,7 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         search_image=_stack([w.image for w in search]),
         template_voxel=_stack([w.voxel for w in template]),
         search_voxel=_stack([w.voxel for w in search]),
+        move_cells=torch.tensor([w.move_cells for w in search], dtype=torch.int64).view(count, len(clips), 2),
     )
 
 
@@ -266,7 +301,7 @@ def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
     return torch.from_numpy(np.stack(present)) if len(present) == len(arrays) else None
 
 
-def _usable(sequence: TrackingSequence) -> np.ndarray:
+def usable_labels(sequence: TrackingSequence) -> np.ndarray:
     """Labels `[L]` that are visible and hold a box with an area."""
     boxes = sequence.boxes_xywh
     return sequence.visible & np.isfinite(boxes).all(1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
@@ -281,7 +316,7 @@ def _label_stride(sequence: TrackingSequence, window_us: int) -> int:
 
 def _starts(sequence: TrackingSequence, stride: int, windows: int) -> np.ndarray:
     """Labels at which a clip's first search window may end: visible there and at the window before."""
-    usable = _usable(sequence)
+    usable = usable_labels(sequence)
     last = len(sequence) - stride * (windows - 1)
     starts = np.arange(stride, max(stride, last))
     return starts[usable[starts] & usable[starts - stride]]
@@ -299,4 +334,5 @@ def _mirror(window: Window) -> Window:
         events = replace(events, x=np.uint16(events.sensor_hw[1] - 1) - events.x)
     image = None if window.image is None else window.image[..., ::-1].copy()
     voxel = None if window.voxel is None else window.voxel[..., ::-1].copy()
-    return replace(window, box_cxcywh=box, events=events, image=image, voxel=voxel)
+    move = (-window.move_cells[0], window.move_cells[1])
+    return replace(window, box_cxcywh=box, events=events, image=image, voxel=voxel, move_cells=move)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from had_snn.collective import mean_over_ranks, shared_count
+
 #: Slowest update of the running statistics: the mean of about the last 100 batches.
 SLOWEST_UPDATE = 0.01
 #: Added to variances.
@@ -47,7 +49,7 @@ def cell_centres(grid: int, *, device: torch.device | None = None) -> Tensor:
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """Mean of `values` over the samples that count; 0, with a gradient of 0, when none does."""
-    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+    return (values * weight).sum() / shared_count(weight)
 
 
 class FixedTarget(nn.Module):
@@ -79,6 +81,9 @@ class FixedTarget(nn.Module):
         self.batches += 1
         step = (1 / self.batches).clamp(min=SLOWEST_UPDATE)
         variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        whole = mean_over_ranks(mean)
+        # Of the processes' batches together; the second term is 0 in a single one.
+        variance, mean = mean_over_ranks(variance + (mean - whole).square()), whole
         # Spread between the batch's mean and the running mean is part of the variance.
         self.variance += step * (variance - self.variance + (1 - step) * (mean - self.mean).square())
         self.mean += step * (mean - self.mean)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from had_snn.collective import mean_over_ranks
 from had_snn.distill.features import FixedTarget, to_grid, weighted_mean
 from had_snn.errors import InputError
 
@@ -105,7 +106,7 @@ class MembraneAlignment(nn.Module):
         # The recall keeps the GRU's memory trained even with two windows, where a forecast needs none.
         recalled = (self.recall(context[1:]) - change).square().mean()
         error = (recalled + (self.forecast(context[:-1]) - change).square().mean()) / 2
-        size = change.square().mean()
+        size = mean_over_ranks(change.square().mean())
         return error / size.clamp(min=STATIC) * (size > STATIC)
 
 

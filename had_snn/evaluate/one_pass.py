@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from had_snn.collective import shard, unshard
 from had_snn.errors import InputError
 from had_snn.evaluate.protocols import check_protocol
 from had_snn.evaluate.results import EvaluationResult, TrackResult, score_results
@@ -155,7 +156,7 @@ def evaluate_tracker(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> EvaluationResult:
-    """Runs and scores a tracker over a set of sequences.
+    """Runs and scores a tracker over a set of sequences; in a distributed run each process takes its share of them.
 
     Args:
         tracker: The tracker.
@@ -171,8 +172,10 @@ def evaluate_tracker(
     check_protocol(protocol)
     run = run_on_clock if protocol == "clock" else run_one_pass
     results = []
-    for done, sequence in enumerate(sequences, start=1):
+    own = shard(sequences)
+    for done, sequence in enumerate(own, start=1):
         results.append(run(tracker, sequence))
         if progress is not None:
-            progress(done, len(sequences), sequence.name)
+            progress(done, len(own), sequence.name)
+    results = unshard(results)
     return score_results(tracker.name, results, sequences, protocol=protocol, resamples=resamples, seed=seed)

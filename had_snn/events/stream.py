@@ -285,6 +285,13 @@ class EventBatch:
         }
         return EventBatch(**moved, size_hw=self.size_hw)
 
+    def samples(self, start: int, stop: int) -> EventBatch:
+        """Samples `start` to `stop` (exclusive) as a batch of their own; event columns are views."""
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        columns = {name: getattr(self, name)[low:high] for name in ("t", "x", "y", "p")}
+        windows = {name: getattr(self, name)[start:stop] for name in ("t_begin", "t_end")}
+        return EventBatch(**columns, offsets=self.offsets[start : stop + 1] - low, **windows, size_hw=self.size_hw)
+
     def pin_memory(self) -> EventBatch:
         """The same batch in page-locked memory (the hook that data loaders call)."""
         names = ("t", "x", "y", "p", "offsets", "t_begin", "t_end")

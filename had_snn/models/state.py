@@ -37,16 +37,17 @@ class SearchState:
         membranes = {name: v.detach() for name, v in self.membranes.items()}
         return SearchState(self.stem.detach(), membranes, self.readout.detach())
 
-    def moved(self, cells_xy: tuple[int, int]) -> SearchState:
+    def moved(self, cells_xy: tuple[int, int] | Tensor) -> SearchState:
         """The state as a crop sees it that lies `cells_xy` output cells further right and down.
 
         Args:
             cells_xy: Whole cells of the output grid, the coarsest of the network; finer layers move by as many pixels.
+                A tensor `[N, 2]` moves each sample by its own cells.
 
         Returns:
             The moved state; neurons that were outside before are at rest, and the read-out repeats its border there.
         """
-        if cells_xy == (0, 0):
+        if not bool(torch.as_tensor(cells_xy).any()):
             return self
         grid = self.readout.shape[-1]
         oldest = int(self.stem.t_last.min())
@@ -76,8 +77,10 @@ class SearchState:
         return cls(EventLIFState(tensors["stem.v"], tensors["stem.t_last"]), membranes, tensors["readout"])
 
 
-def _moved(values: Tensor, cells_xy: tuple[int, int], grid: int, fill: float | None) -> Tensor:
+def _moved(values: Tensor, cells_xy: tuple[int, int] | Tensor, grid: int, fill: float | None) -> Tensor:
     """Shifts the last two dimensions; what comes in takes `fill`, or the nearest value when that is None."""
+    if isinstance(cells_xy, Tensor):
+        return _moved_each(values, cells_xy, grid, fill)
     for dim, cells in ((-1, cells_xy[0]), (-2, cells_xy[1])):
         size = values.shape[dim]
         wanted = torch.arange(size, device=values.device) + cells * (size // grid)
@@ -86,4 +89,19 @@ def _moved(values: Tensor, cells_xy: tuple[int, int], grid: int, fill: float | N
         if fill is not None and not bool(inside.all()):
             inside = inside if dim == -1 else inside[:, None]
             values = torch.where(inside, values, torch.tensor(fill, dtype=values.dtype, device=values.device))
+    return values
+
+
+def _moved_each(values: Tensor, cells_xy: Tensor, grid: int, fill: float | None) -> Tensor:
+    """`_moved` with cells `[N, 2]` of each sample; samples are the first dimension, the second of five."""
+    sample_dim = 1 if values.ndim == 5 else 0
+    for dim, axis in ((-1, 0), (-2, 1)):
+        size = values.shape[dim]
+        wanted = torch.arange(size, device=values.device) + cells_xy[:, axis, None] * (size // grid)
+        shape = [1] * values.ndim
+        shape[sample_dim], shape[dim] = wanted.shape
+        wanted = wanted.view(shape)
+        values = values.gather(dim, wanted.clamp(0, size - 1).expand_as(values))
+        if fill is not None:
+            values = torch.where((wanted >= 0) & (wanted < size), values, torch.full_like(values[:1], fill))
     return values

@@ -7,16 +7,20 @@ minimised, the others are what it is made of.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from had_snn.collective import shared_count, shared_mean
 from had_snn.data.clips import ClipBatch
 from had_snn.distill.signals import StudentSignals, TeacherSignals
+from had_snn.errors import InputError
+from had_snn.events.stream import EventBatch
 from had_snn.geometry import box_giou, box_iou
-from had_snn.models import RGBETeacher, SpikingTracker, TrackerOutput
+from had_snn.models import RGBETeacher, SearchState, SpikingTracker, Taps, TrackerOutput
 from had_snn.models.head import score_target
 
 
@@ -45,7 +49,7 @@ def focal_loss(score_logits: Tensor, target: Tensor, visible: Tensor) -> Tensor:
     p = score_logits.sigmoid()
     hit = positive * (1 - p) ** 2 * F.logsigmoid(score_logits)
     miss = (1 - positive) * (1 - target) ** 4 * p**2 * F.logsigmoid(-score_logits)
-    return -(hit + miss).sum() / visible.sum().clamp(min=1)
+    return -(hit + miss).sum() / shared_count(visible)
 
 
 def box_losses(output: TrackerOutput, boxes: Tensor, target: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +68,7 @@ def box_losses(output: TrackerOutput, boxes: Tensor, target: Tensor, visible: Te
         Two scalars.
     """
     weight = torch.where(target > 0.3, target, torch.zeros_like(target)) * visible[:, None, None]
-    weight = weight / weight.sum().clamp(min=1e-6)
+    weight = weight / shared_count(weight, at_least=1e-6)
     predicted = output.box_maps().permute(0, 2, 3, 1)
     wanted = boxes[:, None, None, :].expand_as(predicted)
     giou = (1 - box_giou(predicted, wanted)) * weight
@@ -91,7 +95,7 @@ def tracking_losses(
     focal = focal_loss(output.score_logits, target, visible)
     giou, l1 = box_losses(output, boxes, target, visible)
     with torch.no_grad():
-        iou = (box_iou(output.peak_boxes()[0], boxes) * visible).sum() / visible.sum().clamp(min=1)
+        iou = (box_iou(output.peak_boxes()[0], boxes) * visible).sum() / shared_count(visible)
     total = weights.focal * focal + weights.giou * giou + weights.l1 * l1
     return {"total": total, "focal": focal, "giou": giou, "l1": l1, "iou": iou}
 
@@ -102,6 +106,7 @@ class TeacherTask(nn.Module):
     Args:
         teacher: The network.
         modality_dropout: Probability that a batch is shown one modality only, so that either may be missing later.
+            All processes of a distributed run draw alike, as they share the seed.
     """
 
     def __init__(self, teacher: RGBETeacher, *, modality_dropout: float = 0.1) -> None:
@@ -110,9 +115,12 @@ class TeacherTask(nn.Module):
         self.modality_dropout = modality_dropout
 
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Named losses of a batch of clips."""
+        """Named losses of a batch of clips; a modality that the clips lack stays missing."""
         images = (batch.template_image, batch.search_image)
         voxels = (batch.template_voxel, batch.search_voxel)
+        if images[1] is None or voxels[1] is None:
+            output = self.teacher(images[0], voxels[0], batch.template_box, images[1], voxels[1])
+            return tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
         draw = torch.rand(()).item()
         if draw < self.modality_dropout / 2:
             images = (None, None)
@@ -122,8 +130,39 @@ class TeacherTask(nn.Module):
         return tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
 
 
+@dataclass
+class Carried:
+    """What the windows of a batch hand to those after them; filled by the task, cut from the graph."""
+
+    state: SearchState | None = None
+
+
+@dataclass
+class Piece:
+    """Some consecutive windows of a batch, one backward pass.
+
+    Attributes:
+        batch: Those windows.
+        share: Of all windows of the batch, in (0, 1].
+        carried: Shared by the pieces of one batch; None where every window starts from rest.
+    """
+
+    batch: ClipBatch
+    share: float = 1.0
+    carried: Carried | None = field(default=None)
+
+    def to(self, device: torch.device | str) -> Piece:
+        """The same piece on `device`."""
+        return Piece(self.batch.to(device), self.share, self.carried)
+
+
 class StudentTask(nn.Module):
     """Training of the student, with or without a teacher.
+
+    With `carry=K`, the windows of a clip run one after another and hand on their membranes, and the gradient flows
+    back through `K` of them (truncated backpropagation through time; Williams & Peng, 1990): a batch falls into pieces
+    of `K` windows with a backward pass each, so memory grows with `K` and not with the length of a clip. The template
+    is encoded again for each piece.
 
     Args:
         student: The network.
@@ -134,6 +173,8 @@ class StudentTask(nn.Module):
             fraction of the teacher's and the transport's time.
         rate_weight: Weight of the spike-rate guard.
         rate_range: Mean spikes per neuron and micro-step that no layer may leave without a penalty.
+        carry: Windows that the gradient flows through with carried state (the clips must come from
+            `StreamingClips`), or None for windows that each start from rest.
     """
 
     def __init__(
@@ -145,8 +186,12 @@ class StudentTask(nn.Module):
         distill_every: int = 1,
         rate_weight: float = 1.0,
         rate_range: tuple[float, float] = (0.01, 0.4),
+        carry: int | None = None,
     ) -> None:
         super().__init__()
+        if carry is not None and carry < 1:
+            raise InputError(f"carry={carry}: the gradient must flow through at least one window")
+        self.carry = carry
         if (distillation is None) != (teacher is None):
             raise ValueError("distillation needs a teacher, and a teacher is only needed for distillation")
         self.student = student
@@ -163,13 +208,30 @@ class StudentTask(nn.Module):
         """The layer whose membranes are distilled: the last of the backbone."""
         return "backbone.lif_out"
 
-    def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Named losses of a batch of clips; spike rates by layer as `rate/LAYER`."""
-        output = self.student(batch.template_events, batch.template_box, batch.search_events, with_taps=True)
+    def pieces(self, batch: ClipBatch) -> Iterator[Piece]:
+        """The parts of a batch that get a backward pass each, in order."""
+        if self.carry is None:
+            yield Piece(batch)
+            return
+        events = batch.search_events
+        if events is None or batch.move_cells is None or not _touching(events, len(batch.boxes)):
+            raise InputError("carried state needs clips whose windows touch; draw them with data.streaming")
+        windows, carried = len(batch.boxes), Carried()
+        for start in range(0, windows, self.carry):
+            part = batch.windows(start, start + self.carry)
+            yield Piece(part, len(part.boxes) / windows, carried)
+
+    def forward(self, piece: Piece | ClipBatch) -> dict[str, Tensor]:
+        """Named losses of clips; spike rates by layer as `rate/LAYER`, their silent channels as `silent/LAYER`."""
+        batch, carried = (piece.batch, piece.carried) if isinstance(piece, Piece) else (piece, None)
+        if carried is None:
+            output = self.student(batch.template_events, batch.template_box, batch.search_events, with_taps=True)
+        else:
+            output = self._run_windows(batch, carried)
         losses = tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
         taps = output.taps
         assert taps is not None
-        rates = {name: spikes.mean() for name, spikes in taps.spikes.items()}
+        rates = {name: shared_mean(spikes.mean()) for name, spikes in taps.spikes.items()}
         guard = self._rate_guard(rates)
         losses["rate_guard"] = guard
         losses["total"] = losses["total"] + self.rate_weight * guard
@@ -178,7 +240,25 @@ class StudentTask(nn.Module):
         if self.distillation is not None and step % self.distill_every == 0:
             losses.update(self._distil(batch, output, losses["total"]))
         losses.update({f"rate/{name}": rate.detach() for name, rate in rates.items()})
+        if step % SILENCE_EVERY == 0:
+            losses.update({f"silent/{name}": silent_channels(spikes) for name, spikes in taps.spikes.items()})
         return losses
+
+    def _run_windows(self, batch: ClipBatch, carried: Carried) -> TrackerOutput:
+        """Window after window with carried state; maps and signals as of all windows at once, window-major."""
+        assert batch.template_events is not None
+        assert batch.search_events is not None
+        assert batch.move_cells is not None
+        kernel = self.student.encode_template(batch.template_events, batch.template_box)
+        windows, clips = batch.boxes.shape[:2]
+        outputs, state = [], carried.state
+        for k in range(windows):
+            events = batch.search_events.samples(k * clips, (k + 1) * clips)
+            state = None if state is None else state.moved(batch.move_cells[k])
+            outputs.append(self.student.forward_search(events, kernel, with_taps=True, state=state, with_state=True))
+            state = outputs[-1].state
+        carried.state = None if state is None else state.detach()
+        return _joined(outputs)
 
     def _rate_guard(self, rates: dict[str, Tensor]) -> Tensor:
         """Squared distance of each layer's mean rate from the allowed range, relative to its nearer end."""
@@ -223,3 +303,32 @@ class StudentTask(nn.Module):
         )
         total = supervised + self.distill_every * named["total"]
         return {**{f"distill/{name}": value for name, value in named.items()}, "total": total}
+
+
+def _touching(events: EventBatch, windows: int) -> bool:
+    """Whether each window of every clip begins where the one before ended."""
+    begin, end = events.t_begin.view(windows, -1), events.t_end.view(windows, -1)
+    return bool((begin[1:] == end[:-1]).all())
+
+
+#: Channels are searched for silent ones at every so many steps: it costs a pass over all spikes.
+SILENCE_EVERY = 10
+
+
+@torch.no_grad()
+def silent_channels(spikes: Tensor) -> Tensor:
+    """Share of the channels of `[T, N, C, H, W]` without a single spike."""
+    return (spikes.amax(dim=(0, 1, 3, 4)) == 0).float().mean()
+
+
+def _joined(outputs: list[TrackerOutput]) -> TrackerOutput:
+    """Outputs of successive windows as one, window-major."""
+    taps = [output.taps for output in outputs if output.taps is not None]
+    rates = [part.rates for part in taps if part.rates is not None]
+    joined = Taps(
+        membranes={name: torch.cat([part.membranes[name] for part in taps], dim=1) for name in taps[0].membranes},
+        spikes={name: torch.cat([part.spikes[name] for part in taps], dim=1) for name in taps[0].spikes},
+        rates=torch.cat(rates),
+    )
+    maps = [torch.cat([getattr(o, name) for o in outputs]) for name in ("score_logits", "offsets", "sizes")]
+    return TrackerOutput(*maps, taps=joined)

@@ -116,3 +116,17 @@ def test_gradients_pass_through_the_state_unless_cut(student, random_batch):
         output = student.forward_search(batch(40_000, 80_000), kernel, state=state)
         (grad,) = torch.autograd.grad(output.score_logits.sum(), before, allow_unused=True, retain_graph=True)
         assert (grad is not None and bool(grad.abs().sum() > 0)) is reached
+
+
+@torch.no_grad()
+def test_each_sample_can_move_by_its_own_cells(student, random_batch):
+    kernel = student.encode_template(random_batch(1, 72), BOX).repeat(2, 1, 1, 1)
+    events = EventBatch.pack([crop_events(0, 40_000), crop_events(0, 40_000, seed=1)], [0, 0], [40_000, 40_000])
+    state = student.forward_search(events, kernel, with_state=True).state
+    each = state.moved(torch.tensor([[1, -2], [0, 3]])).tensors()
+    for sample, cells in enumerate([(1, -2), (0, 3)]):
+        alone = state.moved(cells).tensors()
+        for name, value in alone.items():
+            index = (slice(None), sample) if name == "readout" else (sample,)
+            assert torch.equal(each[name][index], value[index]), name
+    assert state.moved(torch.zeros(2, 2, dtype=torch.int64)) is state

@@ -3,61 +3,33 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from had_snn.errors import CheckpointError
-from had_snn.train.loop import FitConfig, NonFiniteLossError, WeightAverage, fit, learning_rate_at
+from had_snn.errors import CheckpointError, InputError
+from had_snn.train.averaging import WeightAverage, learning_rate_at
+from had_snn.train.config import clip_indices
+from had_snn.train.loop import FitConfig, NonFiniteLossError, fit
 
-
-class Batch:
-    def __init__(self, x: torch.Tensor) -> None:
-        self.x = x
-
-    def to(self, device) -> Batch:
-        return Batch(self.x.to(device))
-
-
-class Clips:
-    """Clip `i` is a vector that depends on `i` alone."""
-
-    def __len__(self) -> int:
-        return 40
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.randn(4, generator=torch.Generator().manual_seed(index))
-
-    def collate(self, clips: list[torch.Tensor]) -> Batch:
-        return Batch(torch.stack(clips))
-
-
-class Task(nn.Module):
-    """Fits a line; noise from the global generator makes the random state part of the result."""
-
-    def __init__(self, *, poison_after: int | None = None) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 1))
-        self.poison_after, self.calls = poison_after, 0
-
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        self.calls += 1
-        error = self.net(batch.x + 0.01 * torch.randn_like(batch.x)) - batch.x.sum(dim=1, keepdim=True)
-        total = error.square().mean()
-        if self.poison_after is not None and self.calls > self.poison_after:
-            total = total * float("nan")
-        return {"total": total, "error": error.abs().mean().detach()}
-
+sys.path.insert(0, str(Path(__file__).parent))
+from small_task import Clips, Task
 
 CONFIG = FitConfig(iterations=60, batch_size=4, learning_rate=1e-2, warmup=5, log_every=1, checkpoint_every=10)
 
 
-def losses(folder) -> list[str]:
-    with (folder / "losses.csv").open(newline="") as file:
-        return [row["total"] for row in csv.DictReader(file)]
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(folder: Path) -> list[str]:
+    return [row["total"] for row in rows(folder / "losses.csv")]
 
 
 def test_it_learns_and_logs(tmp_path):
@@ -94,7 +66,94 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
 def test_a_non_finite_loss_stops_and_keeps_the_batch(tmp_path):
     with pytest.raises(NonFiniteLossError, match="iteration 8"):
         fit(Task(poison_after=7), Clips(), replace(CONFIG, checkpoint_every=0), run_dir=tmp_path)
-    assert (tmp_path / "bad_batch.pt").stat().st_size > 0
+    kept = torch.load(tmp_path / "bad_batch.pt", weights_only=True)
+    assert kept["iteration"] == 8
+    assert torch.equal(kept["batch"]["x"], torch.stack([Clips()[i] for i in range(28, 32)]))
+    # Weights and random state of the moment repeat the step.
+    task = Task().train()
+    task.load_state_dict(kept["task"])
+    torch.set_rng_state(kept["rng"])
+    again = task(Clips().collate([Clips()[i] for i in range(28, 32)]))
+    assert float(again["error"]) == kept["losses"]["error"]
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    """Without batch norm, whose statistics are those of a backward pass."""
+
+    class Plain(Task):
+        def __init__(self):
+            super().__init__(noise=0.0)
+            self.net = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+
+    torch.manual_seed(0)
+    task = Plain()
+    weights = {name: value.clone() for name, value in task.state_dict().items()}
+    config = replace(CONFIG, iterations=5, checkpoint_every=0, ema_decay=0.0)
+    whole = fit(task, Clips(), replace(config, batch_size=8), run_dir=tmp_path / "whole")
+    task.load_state_dict(weights)
+    parts = fit(task, Clips(), replace(config, batch_size=2, accumulate=4), run_dir=tmp_path / "parts")
+    for a, b in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_every_clip_goes_to_one_process():
+    config = FitConfig(iterations=7, batch_size=3, accumulate=2)
+    read = [clip_indices(step, config, rank=r, world=4) for step in range(7) for r in range(4)]
+    flat = [i for batches in read for batch in batches for i in batch]
+    assert sorted(flat) == list(range(7 * 4 * 2 * 3))
+    # One process with four times the batch reads the same clips in the same backward pass.
+    wide = clip_indices(5, replace(config, batch_size=12), rank=0, world=1)
+    parts = [clip_indices(5, config, rank=r, world=4) for r in range(4)]
+    assert wide == [[i for part in parts for i in part[a]] for a in range(2)]
+
+
+def test_validation_stops_early_and_the_best_weights_come_back(tmp_path):
+    scores = iter([10.0, 30.0, 20.0, 25.0, 40.0])
+    seen = []
+
+    def validate(module):
+        seen.append({name: value.clone() for name, value in module.state_dict().items()})
+        return next(scores)
+
+    config = replace(CONFIG, validate_every=6, patience=2)
+    best = fit(Task(), Clips(), config, run_dir=tmp_path, validate=validate)
+    assert len(seen) == 4, "two validations without a better score end the run"
+    for name, value in best.state_dict().items():
+        assert torch.equal(value, seen[1][name])
+    assert [row["score"] for row in rows(tmp_path / "validation.csv")] == ["10", "30", "20", "25"]
+    # A stopped run that is started again stays stopped.
+    again = fit(Task(), Clips(), config, run_dir=tmp_path, validate=validate)
+    assert len(seen) == 4
+    assert torch.equal(again.net[0].weight, best.net[0].weight)
+
+
+def test_layers_are_reported_every_epoch(tmp_path, caplog):
+    fit(Task(), Clips(), replace(CONFIG, iterations=25), run_dir=tmp_path)
+    report = rows(tmp_path / "layers.csv")
+    assert [row["iteration"] for row in report if row["layer"] == "lif2"] == ["10", "20", "25"]
+    assert {(row["layer"], row["verdict"]) for row in report} == {("lif1", "ok"), ("lif2", "dead")}
+    assert "dead: lif2" in caplog.text
+
+
+def test_a_resumed_run_with_other_numbers_says_so(tmp_path, caplog):
+    fit(Task(), Clips(), replace(CONFIG, iterations=10), run_dir=tmp_path)
+    fit(Task(), Clips(), replace(CONFIG, iterations=12), run_dir=tmp_path)
+    assert "iterations=12, the checkpoint was made with 10" in caplog.text
+
+
+def test_an_unknown_logger_is_refused(tmp_path):
+    with pytest.raises(InputError, match="wandb, mlflow"):
+        fit(Task(), Clips(), CONFIG, run_dir=tmp_path, loggers={"paper": {}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "says"), [("anywhere", "every curve equals"), ("writing", "all readable")])
+def test_kill_minus_nine(kind, says):
+    """Ten kills here; `python tests/train/kill_runs.py anywhere|writing 50` for more."""
+    command = [sys.executable, str(Path(__file__).with_name("kill_runs.py")), kind, "10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert says in done.stdout
 
 
 def test_average_follows_the_weights_and_their_statistics():
@@ -110,7 +169,7 @@ def test_average_follows_the_weights_and_their_statistics():
 
 
 def test_schedule_warms_up_and_ends_at_zero():
-    rates = [learning_rate_at(step, CONFIG) for step in range(60)]
+    rates = [learning_rate_at(step, peak=1e-2, warmup=5, iterations=60) for step in range(60)]
     assert rates[0] == pytest.approx(2e-3)
     assert max(rates) == pytest.approx(1e-2)
     assert rates[-1] < 1e-4

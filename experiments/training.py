@@ -1,0 +1,55 @@
+"""What the two training scripts share: the call of `fit` as a config asks for it, and validation by tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from progress import progress
+from sources import sequences
+from torch import nn
+
+from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
+from had_snn.train.guards import warning_of
+from had_snn.train.loop import fit
+
+
+def validator(cfg: DictConfig, tracker_of: Callable[[Any], Tracker]) -> Callable[[nn.Module], float] | None:
+    """SR over the validation sequences that `cfg.validation` names, or None; shared out over processes.
+
+    Args:
+        cfg: A training script's config.
+        tracker_of: Makes a tracker of a trained task.
+    """
+    if cfg.validation is None:
+        return None
+    chosen = sequences(cfg.data, cfg.validation.split)[: cfg.validation.get("limit")]
+
+    def score(task: nn.Module) -> float:
+        return evaluate_tracker(tracker_of(task), chosen, resamples=0).scores["SR"]
+
+    return score
+
+
+def run_fit(
+    cfg: DictConfig, title: str, task: nn.Module, clips: Any, folder: Path, tracker_of: Callable[[Any], Tracker]
+) -> Any:
+    """Trains a task as the config says; returns it with averaged weights."""
+    validate = validator(cfg, tracker_of)
+    loggers = OmegaConf.to_container(cfg.loggers, resolve=True)
+    assert isinstance(loggers, dict)
+    with progress(title, unit="steps") as bar:
+
+        def show(done: int, total: int, means: dict[str, float]) -> None:
+            warning = warning_of(means)
+            note = f"loss {means['total']:.2f} iou {means['iou']:.2f}" + (f"  {warning}" if warning else "")
+            bar(done, total, note)
+
+        return fit(
+            task, clips, instantiate(cfg.fit, seed=cfg.seed), run_dir=folder, accelerator=cfg.accelerator,
+            devices=cfg.devices, num_nodes=cfg.num_nodes, progress=show, validate=validate,
+            loggers={str(name): options for name, options in loggers.items()},
+        )  # fmt: skip

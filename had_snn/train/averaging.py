@@ -1,0 +1,49 @@
+"""What shapes an optimiser's path: the schedule, which parameters decay, and the running average of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def parameter_groups(task: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Splits parameters into decayed ones (two or more dimensions) and the rest."""
+    decayed = [p for p in task.parameters() if p.requires_grad and p.ndim >= 2]
+    plain = [p for p in task.parameters() if p.requires_grad and p.ndim < 2]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def learning_rate_at(step: int, *, peak: float, warmup: int, iterations: int) -> float:
+    """Linear warm-up to `peak` over `warmup` steps, then a half cosine to zero at `iterations`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, iterations - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class WeightAverage:
+    """Exponential moving average of everything in a module's state, running statistics included.
+
+    Args:
+        module: The module that is trained.
+        decay: Decay once warmed up; at step `n` it is `min(decay, (1 + n) / (10 + n))`.
+    """
+
+    def __init__(self, module: nn.Module, *, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Moves the average towards the module's present state."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for mean, value in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value.to(mean.dtype), 1 - decay)
+            else:
+                mean.copy_(value)

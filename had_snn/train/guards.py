@@ -1,0 +1,100 @@
+"""What watches over a run: losses that are not finite, layers that are silent or never rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from had_snn.atomic import atomic_file
+from had_snn.errors import HadError
+
+#: A layer with fewer spikes per neuron and micro-step is dead; it passes on next to nothing and hardly learns.
+DEAD_RATE = 1e-3
+#: A clocked layer with more is saturated: it says the same whatever comes in. The stem counts and has no such limit.
+SATURATED_RATE = 0.9
+
+
+class NonFiniteLossError(HadError):
+    """The loss became infinite or NaN; the batch was saved for inspection."""
+
+
+def verdict(layer: str, rate: float) -> str:
+    """`dead`, `saturated` or `ok` for a layer's mean spikes per neuron and micro-step."""
+    if rate < DEAD_RATE or math.isnan(rate):
+        return "dead"
+    return "saturated" if rate > SATURATED_RATE and layer != "stem" else "ok"
+
+
+def layer_report(means: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Rate, share of silent channels and verdict of each layer, from means that hold `rate/LAYER`, `silent/LAYER`."""
+    report = {}
+    for name, rate in means.items():
+        kind, _, layer = name.partition("/")
+        if kind == "rate":
+            silent = means.get(f"silent/{layer}", math.nan)
+            report[layer] = {"rate": rate, "silent_channels": silent, "verdict": verdict(layer, rate)}
+    return report
+
+
+def warning_of(means: dict[str, float]) -> str:
+    """For a progress line: which layers are dead or saturated; empty when all is well."""
+    report = layer_report(means)
+    parts = []
+    for bad in ("dead", "saturated"):
+        layers = [layer for layer, entry in report.items() if entry["verdict"] == bad]
+        if layers:
+            parts.append(f"{bad}: {', '.join(layers)}")
+    return "; ".join(parts)
+
+
+def plain(value: Any) -> Any:
+    """Tensors, numbers, lists and dictionaries out of dataclasses and objects: loads without running code."""
+    if value is None or isinstance(value, (Tensor, str, int, float, bool)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {name: plain(entry) for name, entry in vars(value).items()} if hasattr(value, "__dict__") else str(value)
+
+
+def require_finite(
+    losses: dict[str, Tensor], batch: Any, task: nn.Module, path: Path, *, iteration: int, rng: Tensor
+) -> None:
+    """Stops a run whose total loss is not finite, with everything that is needed to repeat the step.
+
+    Args:
+        losses: Named losses with a `total`.
+        batch: What they were computed from.
+        task: The network, before the step.
+        path: File for the batch, the losses, the weights and the random state before the forward pass; read it with
+            `torch.load(path, weights_only=True)`.
+        iteration: Number of the step, from 1.
+        rng: Random state before the forward pass.
+
+    Raises:
+        NonFiniteLossError: If the total is infinite or NaN.
+    """
+    total = losses["total"].detach()
+    if torch.isfinite(total).item():
+        return
+    record = {
+        "iteration": iteration,
+        "losses": {name: float(value.detach()) for name, value in losses.items()},
+        "batch": plain(batch),
+        "task": task.state_dict(),
+        "rng": rng,
+    }
+    with atomic_file(path) as temporary:
+        torch.save(record, temporary)
+    raise NonFiniteLossError(
+        f"loss is {float(total)} at iteration {iteration}; the batch and the weights were saved to {path}; "
+        "lower the learning rate (fit.learning_rate) or the gradient clip (fit.gradient_clip)"
+    )

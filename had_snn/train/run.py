@@ -1,0 +1,186 @@
+"""One training run: everything that changes while it goes, a step of it, and how it is saved and restored."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from had_snn.atomic import atomic_file
+from had_snn.collective import rank, share_batch_norm, unshard, world_size
+from had_snn.errors import CheckpointError
+from had_snn.train.averaging import WeightAverage, learning_rate_at, parameter_groups
+from had_snn.train.config import FitConfig
+from had_snn.train.guards import layer_report, require_finite, warning_of
+from had_snn.train.logs import Means, RunLogs
+
+log = logging.getLogger("had_snn")
+
+
+class _Sealed:
+    """A batch that Fabric passes on as it is: it would walk through dataclasses to convert their tensors, and events
+    are integers that no precision may touch."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+
+class _Unsealing(nn.Module):
+    """The task, called with a sealed batch."""
+
+    def __init__(self, task: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, sealed: _Sealed) -> dict[str, Tensor]:
+        return self.task(sealed.batch)
+
+
+class Run:
+    """One call of `fit`: everything that changes while it goes, and how it is saved."""
+
+    def __init__(self, task: nn.Module, config: FitConfig, folder: Path, fabric: Any) -> None:
+        self.task, self.config, self.folder, self.fabric = task, config, folder, fabric
+        self.optimizer = torch.optim.AdamW(parameter_groups(task, config.weight_decay), lr=config.learning_rate)
+        self.average = WeightAverage(task, decay=config.ema_decay)
+        if config.sync_norm:
+            share_batch_norm(task)
+        self.module, self.optimizer = fabric.setup(_Unsealing(task), self.optimizer)
+        self.average.module.to(fabric.device)
+        self.done, self.stale = 0, 0
+        self.lines, self.epoch = Means(), Means()
+        self.best: dict[str, Any] = {}
+        self.state_path = folder / "resume.pt"
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; collective, as every process has random numbers and half a log line of its own."""
+        own = [torch.get_rng_state(), self.lines.state(), self.epoch.state()]
+        if self.fabric.device.type == "cuda":
+            own.append(torch.cuda.get_rng_state(self.fabric.device))
+        return {
+            "iteration": self.done,
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.module.state_dict(),
+            "updates": self.average.updates,
+            "processes": unshard([own]),
+            "stale": self.stale,
+            "best": self.best,
+            "config": dataclasses.asdict(self.config),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def save(self) -> None:
+        """Writes a checkpoint that appears whole or not at all."""
+        state = self.state()
+        if rank() == 0:
+            with atomic_file(self.state_path) as temporary:
+                torch.save(state, temporary)
+
+    def clear_drafts(self) -> None:
+        """Removes checkpoints that a killed process had not finished writing."""
+        if rank() == 0:
+            for draft in self.folder.glob(f".{self.state_path.stem}.*{self.state_path.suffix}"):
+                draft.unlink(missing_ok=True)
+
+    def restore(self) -> None:
+        """Goes on from the checkpoint in the run folder."""
+        try:
+            state = torch.load(self.state_path, weights_only=True, map_location="cpu")
+            self.task.load_state_dict(state["task"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average.module.load_state_dict(state["average"])
+            self.average.updates = int(state["updates"])
+            self.done, self.stale, self.best = int(state["iteration"]), int(state["stale"]), state["best"]
+            processes, before = state["processes"], state["config"]
+        except Exception as error:
+            raise CheckpointError(f"{self.state_path}: cannot resume from it ({error})") from error
+        if len(processes) != world_size():
+            raise CheckpointError(
+                f"{self.state_path}: was made by {len(processes)} processes and this run has {world_size()}; "
+                "resume with as many, or start anew in another folder"
+            )
+        own = processes[rank()]
+        torch.set_rng_state(own[0])
+        self.lines.restore(own[1])
+        self.epoch.restore(own[2])
+        if len(own) > 3:
+            torch.cuda.set_rng_state(own[3], self.fabric.device)
+        if state["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        changed = {k: (before.get(k), v) for k, v in dataclasses.asdict(self.config).items() if before.get(k) != v}
+        for name, (old, new) in changed.items():
+            log.warning("resuming with %s=%s, the checkpoint was made with %s", name, new, old)
+        log.info("resuming at iteration %d from %s", self.done, self.state_path)
+
+    def step(self, batches: list[Any]) -> None:
+        """One optimiser step."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = [(piece, batch) for batch in batches for piece in _pieces(self.task, batch.to(self.fabric.device))]
+        for number, (piece, batch) in enumerate(pieces):
+            rng = torch.get_rng_state()
+            share = getattr(piece, "share", 1.0) / config.accumulate
+            with self.fabric.no_backward_sync(self.module, enabled=number + 1 < len(pieces)):  # pyright: ignore
+                losses = self.module(_Sealed(piece))
+                path = self.folder / (f"bad_batch.{rank()}.pt" if world_size() > 1 else "bad_batch.pt")
+                require_finite(losses, batch, self.task, path, iteration=self.done + 1, rng=rng)
+                self.fabric.backward(losses["total"] * share if share != 1.0 else losses["total"])
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            self.lines.add(values, weight=share)
+            self.epoch.add(values, weight=share)
+        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=config.gradient_clip)
+        self.optimizer.step()
+        self.average.update(self.task)
+        self.done += 1
+
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        config = self.config
+        return learning_rate_at(
+            self.done, peak=config.learning_rate, warmup=config.warmup, iterations=config.iterations
+        )
+
+    def ends_epoch(self, clips: int) -> bool:
+        """Whether the last step was the last one of an epoch of so many clips, or of the run."""
+        per_step = self.config.batch_size * self.config.accumulate * world_size()
+        epochs = [done * per_step // clips for done in (self.done - 1, self.done)]
+        return epochs[0] != epochs[1] or self.done == self.config.iterations
+
+    def report_layers(self, logs: RunLogs | None) -> None:
+        """Says at the end of an epoch which layers are dead or saturated, and keeps all their rates."""
+        means = self.epoch.take()
+        report = layer_report(means)
+        if not report or logs is None:
+            return
+        logs.layers(self.done, report)
+        warning = warning_of(means)
+        if warning:
+            log.warning("iteration %d: spike rates over the last epoch: %s", self.done, warning)
+
+    def validate(self, validate: Callable[[nn.Module], float], logs: RunLogs | None) -> bool:
+        """Scores the averaged weights and keeps the best; whether training should stop."""
+        score = float(validate(self.average.module))
+        if logs is not None:
+            logs.validation(self.done, score)
+        if not self.best or score > self.best["score"]:
+            weights = {name: value.detach().clone() for name, value in self.average.module.state_dict().items()}
+            self.best = {"score": score, "iteration": self.done, "weights": weights}
+            self.stale = 0
+        else:
+            self.stale += 1
+        log.info("iteration %d: validation %.2f (best %.2f)", self.done, score, self.best["score"])
+        return 0 < self.config.patience <= self.stale
+
+
+def _pieces(task: nn.Module, batch: Any) -> list[Any]:
+    """The parts of a batch with a backward pass each; most tasks have one."""
+    cut = getattr(task, "pieces", None)
+    return [batch] if cut is None else list(cut(batch))
