@@ -48,6 +48,7 @@ _OPENERS: dict[str, Callable[[Path, ReadOptions], Source]] = {
     "text": open_text,
 }
 FORMATS = tuple(_OPENERS)
+_SLACK = 1 << 10  # a decoder asks for a few more than there are
 _FOREIGN = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -147,7 +148,8 @@ class _Buffer:
 
     def __init__(self, most: int | None) -> None:
         self.count = 0
-        self.arrays = [np.empty(max(1, most or 1 << 16), dtype) for dtype in DTYPES.values()]
+        length = (most or 1 << 16) + _SLACK
+        self.arrays = [np.empty(length, dtype) for dtype in DTYPES.values()]
 
     def room(self, count: int) -> Columns:
         """Arrays behind the last event, for decoders to write into."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import FormatError, optional_import
-from had_snn.events.decoders import Columns, Room, gather
+from had_snn.events.decoders import Columns, Room, fresh, gather
 from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
 
 MAGIC = b"#!AER-DAT4.0\r\n"
@@ -72,6 +72,8 @@ def open_aedat4(path: Path, options: ReadOptions) -> Source:
     end = table_at if first <= table_at <= len(data) else len(data)
     sensor = chosen or pictures
     source = Source(path, "aedat4", (), sensor["sensor_hw"] if sensor else None, info)
+
+    source.most = len(data) // 4  # packed events seldom take less; if they do, the arrays grow
 
     def chunks() -> Iterator[Columns]:
         for packet in _packets(path, data, (first, end, table_at), source, options):
@@ -278,7 +280,7 @@ def _root_of_packet(raw: bytes, identifier: bytes) -> _Table:
     return _Table.root(raw[4:], identifier)  # the first four bytes repeat the size
 
 
-def _events(raw: bytes, room: Room) -> Columns:
+def _events(raw: bytes, room: Room = fresh) -> Columns:
     packed = _root_of_packet(raw, b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
     out = room(len(packed))
     t, x, y, p = (gather(packed[name], target) for name, target in zip("txyp", out, strict=True))

@@ -51,7 +51,7 @@ def _es_chunks(path: Path, height: int, source: Source, options: ReadOptions) ->
     block = np.empty(ES_EVENT + recording.BLOCK_BYTES, np.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(at)
-        while read := read_fully(file, memoryview(block)[rest : rest + recording.BLOCK_BYTES]):
+        while read := read_fully(file, block.data[rest : rest + recording.BLOCK_BYTES]):
             data, used = block[: rest + read], 0
             for piece, taken in decoder.pieces(data, source.room):
                 used = taken

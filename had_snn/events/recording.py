@@ -142,7 +142,7 @@ def walk_records(path: Path, start: int, dtype: np.dtype, source: Source, option
     size = path.stat().st_size
     count, rest = divmod(max(size - start, 0), dtype.itemsize)
     block = np.empty(min(max(1, BLOCK_BYTES // dtype.itemsize), count), dtype)
-    view = memoryview(block.view(np.uint8))
+    view = block.view(np.uint8).data
     done = 0
     with path.open("rb", buffering=0) as file:
         file.seek(start)
