@@ -10,6 +10,7 @@ from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
 
 NEIGHBOUR_US = 5_000  # an event without another one next to it within this time counts as noise
+REPEAT_US = 50  # a pixel that fires again this soon was not fully reset, or read out twice
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class EventStatistics:
         rate_per_pixel: Events a second and pixel.
         on_share: Share of brighter events.
         interval_ms: 5th, 50th and 95th percentile of the time between events of one pixel, milliseconds.
+        repeat_share: Share of those times below 50 us.
         isolated_share: Share of events with no event in the eight neighbouring pixels within 5 ms before or after.
         active_share: Share of pixels that fired at all.
     """
@@ -29,6 +31,7 @@ class EventStatistics:
     rate_per_pixel: float
     on_share: float
     interval_ms: tuple[float, float, float]
+    repeat_share: float
     isolated_share: float
     active_share: float
 
@@ -53,6 +56,7 @@ def describe(events: EventStream) -> EventStatistics:
         rate_per_pixel=len(events) / seconds / (height * width),
         on_share=float(events.p.mean()),
         interval_ms=(float(percentiles[0]), float(percentiles[1]), float(percentiles[2])),
+        repeat_share=float((gaps < REPEAT_US).mean()) if len(gaps) else 0.0,
         isolated_share=float(1 - supported(events).mean()),
         active_share=len(np.unique(pixel)) / (height * width),
     )

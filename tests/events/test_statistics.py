@@ -17,8 +17,11 @@ def test_numbers_of_a_known_stream():
     assert stats.rate_per_pixel == pytest.approx(4 / 0.5 / 50)
     assert stats.on_share == 0.75
     assert stats.interval_ms == (1.0, 1.0, 1.0)
+    assert stats.repeat_share == 0
     assert stats.active_share == 3 / 50
     assert supported(events).tolist() == [True, True, True, False]
+    twice = EventStream.from_arrays([0, 40, 50, 100], [3, 3, 4, 4], [2, 2, 3, 3], [1, 1, 1, 1], (5, 10))
+    assert describe(twice).repeat_share == 0.5
     with pytest.raises(InputError, match="span no time"):
         describe(EventStream.empty((4, 4)))
 
