@@ -78,6 +78,27 @@ def test_tracking_writes_boxes_video_and_summary(recording, tmp_path):
     assert {"config.yaml", "versions.json", "log.txt"} <= {p.name for p in (tmp_path / "run").iterdir()}
 
 
+def test_a_shifted_split_is_made_on_its_own_sensor_and_described(recording, tmp_path):
+    small = [
+        f"data.root={tmp_path / 'data'}",
+        "data.splits.test_shifted.count=1",
+        "data.splits.test_shifted.seconds=0.2",
+    ]
+    made = call("prepare_data", "splits=[test_shifted]", *small, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("test_shifted: 1 sequences, 0 s, ")
+    assert "of 5 labels" in made.stdout
+    assert "ego_motion" in made.stdout
+    told = call(
+        "event_statistics", f"recordings=[{recording / 'blob.npz'}]", "splits=[test_shifted]", *small, cwd=tmp_path
+    )
+    assert told.returncode == 0, told.stderr
+    header, _, real, simulated = told.stdout.splitlines()
+    assert len({line.count("|") for line in (header, real, simulated)}) == 1
+    assert "`blob.npz` | 240x180 | 0.15 |" in real
+    assert " camera (1) | 346x260 | 0.50 |" in simulated
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
