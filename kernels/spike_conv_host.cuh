@@ -109,10 +109,10 @@ static void conv_site(const SpikeConv* p, had_u16* entry_out, int* counts, had_i
 }
 
 // `entry_out` [T, N, Ho, Wo * K] and `start_out` [T, N, Ho, Wo + 1] take the spikes, or are null: then only currents are
-// written. At most HAD_MAX_STEPS steps a call.
+// written. At most HAD_MAX_STEPS steps a call. Returns the number of spikes.
 #define HAD_MAX_STEPS 64
 
-HAD_EXPORT void HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, const float* value, const float* weight,
+HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, const float* value, const float* weight,
                                        const float* bias, const float* current_in, const float* v0, float* current_out,
                                        float* fired, float* v, had_i64 T, had_i64 N, had_i64 H, had_i64 W, had_i64 C,
                                        had_i64 Ho, had_i64 Wo, had_i64 K, had_i64 Kp, had_i64 k, had_i64 stride,
@@ -120,7 +120,8 @@ HAD_EXPORT void HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, c
                                        int* start_out, int threads) {
   const SpikeConv p = {entry, start, value, weight, bias, current_in, v0, current_out, fired, v, T, N, H, W, C, Ho, Wo, K,
                        Kp, k, stride, padding, decay, threshold};
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  had_i64 total = 0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1) reduction(+ : total)
   for (had_i64 row = 0; row < N * Ho; ++row) {
     const had_i64 b = row / Ho, oy = row % Ho;
     int counts[HAD_MAX_STEPS] = {0};
@@ -133,9 +134,12 @@ HAD_EXPORT void HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, c
       else
         conv_site<false>(&p, lists, counts, b, oy, ox);
     }
-    if (start_out)
-      for (had_i64 t = 0; t < T; ++t) start_out[((t * N + b) * Ho + oy) * (Wo + 1) + Wo] = counts[t];
+    for (had_i64 t = 0; t < T; ++t) {
+      if (start_out) start_out[((t * N + b) * Ho + oy) * (Wo + 1) + Wo] = counts[t];
+      total += counts[t];
+    }
   }
+  return total;
 }
 
 // Returns the largest number found, so that the caller knows how far sums can reach.

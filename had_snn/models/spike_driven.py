@@ -8,44 +8,145 @@ weights are those of `freeze`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
 from had_snn.models.head import split_readout
-from had_snn.models.neurons import LIF
+from had_snn.models.neurons import LIF, ConvNorm
 from had_snn.models.outputs import TrackerOutput
 from had_snn.models.state import SearchState
 from had_snn.models.student import ResidualBlock, SpikingTracker
-from had_snn.ops import decay_factor, lif_multi_step
-from had_snn.ops.spike_conv import SpikeList, SpikeWeights, spike_conv, spike_conv_lif, spike_correlate, spike_list
+from had_snn.ops import EventLIFState, decay_factor, lif_multi_step
+from had_snn.ops.event_lif_call import EventLIFCall
+from had_snn.ops.spike_conv import SpikeConvCall, SpikeCorrelateCall, SpikeList, SpikeListCall, SpikeWeights
 
 #: Spikes per neuron and micro-step from which a layer's dense convolution is the faster one; measured by
 #: `experiments/bench_tracker.py` (curve in `benchmarks/tracker.json`).
 DENSE_ABOVE = 0.6
 
+BACKENDS = ("auto", "dense", "spikes")
+#: Plans that are kept: a tracker needs one, or two when it carries membranes.
+MAX_PLANS = 8
 
-@dataclass(frozen=True)
+
 class _Layer:
-    """A convolution of spikes and the neurons behind it."""
+    """A convolution of spikes and the neurons behind it, for one number of micro-steps and samples.
 
-    name: str
-    weights: SpikeWeights
-    lif: LIF
+    Args:
+        name: The neurons' name in `Taps` and `SearchState`.
+        spikes: The input's list.
+        weights: The convolution.
+        lif: The neurons.
+        dt_us: Micro-step.
+        added: Currents that are added, `[T, N, Ho, Wo, K]`.
+        keep_current: Whether a later layer adds this one's currents to its own.
+        keep_fired: Whether a later layer needs the spikes as numbers.
+    """
+
+    def __init__(
+        self, name: str, spikes: SpikeList, weights: SpikeWeights, lif: LIF, *, dt_us: float,
+        added: Tensor | None = None, keep_current: bool = False, keep_fired: bool = False,
+    ) -> None:  # fmt: skip
+        self.name, self.weights, self.lif, self.dt_us, self.added = name, weights, lif, dt_us, added
+        self.call = SpikeConvCall(
+            spikes, weights, decay=float(decay_factor(lif.tau_us, dt_us)), current=added, keep_current=keep_current,
+            keep_fired=keep_fired,
+        )  # fmt: skip
+        assert self.call.spikes is not None
+        self.input, self.output = spikes, self.call.spikes
+        _, samples, channels, height, width = self.output.shape
+        self._state_shape = (samples, height, width, channels)
+        self.neurons = self.output.start.shape[0] * samples * channels * height * width
+
+    def run(self, before: dict[str, Tensor] | None, after: dict[str, Tensor] | None, *, dense: bool) -> float:
+        """Runs the layer, the convolution dense or not; returns the firing rate."""
+        v0 = None if before is None else before[self.name].movedim(1, -1).contiguous()
+        v = None if after is None else torch.empty(self._state_shape)
+        fired = self._dense(v0, v) if dense else self.call(v0, v)
+        if after is not None and v is not None:
+            after[self.name] = v.movedim(-1, 1)
+        return fired / self.neurons
+
+    def _dense(self, v0: Tensor | None, v: Tensor | None) -> int:
+        x, weights = self.input.dense(), self.weights
+        current = F.conv2d(x.flatten(0, 1), weights.dense, stride=weights.stride, padding=weights.padding)
+        current = current.unflatten(0, x.shape[:2]).movedim(2, -1) + weights.bias
+        if self.added is not None:
+            current = self.added + current
+        spikes, last, _ = lif_multi_step(current, v0, tau=self.lif.tau_us, dt=self.dt_us)
+        if v is not None:
+            v.copy_(last)
+        for kept, value in ((self.call.current, current), (self.call.fired, spikes)):
+            if kept is not None:
+                kept.copy_(value)
+        SpikeListCall(spikes.contiguous(), self.output)()
+        return self.output.spikes()
 
 
-@dataclass
-class _Signal:
-    """Spikes between two layers, as a list and as numbers."""
+class _Plan:
+    """All layers with their memory, for one number of micro-steps and samples and one length of windows."""
 
-    spikes: SpikeList
-    dense: Tensor
-    busy: bool
+    def __init__(self, student: FrozenStudent, *, steps: int, samples: int, window_us: int, dense_above: float) -> None:
+        config, backbone, stem = student.config, student.backbone, student.stem
+        self.student, self.dense_above = student, dense_above
+        dt_us = window_us / steps
+        self.stem = EventLIFCall(
+            stem.weight, stem.tau_us, samples=samples, n_steps=steps, window_us=window_us,
+            size_hw=(config.search_size, config.search_size), stride=stem.stride, padding=stem.padding,
+        )  # fmt: skip
+        self.list_counts = SpikeListCall(self.stem.counts, valued=True)
+        first = _Layer("backbone.lif1", self.list_counts.spikes, _packed(backbone.conv1), backbone.lif1, dt_us=dt_us)
+        self.layers = [first]
+        spikes, added, weights = first.output, None, _packed(backbone.conv2)
+        for index, block in enumerate(_blocks(student)):
+            layer = _Layer(f"backbone.blocks.{index}.lif", spikes, weights, block.lif, dt_us=dt_us, added=added,
+                           keep_current=True)  # fmt: skip
+            self.layers.append(layer)
+            spikes, added, weights = layer.output, layer.call.current, _packed(block.conv)
+        last = _Layer("backbone.lif_out", spikes, weights, backbone.lif_out, dt_us=dt_us, added=added, keep_fired=True)
+        self.layers.append(last)
+        assert last.call.fired is not None
+        self.fired = last.call.fired
+        self.correlate = SpikeCorrelateCall(self.fired, last.output, config.match_kernel)
+        self.mixed = torch.empty(*self.fired.shape[:-1], config.channels[2])
+        self.mix_weight = student.mix_match.conv.weight[:, :, 0, 0].T.contiguous()
+        self.mix_bias = student.mix_match.norm.bias
+        mix = _Layer(
+            "lif_mix", last.output, _packed(student.mix_search), student.lif_mix, dt_us=dt_us, added=self.mixed
+        )
+        head = _Layer("lif_head", mix.output, _packed(student.conv_head), student.lif_head, dt_us=dt_us)
+        self.tail = [mix, head]
+        readout = SpikeWeights.pack(student.readout.weight, student.readout.bias, padding=1)
+        self.readout = SpikeConvCall(head.output, readout, decay=None)
+
+    def run(
+        self, events: EventBatch, kernel: Tensor, gain: Tensor, state: SearchState | None,
+        after: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, EventLIFState]:  # fmt: skip
+        """Read-out maps `[T, N, 5, G, G]` and the stem's new state; membranes go into `after`."""
+        before = None if state is None else state.membranes
+        stem = self.stem(events, gain, None if state is None else state.stem)
+        # Counts so large that their sums may be rounded get the order of the dense path.
+        dense = self.list_counts() > COUNT_LIMIT or self._stem_rate() > self.dense_above
+        for layer in self.layers:
+            dense = layer.run(before, after, dense=dense) > self.dense_above
+        torch.addmm(
+            self.mix_bias, self.correlate(kernel).flatten(0, 3), self.mix_weight, out=self.mixed.flatten(0, 3)
+        )
+        for layer in self.tail:
+            dense = layer.run(before, after, dense=dense) > self.dense_above
+        self.readout()
+        assert self.readout.current is not None
+        return self.readout.current.movedim(-1, 2).contiguous(), stem
+
+    def _stem_rate(self) -> float:
+        return self.list_counts.spikes.spikes() / self.stem.counts.numel()
 
 
 class SpikeDrivenStudent:
@@ -53,7 +154,8 @@ class SpikeDrivenStudent:
 
     Args:
         student: The network; frozen if it is not yet.
-        dense_above: Input rate from which a layer runs as a dense convolution: 0 for all layers, above 1 for none.
+        dense_above: Input rate from which a layer runs as a dense convolution: below 0 for all layers, above 1 for
+            none.
 
     Example:
         >>> from had_snn import load_student
@@ -67,18 +169,11 @@ class SpikeDrivenStudent:
             raise InputError("spike-driven inference runs on a CPU; move the student there or use its dense layers")
         self.config, self.grid, self.stem = self.student.config, self.student.grid, self.student.stem
         self.dense_above = dense_above
-        frozen, backbone = self.student, self.student.backbone
-        self._first = _Layer("backbone.lif1", _packed(backbone.conv1), backbone.lif1)
-        lifs = [(f"backbone.blocks.{i}.lif", block.lif) for i, block in enumerate(_blocks(frozen))]
-        lifs.append(("backbone.lif_out", backbone.lif_out))
-        chain = [_packed(backbone.conv2), *(_packed(block.conv) for block in _blocks(frozen))]
-        self._chain = [_Layer(name, weights, lif) for (name, lif), weights in zip(lifs, chain, strict=True)]
-        self._mix = _Layer("lif_mix", _packed(frozen.mix_search), frozen.lif_mix)
-        self._mix_match = frozen.mix_match.conv.weight[:, :, 0, 0].T.contiguous()
-        self._mix_bias = frozen.mix_match.norm.bias
-        self._head = _Layer("lif_head", _packed(frozen.conv_head), frozen.lif_head)
-        self._readout = SpikeWeights.pack(frozen.readout.weight, frozen.readout.bias, padding=1)
-        self._decays: dict[tuple[str, float], float] = {}
+        self._plans: dict[tuple[int, int, int], _Plan] = {}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the frozen student."""
+        return self.student.parameters()
 
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
         """See `FrozenStudent.encode_template`."""
@@ -97,66 +192,46 @@ class SpikeDrivenStudent:
         share: float = 1.0,
     ) -> TrackerOutput:
         """See `SpikingTracker.forward_search`: the same maps and the same state, to the last bit."""
-        steps = n_steps or self.config.n_steps
+        steps, samples = n_steps or self.config.n_steps, len(events)
         dt_us = self.student._dt_us(events, steps)
-        counts, _, stem = self.stem(events, None if state is None else state.stem, n_steps=steps, gain=gain)
-        before = {} if state is None else state.membranes
-        after: dict[str, Tensor] = {}
-        spikes, largest = spike_list(counts, valued=True)
-        signal = self._fire(self._first, _Signal(spikes, counts, largest > COUNT_LIMIT), dt_us, before, after)
-        current = None
-        for index, layer in enumerate(self._chain):
-            more = index + 1 < len(self._chain)
-            signal, current = self._fire_with_current(layer, signal, current, dt_us, before, after, keep=more)
-        matched = spike_correlate(signal.dense, signal.spikes, kernel)
-        mixed = torch.addmm(self._mix_bias, matched.permute(0, 1, 3, 4, 2).flatten(0, 3), self._mix_match)
-        current = mixed.reshape(steps, len(events), self.grid, self.grid, -1).permute(0, 1, 4, 2, 3)
-        signal, _ = self._fire_with_current(self._mix, signal, current, dt_us, before, after)
-        signal = self._fire(self._head, signal, dt_us, before, after)
-        maps = self._convolve(self._readout, signal).contiguous()
+        key = (steps, samples, int(events.t_end[0] - events.t_begin[0]))
+        plan = self._plans.get(key)
+        if plan is None:
+            while len(self._plans) >= MAX_PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            plan = _Plan(self.student, steps=steps, samples=samples, window_us=key[2], dense_above=self.dense_above)
+            self._plans[key] = plan
+        after: dict[str, Tensor] | None = {} if with_state else None
+        maps, stem = plan.run(events, kernel, self.stem.gain(events) if gain is None else gain, state, after)
         output = split_readout(self.student._integrate(maps, state, dt_us=dt_us, share=share))
-        if with_state:
+        output.activity = plan.fired.mean(dim=(0, 2, 3))
+        if after is not None:
             history = maps if state is None else torch.cat([state.readout, maps])
             output.state = SearchState(stem, after, history[-self.config.n_steps :])
         return output
 
-    def _fire(
-        self, layer: _Layer, signal: _Signal, dt_us: float, before: dict[str, Tensor], after: dict[str, Tensor]
-    ) -> _Signal:
-        return self._fire_with_current(layer, signal, None, dt_us, before, after)[0]
 
-    def _fire_with_current(
-        self, layer: _Layer, signal: _Signal, current: Tensor | None, dt_us: float, before: dict[str, Tensor],
-        after: dict[str, Tensor], *, keep: bool = False,
-    ) -> tuple[_Signal, Tensor | None]:  # fmt: skip
-        """One layer; `current` is added to its own, and the sum is returned when it is to be kept."""
-        rest = before.get(layer.name)
-        if signal.busy:
-            whole = self._convolve(layer.weights, signal)
-            whole = whole if current is None else current + whole
-            dense, after[layer.name], _ = lif_multi_step(whole, rest, tau=layer.lif.tau_us, dt=dt_us)
-            spikes, _ = spike_list(dense)
-        else:
-            spikes, dense, after[layer.name], whole = spike_conv_lif(
-                signal.spikes, layer.weights, decay=self._decay(layer, dt_us), current=current, state=rest,
-                return_current=keep,
-            )  # fmt: skip
-        return _Signal(spikes, dense, spikes.spikes() > self.dense_above * dense.numel()), whole
+def search_network(student: SpikingTracker, backend: str = "auto") -> SpikingTracker | SpikeDrivenStudent:
+    """The network that a tracker asks for boxes: the frozen student, dense or spike-driven.
 
-    def _convolve(self, weights: SpikeWeights, signal: _Signal) -> Tensor:
-        if not signal.busy:
-            return spike_conv(signal.spikes, weights)
-        dense = F.conv2d(
-            signal.dense.flatten(0, 1), weights.dense, weights.bias, stride=weights.stride, padding=weights.padding
-        )
-        return dense.unflatten(0, signal.dense.shape[:2])
+    Args:
+        student: A student, or something with its face (a deployed graph), which is returned as it is.
+        backend: `"spikes"`: from spike to spike, on a CPU. `"dense"`: ordinary convolutions, on any device; the boxes
+            are the same. `"auto"`: spikes on a CPU, dense elsewhere.
 
-    def _decay(self, layer: _Layer, dt_us: float) -> float:
-        """Decay per micro-step as `lif_multi_step` takes it."""
-        key = (layer.name, dt_us)
-        if key not in self._decays:
-            self._decays[key] = float(decay_factor(layer.lif.tau_us, dt_us))
-        return self._decays[key]
+    Raises:
+        InputError: If the backend is unknown or cannot run this student.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    plain = type(student) in (SpikingTracker, FrozenStudent)
+    if not plain:
+        if backend == "spikes":
+            raise InputError(f"{type(student).__name__} does not run from spike to spike; use backend='auto'")
+        return student
+    if backend == "spikes" or (backend == "auto" and next(student.parameters()).device.type == "cpu"):
+        return SpikeDrivenStudent(student)
+    return freeze(student)
 
 
 def _blocks(student: SpikingTracker) -> list[ResidualBlock]:
@@ -167,6 +242,6 @@ def _blocks(student: SpikingTracker) -> list[ResidualBlock]:
     return found
 
 
-def _packed(block) -> SpikeWeights:
+def _packed(block: ConvNorm) -> SpikeWeights:
     conv = block.conv
-    return SpikeWeights.pack(conv.weight, block.norm.bias, stride=conv.stride[0], padding=conv.padding[0])
+    return SpikeWeights.pack(conv.weight, block.norm.bias, stride=conv.stride[0], padding=int(conv.padding[0]))

@@ -11,6 +11,7 @@ enough for float32's 24 bits; see `had_snn.models.frozen`. The LIF step is that 
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +118,32 @@ class SpikeWeights:
         return steps, samples, rows, columns, len(self.bias)
 
 
+class SpikeListCall:
+    """Lists the spikes of a dense tensor with memory of its own, for calls again and again: the CPU kernel.
+
+    Args:
+        dense: Contiguous float32 `[T, N, H, W, C]`, whole numbers of at least 0, read at every call.
+        spikes: The list to fill; a new one when None.
+        valued: Give a new list the numbers that its entries count for.
+
+    Attributes:
+        spikes: The list.
+    """
+
+    def __init__(self, dense: Tensor, spikes: SpikeList | None = None, *, valued: bool = False) -> None:
+        steps, samples, height, width, channels = dense.shape
+        if spikes is None:
+            spikes = _empty_list(steps, samples, height, width, channels, dense.device, valued=valued)
+        self.spikes, self._dense = spikes, dense
+        pointers = [build.address(a) for a in (dense, spikes.entry, spikes.start, spikes.value)]
+        self._arguments = [*pointers, steps * samples * height, width, channels]
+        self._function = build.native_function(f"had_spike_list_{build.native_width()}", _LIST, ctypes.c_float)
+
+    def __call__(self) -> float:
+        """Fills the list; returns the largest number."""
+        return self._function(*self._arguments)
+
+
 def spike_list(dense: Tensor, *, valued: bool = False, backend: str = "auto") -> tuple[SpikeList, float]:
     """Lists the spikes of a dense tensor.
 
@@ -131,12 +158,9 @@ def spike_list(dense: Tensor, *, valued: bool = False, backend: str = "auto") ->
     if dense.ndim != 5 or dense.dtype != torch.float32:
         raise InputError(f"spikes are {dense.dtype} {list(dense.shape)}; expected float32 [T, N, C, H, W]")
     steps, samples, channels, height, width = dense.shape
-    if width * channels > 1 << 16:
-        raise InputError(f"a row of {width} columns of {channels} channels; lists hold rows of at most 65536 neurons")
     rows = dense.permute(0, 1, 3, 4, 2).contiguous()
-    entry = torch.empty(steps, samples, height, width * channels, dtype=torch.int16, device=dense.device)
-    start = torch.empty(steps, samples, height, width + 1, dtype=torch.int32, device=dense.device)
-    value = torch.empty(entry.shape, device=dense.device) if valued else None
+    listed = _empty_list(steps, samples, height, width, channels, dense.device, valued=valued)
+    entry, start, value = listed.entry, listed.start, listed.value
     chosen = build.choose_backend(backend, dense.device.type, dense.dtype)
     if chosen == "ref":
         flat = rows.flatten(3)
@@ -146,15 +170,69 @@ def spike_list(dense: Tensor, *, valued: bool = False, backend: str = "auto") ->
         entry.copy_(order.to(torch.int32).to(torch.int16))
         if value is not None:
             value.copy_(flat.gather(-1, order))
-        return SpikeList(entry, start, channels, value), float(dense.max()) if dense.numel() else 0.0
-    arguments = [build.address(a) for a in (rows, entry, start, value)]
-    arguments += [steps * samples * height, width, channels]
-    if chosen == "cupy":
-        build.launch_cupy("spike_conv.cu", "had_spike_list", _LIST, arguments, threads=steps * samples * height,
-                          device=dense.device, storage="f32")  # fmt: skip
-        return SpikeList(entry, start, channels, value), float(dense.max()) if dense.numel() else 0.0
-    call = build.native_function(f"had_spike_list_{build.native_width()}", _LIST, ctypes.c_float)
-    return SpikeList(entry, start, channels, value), call(*arguments)
+        return listed, float(dense.max()) if dense.numel() else 0.0
+    if chosen == "native":
+        call = SpikeListCall(rows, listed)
+        return listed, call()
+    arguments = [*map(build.address, (rows, entry, start, value)), steps * samples * height, width, channels]
+    build.launch_cupy("spike_conv.cu", "had_spike_list", _LIST, arguments, threads=steps * samples * height,
+                      device=dense.device, storage="f32")  # fmt: skip
+    return listed, float(dense.max()) if dense.numel() else 0.0
+
+
+class SpikeConvCall:
+    """One convolution of spikes with memory of its own, for calls again and again: the CPU kernel, nothing else.
+
+    Args:
+        spikes: The input, whose tensors are read at every call.
+        weights: The weights.
+        decay: Decay of the LIF neurons behind it; None for currents alone.
+        current: What is added to the currents, contiguous `[T, N, Ho, Wo, K]`, read at every call; None for nothing.
+        keep_current: Keep the whole currents in `current`.
+        keep_fired: Keep the spikes as 0 and 1 in `fired`.
+
+    Attributes:
+        spikes: The neurons' spikes (None without neurons).
+        fired: The same as numbers `[T, N, Ho, Wo, K]`, or None.
+        current: The whole currents `[T, N, Ho, Wo, K]`, or None.
+    """
+
+    def __init__(
+        self, spikes: SpikeList, weights: SpikeWeights, *, decay: float | None, current: Tensor | None = None,
+        keep_current: bool = False, keep_fired: bool = False,
+    ) -> None:  # fmt: skip
+        shape = steps, samples, rows, columns, outputs = weights.output_shape(spikes)
+        _, _, channels, height, width = spikes.shape
+        if steps > MAX_STEPS:
+            raise InputError(f"{steps} micro-steps in one call; expected at most {MAX_STEPS}")
+        self.current = torch.empty(shape) if keep_current or decay is None else None
+        self.fired = torch.empty(shape) if keep_fired else None
+        device = spikes.entry.device
+        self.spikes = None if decay is None else _empty_list(steps, samples, rows, columns, outputs, device)
+        self._kept = (spikes, weights, current)  # their addresses are below
+        tensors = (spikes.entry, spikes.start, spikes.value, weights.weight, weights.bias, current)
+        self._inputs = [build.address(a) for a in tensors]
+        self._outputs = [build.address(a) for a in (self.current, self.fired)]
+        kernel, _, _, padded = weights.weight.shape
+        sizes = (steps, samples, height, width, channels, rows, columns, outputs, padded, kernel)
+        lists = (None, None) if self.spikes is None else (self.spikes.entry.data_ptr(), self.spikes.start.data_ptr())
+        threads = build.threads_for(math.prod(shape) * kernel * kernel)
+        self._rest = [*sizes, weights.stride, weights.padding, decay or 0.0, 1.0, *lists, threads]
+        name = f"had_spike_conv_{build.native_width()}"
+        self._function = build.native_function(name, _CONV + "ppn", ctypes.c_longlong)
+
+    def __call__(self, before: Tensor | None = None, after: Tensor | None = None) -> int:
+        """Runs it.
+
+        Args:
+            before: Membranes, contiguous `[N, Ho, Wo, K]`; None for rest.
+            after: Where the final membranes go, the same layout; None when nobody asks.
+
+        Returns:
+            Number of spikes.
+        """
+        v0, v = build.address(before), build.address(after)
+        return self._function(*self._inputs, v0, *self._outputs, v, *self._rest)
 
 
 def spike_conv(
@@ -172,11 +250,16 @@ def spike_conv(
         `[T, N, K, Ho, Wo]` (channels-last memory).
     """
     shape = weights.output_shape(spikes)
-    if build.choose_backend(backend, spikes.entry.device.type, torch.float32) == "ref":
+    chosen = build.choose_backend(backend, spikes.entry.device.type, torch.float32)
+    if chosen == "ref":
         return spike_conv_ref(spikes, weights, current=current)
-    out = torch.empty(shape, device=spikes.entry.device)
-    _launch(spikes, weights, shape, current=current, current_out=out)
-    return out.permute(0, 1, 4, 2, 3)
+    added = _rows("current", current, shape)
+    if chosen == "cupy":
+        return _launch_cupy(spikes, weights, shape, added, None, keep_current=True)[0].permute(0, 1, 4, 2, 3)
+    call = SpikeConvCall(spikes, weights, decay=None, current=added)
+    call()
+    assert call.current is not None
+    return call.current.permute(0, 1, 4, 2, 3)
 
 
 def spike_conv_ref(spikes: SpikeList, weights: SpikeWeights, *, current: Tensor | None = None) -> Tensor:
@@ -206,24 +289,28 @@ def spike_conv_lif(
         Spikes as a list, the same as 0 and 1 `[T, N, K, Ho, Wo]`, final membranes `[N, K, Ho, Wo]`, and the current or
         None.
     """
-    shape = steps, samples, rows, columns, channels = weights.output_shape(spikes)
-    device = spikes.entry.device
-    chosen = build.choose_backend(backend, device.type, torch.float32)
+    shape = weights.output_shape(spikes)
+    chosen = build.choose_backend(backend, spikes.entry.device.type, torch.float32)
     if chosen == "ref":
         return spike_conv_lif_ref(
             spikes, weights, decay=decay, current=current, state=state, return_current=return_current
         )
-    fired, v = torch.empty(shape, device=device), torch.empty(shape[1:], device=device)
-    whole = torch.empty(shape, device=device) if return_current else None
-    entry = torch.empty(steps, samples, rows, columns * channels, dtype=torch.int16, device=device)
-    start = torch.empty(steps, samples, rows, columns + 1, dtype=torch.int32, device=device)
-    listed = SpikeList(entry, start, channels)
-    _launch(spikes, weights, shape, current=current, state=state, current_out=whole, fired=fired, v=v, listed=listed,
-            decay=decay)  # fmt: skip
-    dense = fired.permute(0, 1, 4, 2, 3)
+    added, before = _rows("current", current, shape), _rows("state", state, shape[1:])
     if chosen == "cupy":
-        listed, _ = spike_list(dense, backend="cupy")
-    return listed, dense, v.permute(0, 3, 1, 2), None if whole is None else whole.permute(0, 1, 4, 2, 3)
+        whole, fired, v = _launch_cupy(spikes, weights, shape, added, before, decay=decay, keep_current=return_current)
+        whole = whole if return_current else None
+        listed = spike_list(fired.permute(0, 1, 4, 2, 3), backend="cupy")[0]
+    else:
+        call = SpikeConvCall(
+            spikes, weights, decay=decay, current=added, keep_current=return_current, keep_fired=True
+        )
+        v = torch.empty(shape[1:])
+        call(before, v)
+        listed, fired, whole = call.spikes, call.fired, call.current
+    assert listed is not None
+    assert fired is not None
+    dense, kept = fired.permute(0, 1, 4, 2, 3), None if whole is None else whole.permute(0, 1, 4, 2, 3)
+    return listed, dense, v.permute(0, 3, 1, 2), kept
 
 
 def spike_conv_lif_ref(
@@ -242,6 +329,30 @@ def spike_conv_lif_ref(
     return spike_list(dense, backend="ref")[0], dense, v, whole if return_current else None
 
 
+class SpikeCorrelateCall:
+    """A depth-wise correlation with memory of its own, for calls again and again: the CPU kernel.
+
+    Args:
+        fired: The spikes as 0 and 1, contiguous `[T, N, H, W, C]`, read at every call.
+        spikes: The same as a list.
+        side: Cells per side of the kernels, odd.
+    """
+
+    def __init__(self, fired: Tensor, spikes: SpikeList, side: int) -> None:
+        self._kept, self.out = (fired, spikes), torch.empty(fired.shape)
+        self._inputs = [fired.data_ptr(), spikes.start.data_ptr()]
+        threads = build.threads_for(fired.numel() * side)
+        self._rest = [self.out.data_ptr(), *fired.shape, side, threads]
+        name = f"had_spike_correlate_{build.native_width()}"
+        self._function = build.native_function(name, _CORRELATE + "n")
+
+    def __call__(self, kernel: Tensor) -> Tensor:
+        """Correlates with `kernel` `[N, C, k, k]`; the result `[T, N, H, W, C]` is overwritten by the next call."""
+        taps = kernel.permute(0, 2, 3, 1).contiguous()
+        self._function(*self._inputs, taps.data_ptr(), *self._rest)
+        return self.out
+
+
 def spike_correlate(fired: Tensor, spikes: SpikeList, kernel: Tensor, *, backend: str = "auto") -> Tensor:
     """Depth-wise correlation of spikes with a kernel for each sample; columns without spikes are skipped.
 
@@ -254,7 +365,7 @@ def spike_correlate(fired: Tensor, spikes: SpikeList, kernel: Tensor, *, backend
     Returns:
         `[T, N, C, H, W]` (channels-last memory), as `had_snn.models.matching.DepthwiseMatching` gives it.
     """
-    steps, samples, channels, height, width = fired.shape
+    samples, channels = fired.shape[1:3]
     if kernel.shape[:2] != (samples, channels) or kernel.shape[2] != kernel.shape[3] or kernel.shape[2] % 2 == 0:
         raise InputError(f"kernel has shape {list(kernel.shape)}; expected [{samples}, {channels}, k, k] with odd k")
     side = kernel.shape[-1]
@@ -263,52 +374,51 @@ def spike_correlate(fired: Tensor, spikes: SpikeList, kernel: Tensor, *, backend
         weight = kernel.reshape(samples * channels, 1, side, side)
         out = F.conv2d(fired.flatten(1, 2), weight, padding=side // 2, groups=samples * channels)
         return out.reshape(fired.shape)
-    rows, w = fired.permute(0, 1, 3, 4, 2).contiguous(), kernel.permute(0, 2, 3, 1).contiguous()
-    out = torch.empty(rows.shape, device=fired.device)
-    pointers = [build.address(a) for a in (rows, spikes.start, w, out)]
-    arguments = [*pointers, steps, samples, height, width, channels, side]
-    if chosen == "cupy":
-        build.launch_cupy("spike_conv.cu", "had_spike_correlate", _CORRELATE, arguments, threads=out.numel(),
-                          device=fired.device, storage="f32")  # fmt: skip
-    else:
-        threads = build.threads_for(out.numel() * side)
-        build.native_function(f"had_spike_correlate_{build.native_width()}", _CORRELATE + "n")(*arguments, threads)
+    rows = fired.permute(0, 1, 3, 4, 2).contiguous()
+    if chosen == "native":
+        return SpikeCorrelateCall(rows, spikes, side)(kernel).permute(0, 1, 4, 2, 3)
+    taps, out = kernel.permute(0, 2, 3, 1).contiguous(), torch.empty(rows.shape, device=fired.device)
+    pointers = [build.address(a) for a in (rows, spikes.start, taps, out)]
+    build.launch_cupy("spike_conv.cu", "had_spike_correlate", _CORRELATE, [*pointers, *rows.shape, side],
+                      threads=out.numel(), device=fired.device, storage="f32")  # fmt: skip
     return out.permute(0, 1, 4, 2, 3)
 
 
-def _launch(
-    spikes: SpikeList, weights: SpikeWeights, shape: tuple[int, ...], *, current: Tensor | None = None,
-    state: Tensor | None = None, current_out: Tensor | None = None, fired: Tensor | None = None,
-    v: Tensor | None = None, listed: SpikeList | None = None, decay: float = 0.0,
-) -> None:  # fmt: skip
-    """Calls the kernel; a GPU gets no lists out of it."""
-    steps, samples, rows, columns, outputs = shape
+def _launch_cupy(
+    spikes: SpikeList, weights: SpikeWeights, shape: tuple[int, ...], added: Tensor | None, before: Tensor | None, *,
+    decay: float = 0.0, keep_current: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Currents (when kept), spikes and membranes on a GPU, channels last; lists are made from the spikes."""
+    device = spikes.entry.device
+    current, fired, v = (torch.empty(s, device=device) for s in (shape, shape, shape[1:]))
     _, _, channels, height, width = spikes.shape
-    if current is not None:
-        _check("current", current, (steps, samples, outputs, rows, columns))
-        current = current.permute(0, 1, 3, 4, 2).contiguous()
-    if state is not None:
-        _check("state", state, (samples, outputs, rows, columns))
-        state = state.permute(0, 2, 3, 1).contiguous()
-    tensors = (spikes.entry, spikes.start, spikes.value, weights.weight, weights.bias, current, state, current_out,
-               fired, v)  # fmt: skip
+    steps, samples, rows, columns, outputs = shape
+    tensors = (spikes.entry, spikes.start, spikes.value, weights.weight, weights.bias, added, before,
+               current if keep_current else None, fired, v)  # fmt: skip
     kernel, _, _, padded = weights.weight.shape
     sizes = (steps, samples, height, width, channels, rows, columns, outputs, padded, kernel)
     arguments = [*map(build.address, tensors), *sizes, weights.stride, weights.padding, decay, 1.0]
-    if spikes.entry.device.type == "cuda":
-        threads = samples * rows * columns * outputs
-        build.launch_cupy("spike_conv.cu", "had_spike_conv", _CONV, arguments, threads=threads,
-                          device=spikes.entry.device, storage="f32")  # fmt: skip
-        return
-    if steps > MAX_STEPS:
-        raise InputError(f"{steps} micro-steps in one call; expected at most {MAX_STEPS}")
-    if columns * outputs > 1 << 16 and listed is not None:
-        raise InputError(f"a row of {columns} columns of {outputs} channels; lists hold rows of at most 65536 neurons")
-    lists = (None, None) if listed is None else (listed.entry.data_ptr(), listed.start.data_ptr())
-    function = build.native_function(f"had_spike_conv_{build.native_width()}", _CONV + "ppn")
-    function(*arguments, *lists, build.threads_for(steps * samples * rows * columns * outputs))
+    build.launch_cupy("spike_conv.cu", "had_spike_conv", _CONV, arguments, threads=math.prod(shape[1:]), device=device,
+                      storage="f32")  # fmt: skip
+    return current, fired, v
 
 
-def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-        raise InputError(f"{name} is {tensor.dtype} {list(tensor.shape)}; expected float32 {list(shape)}")
+def _empty_list(
+    steps: int, samples: int, rows: int, columns: int, channels: int, device: torch.device, *, valued: bool = False
+) -> SpikeList:
+    if columns * channels > 1 << 16:
+        raise InputError(f"a row of {columns} columns of {channels} channels; lists hold rows of at most 65536 neurons")
+    entry = torch.empty(steps, samples, rows, columns * channels, dtype=torch.int16, device=device)
+    start = torch.empty(steps, samples, rows, columns + 1, dtype=torch.int32, device=device)
+    return SpikeList(entry, start, channels, torch.empty(entry.shape, device=device) if valued else None)
+
+
+def _rows(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """`[..., K, Ho, Wo]` as contiguous `[..., Ho, Wo, K]` of `shape`; a view where it lies so already."""
+    if tensor is None:
+        return None
+    rows = tensor.movedim(-3, -1)
+    if tuple(rows.shape) != shape or tensor.dtype != torch.float32:
+        expected = [*shape[:-3], shape[-1], *shape[-3:-1]]
+        raise InputError(f"{name} is {tensor.dtype} {list(tensor.shape)}; expected float32 {expected}")
+    return rows.contiguous()
