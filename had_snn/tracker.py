@@ -26,6 +26,7 @@ from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.geometry import Crop, search_crop
 from had_snn.models import SpikingTracker, TrackerOutput
+from had_snn.models.spike_driven import search_network
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.follower import BoxFollower, Estimate, TrackingPolicy
 from had_snn.tracking.state import CarriedSearch, TrackerState, load_state, save_state
@@ -49,6 +50,8 @@ class OnlineTracker:
             scale and moves by whole cells of the network's coarsest grid, and the membranes move with it; a change of
             scale, a gap longer than a window, or silence starts from rest again. Without it every output reads its
             whole window from rest, as in training.
+        backend: `"spikes"` adds up the weights of spikes on a CPU, `"dense"` runs ordinary convolutions on any device;
+            the boxes are the same. `"auto"`: spikes on a CPU, where they are faster.
 
     Example:
         >>> from had_snn import OnlineTracker, load_student
@@ -64,9 +67,11 @@ class OnlineTracker:
         output_period_us: int | None = None,
         policy: TrackingPolicy | None = None,
         carry: bool = False,
+        backend: str = "auto",
     ) -> None:
         config = student.config
         self.student = student.eval()
+        self.network = search_network(self.student, backend)
         self.window_us = config.window_us
         if output_period_us is not None and int(output_period_us) < 1:
             raise InputError(f"output_period_us={output_period_us}: expected at least 1 microsecond")
@@ -172,7 +177,7 @@ class OnlineTracker:
         x, y, w, h = crop.boxes_to_crop(box_xywh) / crop.size
         box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
         device = next(self.student.parameters()).device
-        return self.student.encode_template(_pack(cropped, t_end - self.window_us, t_end, device), box.to(device))
+        return self.network.encode_template(_pack(cropped, t_end - self.window_us, t_end, device), box.to(device))
 
     @torch.no_grad()
     def _estimate(self, state: TrackerState, t_us: int) -> Estimate:
@@ -203,7 +208,7 @@ class OnlineTracker:
         if len(cropped) < MIN_EVENTS:
             return None
         batch = _pack(cropped, t_us - self.window_us, t_us, kernel.device)
-        output = self.student.forward_search(batch, kernel, with_state=keep)
+        output = self.network.forward_search(batch, kernel, with_state=keep)
         if output.state is not None:
             state.carried = CarriedSearch(crop, t_us, output.state)
         return crop, output
@@ -225,9 +230,9 @@ class OnlineTracker:
         passed = t_us - carried.t_us
         whole = passed >= step_us
         # The rate of a whole window sets the gain: that of a millisecond is mostly chance.
-        gain = self.student.stem.gain(_pack(cropped, t_us - self.window_us, t_us, kernel.device))
+        gain = self.network.stem.gain(_pack(cropped, t_us - self.window_us, t_us, kernel.device))
         search = carried.search.moved(cells)
-        output = self.student.forward_search(
+        output = self.network.forward_search(
             _pack(cropped.slice_time(carried.t_us, t_us), carried.t_us, t_us, kernel.device), kernel,
             n_steps=max(1, round(passed / step_us)), state=search, with_state=whole, gain=gain,
             share=1.0 if whole else passed / step_us,

@@ -12,8 +12,9 @@ from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.models import student_base, student_tiny
-from had_snn.models.frozen import COUNT_LIMIT, freeze
-from had_snn.models.spike_driven import SpikeDrivenStudent
+from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
+from had_snn.models.spike_driven import BACKENDS, SpikeDrivenStudent, search_network
+from had_snn.tracker import OnlineTracker
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
 
@@ -141,3 +142,38 @@ def test_sums_do_not_depend_on_their_order(student) -> None:
 def test_runs_on_a_cpu_only(student) -> None:
     with pytest.raises(InputError, match="runs on a CPU"):
         SpikeDrivenStudent(freeze(student).to("meta"))
+
+
+def test_the_tracker_gives_the_same_boxes_either_way(student) -> None:
+    rng = np.random.default_rng(0)
+    t = np.sort(rng.integers(0, 300_000, 60_000))
+    y = rng.integers(60, 100, len(t))
+    x = (80 + t * 1e-4 + rng.normal(0, 1, len(t)) + 30 * rng.integers(0, 2, len(t))).astype(int)
+    events = EventStream.from_arrays(t, x, y, rng.integers(0, 2, len(t)), (180, 240))
+    for options in ({}, {"carry": True, "output_period_us": 5_000}):
+        found = {}
+        for backend in BACKENDS:
+            tracker = OnlineTracker(student, backend=backend, **options)
+            tracker.init(events.slice_time(0, 60_000), [80, 60, 32, 40], t_us=60_000)
+            found[backend] = tracker.update(events.slice_time(60_000, 300_000))
+        assert len(found["auto"]) >= 5
+        for dense, *others in zip(*(found[b] for b in ("dense", "auto", "spikes")), strict=True):
+            for other in others:
+                assert np.array_equal(dense.box_xywh, other.box_xywh)
+                assert (dense.score, dense.lost) == (other.score, other.lost)
+                assert np.allclose(dense.activity, other.activity)
+
+
+def test_backends_are_met_or_refused(student) -> None:
+    assert isinstance(search_network(student), SpikeDrivenStudent)
+    assert isinstance(search_network(student, "dense"), FrozenStudent)
+    with pytest.raises(InputError, match="backend 'fast' is unknown; expected one of auto, dense, spikes"):
+        search_network(student, "fast")
+
+    class Other(type(student)):
+        pass
+
+    other = Other(student.config)
+    assert search_network(other) is other
+    with pytest.raises(InputError, match="Other does not run from spike to spike"):
+        search_network(other, "spikes")

@@ -57,7 +57,8 @@ def overlap(box: np.ndarray, truth: np.ndarray) -> float:
 def follow(student, events: EventStream, *, until_us: int, period_us: int = 20_000, **options):
     tracker = OnlineTracker(student, **options)
     tracker.init(events.slice_time(0, 100_000), target_box(0.1), t_us=100_000)
-    return tracker.update(events.slice_time(100_000, until_us), at_us=range(100_000 + period_us, until_us + 1, period_us))
+    at_us = range(100_000 + period_us, until_us + 1, period_us)
+    return tracker.update(events.slice_time(100_000, until_us), at_us=at_us)
 
 
 @MODES
@@ -120,8 +121,8 @@ def test_a_burst_costs_no_more_than_its_limit(student, carry, monkeypatch):
     tracker.init(calm.slice_time(0, 100_000), target_box(0.1), t_us=100_000)
     before = tracker.update(calm.slice_time(100_000, 200_000), at_us=range(110_000, 200_001, 10_000))
     read = []
-    forward = student.forward_search
-    monkeypatch.setattr(student, "forward_search", lambda b, *a, **k: read.append(len(b.t)) or forward(b, *a, **k))
+    network, forward = tracker.network, tracker.network.forward_search
+    monkeypatch.setattr(network, "forward_search", lambda b, *a, **k: read.append(len(b.t)) or forward(b, *a, **k))
     during = tracker.update(burst, at_us=[210_000, 220_000])
     after = tracker.update(calm.slice_time(220_000, 300_000), at_us=range(230_000, 300_001, 10_000))
     assert max(read) <= 50_000
