@@ -155,7 +155,7 @@ def draw_stem(curve: list[dict[str, float]], path: Path) -> None:
 def run(cfg: DictConfig) -> dict[str, Any]:
     """All figures; writes `export.json` and `stem.png` into the run folder."""
     student, target = load_student(cfg.checkpoint), find_target(cfg)
-    chosen = sequences(cfg.data, cfg.split)[: cfg.limit] if cfg.limit else []
+    chosen = list(sequences(cfg.data, cfg.split)[: cfg.limit]) if cfg.limit else []
     folder = open_run(cfg)
     record: dict[str, Any] = {"recording": Path(target.name).name, "windows": cfg.windows, "versions": versions()}
     record |= body_figures(student, target, cfg, folder)

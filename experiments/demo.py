@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Chain:
         return compose(script_name, [*(self.data if data else []), *common, *overrides])
 
 
-def pick_recording(candidates: list[TrackingSequence]) -> TrackingSequence:
+def pick_recording(candidates: Sequence[TrackingSequence]) -> TrackingSequence:
     """A held-out sequence to show: one with look-alikes whose target is always visible, if there is one."""
     def rank(sequence: TrackingSequence) -> tuple:
         return (not sequence.visible.all(), "distractors" not in sequence.attributes, sequence.name)

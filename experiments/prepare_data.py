@@ -1,7 +1,8 @@
-"""Makes the simulated data set, or finds it made already, and says what it holds.
+"""Makes the simulated data set, or finds it made already, and says what it holds; decodes a data set on disk.
 
 python experiments/prepare_data.py data.splits.train.count=1000
 python experiments/prepare_data.py splits=[test,test_shifted] data.root=data_cache/synthetic
+python experiments/prepare_data.py data=fe108 data.root=/data/FE108
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 
 from entry import script
 from omegaconf import DictConfig
-from sources import sequences
+from sources import data_layout, decode, sequences
 
 from had_snn.data.synthetic import SplitSummary, summarise_split
 
@@ -25,8 +26,17 @@ def run(cfg: DictConfig) -> dict[str, tuple[SplitSummary, float]]:
     return found
 
 
+def decode_all(cfg: DictConfig) -> dict[str, int]:
+    """Decodes the recordings of the chosen splits of a data set on disk, all by default; returns their sequences."""
+    return {split: decode(cfg.data, split) for split in cfg.splits or data_layout(cfg.data).splits[-1:]}
+
+
 @script("prepare_data")
 def main(cfg: DictConfig) -> None:
+    if cfg.data.get("layout") is not None:
+        for split, count in decode_all(cfg).items():
+            print(f"{split}: {count} sequences of {cfg.data.root}, decoded in {cfg.data.cache}")
+        return
     for split, (summary, seconds) in run(cfg).items():
         print(
             f"{split}: {summary.sequences} sequences, {summary.seconds:.0f} s, {summary.events / 1e6:.1f} million "

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from progress import progress
 
 from had_snn.data.clips import ClipSampler
+from had_snn.data.layout_base import Layout
+from had_snn.data.layouts import open_layout
 from had_snn.data.sequence import TrackingSequence
 from had_snn.data.streaming import StreamingClips
 from had_snn.data.synthetic import load_split, prepare_split
@@ -13,8 +18,8 @@ from had_snn.errors import InputError
 from had_snn.models import StudentConfig, TeacherConfig
 
 
-def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
-    """The sequences of one split; simulated ones are made on first use and kept.
+def sequences(data: DictConfig, split: str) -> Sequence[TrackingSequence]:
+    """The sequences of one split. Simulated ones are made on first use and kept; those on disk are opened when used.
 
     Args:
         data: The `data` config group.
@@ -26,18 +31,50 @@ def sequences(data: DictConfig, split: str) -> list[TrackingSequence]:
     Raises:
         InputError: If the data has no such split.
     """
+    if data.get("layout") is not None:
+        layout = data_layout(data)
+        with progress(f"look at {layout.name} {split}", unit="sequences") as bar:
+            return layout.sequences(split, progress=bar)
     if split not in data.splits:
         raise InputError(f"no split {split!r} in this data; it has {', '.join(data.splits)}")
-    numbers = OmegaConf.to_container(data.splits[split], resolve=True)
-    assert isinstance(numbers, dict)
     options = {"sensor_hw": data.sensor_hw, "hardship": data.hardship}
-    options |= {str(key): value for key, value in numbers.items()}  # a split may differ from the others
+    options |= _plain(data.splits[split])  # a split may differ from the others
     options["sensor_hw"] = tuple(options["sensor_hw"])
     with progress(f"simulate {split}", unit="sequences") as bar:
         prepare_split(
             data.root, split, seed=data.seed, workers=data.workers, progress=bar, **options,
         )  # fmt: skip
     return load_split(data.root, split)
+
+
+def data_layout(data: DictConfig) -> Layout:
+    """The data set on disk that a `data` config names."""
+    read = {name: value for name, value in _plain(data.read).items() if value is not None}
+    read = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
+    return open_layout(
+        data.layout, data.root, cache_dir=data.cache, skip_damaged=data.skip_damaged, absent_value=data.absent_value,
+        length_tolerance=data.length_tolerance, read=read,
+    )  # fmt: skip
+
+
+def decode(data: DictConfig, split: str) -> int:
+    """Decodes all recordings of a split of a data set on disk into the cache.
+
+    Returns:
+        Sequences in it.
+    """
+    found = sequences(data, split)
+    with progress(f"decode {split}", unit="sequences") as bar:
+        for done, sequence in enumerate(found, start=1):
+            len(sequence.events)
+            bar(done, len(found), sequence.name)
+    return len(found)
+
+
+def _plain(config: DictConfig | ListConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def clip_sampler(
@@ -58,9 +95,12 @@ def clip_sampler(
         name: getattr(network, name)
         for name in ("window_us", "template_size", "template_factor", "search_size", "search_factor")
     }
-    options = OmegaConf.to_container(cfg.clips, resolve=True)
-    assert isinstance(options, dict)
-    numbers = {"seed": cfg.seed, "modalities": modalities, **crops, **{str(k): v for k, v in options.items()}}
+    found, opened = sequences(cfg.data, cfg.data.get("train_split", "train")), []
+    with progress("open", unit="sequences") as bar:
+        for sequence in found:
+            opened.append(sequence)
+            bar(len(opened), len(found), sequence.name)
+    numbers = {"seed": cfg.seed, "modalities": modalities, **crops, **_plain(cfg.clips)}
     if cell_px is not None:
-        return StreamingClips(sequences(cfg.data, "train"), cell_px=cell_px, **numbers)
-    return ClipSampler(sequences(cfg.data, "train"), **numbers)
+        return StreamingClips(opened, cell_px=cell_px, **numbers)
+    return ClipSampler(opened, **numbers)

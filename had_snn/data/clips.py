@@ -133,7 +133,7 @@ class ClipSampler(Dataset[Clip]):
             windows is to be found: what resembles the target a little must not score.
         seed: Seed of all draws.
         epoch_length: Clips per epoch.
-        modalities: Of `MODALITIES`, what to prepare.
+        modalities: Of `MODALITIES`, what to prepare; no `rgb` where no sequence has frames.
 
     Raises:
         InputError: If no sequence holds a clip.
@@ -170,7 +170,8 @@ class ClipSampler(Dataset[Clip]):
         self.centre_jitter, self.scale_jitter = centre_jitter, scale_jitter
         self.bins, self.flip, self.strangers = bins, flip, strangers
         self.seed, self.epoch_length = seed, epoch_length
-        self.modalities = tuple(modalities)
+        pictured = any(s.frames is not None for s in self.sequences)
+        self.modalities = tuple(m for m in modalities if m != "rgb" or pictured)
         self.epoch = 0
         self._strides = [_label_stride(s, window_us) for s in self.sequences]
         self._starts = [_starts(s, stride, windows) for s, stride in zip(self.sequences, self._strides, strict=True)]
