@@ -17,16 +17,17 @@ import numpy as np
 from had_snn.errors import FormatError
 from had_snn.events.readers_aedat4 import (
     COMPRESSIONS,
+    EVENT_DTYPE,
     MAGIC,
     _Broken,
     _choose,
     _decompressor,
-    _events,
     _frame,
     _Packet,
     _packets,
     _parse_streams,
     _read_header,
+    _root_of_packet,
 )
 from had_snn.events.recording import ReadOptions, Source
 
@@ -104,8 +105,8 @@ def index_aedat4(path: str | os.PathLike[str], *, repair: bool = False) -> Aedat
             if file.pictures is not None and packet.stream == file.pictures["id"]:
                 times.append(_frame(file.raw(packet))[1:3])
             elif first is None and file.events is not None and packet.stream == file.events["id"]:
-                t = _events(file.raw(packet)).t
-                first = int(t[0]) if len(t) else None
+                packed = _root_of_packet(file.raw(packet), b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
+                first = int(packed["t"][0]) if len(packed) else None
         except _Broken as error:
             raise FormatError(file.path, f"damaged packet: {error}", offset=packet.start) from error
     spans = np.array(times, np.int64).reshape(-1, 2)
