@@ -122,9 +122,7 @@ class TeacherTask(nn.Module):
             output = self.teacher(images[0], voxels[0], batch.template_box, images[1], voxels[1])
             return tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
         draw = torch.rand(()).item()
-        if images[1] is None or voxels[1] is None:
-            pass  # there is only one as it is
-        elif draw < self.modality_dropout / 2:
+        if draw < self.modality_dropout / 2:
             images = (None, None)
         elif draw < self.modality_dropout:
             voxels = (None, None)
