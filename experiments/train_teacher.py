@@ -1,10 +1,14 @@
 """Trains an RGB+event teacher.
 
     python experiments/train_teacher.py fit.iterations=2000 out=runs/teacher
+    python experiments/train_teacher.py teacher=base pretrained.weights=hub:facebook/vit-mae-base
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import logging
 from pathlib import Path
 
 import torch
@@ -17,19 +21,40 @@ from training import run_fit
 from had_snn.checkpoint import save_weights
 from had_snn.collective import rank
 from had_snn.errors import InputError
+from had_snn.models import RGBETeacher
+from had_snn.models.pretrained import PretrainedReport, load_pretrained
 from had_snn.tracker import TeacherTracker
 from had_snn.train.tasks import TeacherTask
+
+log = logging.getLogger("had_snn")
+
+
+def start_from_pretrained(cfg: DictConfig, teacher: RGBETeacher) -> PretrainedReport | None:
+    """Loads the ViT weights that the config names, if any, and says what became of them."""
+    if cfg.pretrained.weights is None:
+        return None
+    report = load_pretrained(
+        teacher, cfg.pretrained.weights, mean=list(cfg.pretrained.mean), deviation=list(cfg.pretrained.deviation)
+    )
+    counts = len(report.used), len(report.unused), len(report.fresh)
+    log.info("pretrained weights: %d tensors used, %d unused; %d parameters of the teacher are fresh", *counts)
+    for key, reason in report.unused.items():
+        log.info("unused: %s (%s)", key, reason)
+    return report
 
 
 def run(cfg: DictConfig) -> Path:
     """Trains and writes `teacher.safetensors` into the run folder; returns its path."""
     torch.manual_seed(cfg.seed)
     teacher = instantiate(cfg.teacher)
+    origin = start_from_pretrained(cfg, teacher)
     shown = tuple(cfg.modalities)
     if not shown or not set(shown) <= {"rgb", "events"}:
         raise InputError(f"modalities={list(shown)}: a teacher is shown [rgb, events], [rgb] or [events]")
     clips = clip_sampler(cfg, teacher.config, tuple({"rgb": "rgb", "events": "voxel"}[name] for name in shown))
     folder = open_run(cfg)
+    if origin is not None and rank() == 0:
+        (folder / "pretrained.json").write_text(json.dumps(dataclasses.asdict(origin), indent=1) + "\n")
     task = TeacherTask(teacher, modality_dropout=cfg.modality_dropout)
     trained = run_fit(
         cfg, "train teacher", task, clips, folder, lambda task: TeacherTracker(task.teacher, modalities=shown)

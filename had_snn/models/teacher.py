@@ -41,6 +41,9 @@ class TeacherConfig:
         search_factor: Side of the search crop in units of `sqrt(w * h)`.
         match_kernel: Side of the correlation kernel in cells, odd.
         window_us: Length of the event window in microseconds.
+        embed: How patches become tokens: `convolutions`, a stack of strided ones that trains fast, or `patch`, the
+            single one of the usual ViT, which pretrained weights fit.
+        norm_epsilon: Of the layer norms; pretrained ViTs use 1e-6.
     """
 
     dim: int = 96
@@ -55,6 +58,25 @@ class TeacherConfig:
     search_factor: float = 3.0
     match_kernel: int = 5
     window_us: int = 40_000
+    embed: str = "convolutions"
+    norm_epsilon: float = 1e-5
+
+
+#: RGB in [0, 1] is scaled to `(image - INPUT_MEAN) / INPUT_DEVIATION` before the first layer.
+INPUT_MEAN, INPUT_DEVIATION = 0.45, 0.25
+
+
+class PatchEmbedding(nn.Conv2d):
+    """One convolution whose stride is its kernel: a token is a linear map of its patch.
+
+    Args:
+        in_channels: Channels of the image.
+        dim: Token width.
+        patch: Side of a patch.
+    """
+
+    def __init__(self, in_channels: int, dim: int, *, patch: int) -> None:
+        super().__init__(in_channels, dim, patch, stride=patch)
 
 
 class PatchStem(nn.Sequential):
@@ -88,8 +110,11 @@ class RGBETeacher(nn.Module):
         super().__init__()
         self.config = config
         dim = config.dim
-        self.rgb_stem = PatchStem(3, dim, patch=config.patch)
-        self.event_stem = PatchStem(config.voxel_bins, dim, patch=config.patch)
+        if config.embed not in ("convolutions", "patch"):
+            raise InputError(f"embed={config.embed!r} is unknown; expected 'convolutions' or 'patch'")
+        stem = PatchEmbedding if config.embed == "patch" else PatchStem
+        self.rgb_stem = stem(3, dim, patch=config.patch)
+        self.event_stem = stem(config.voxel_bins, dim, patch=config.patch)
         self.missing_rgb = nn.Parameter(torch.zeros(dim))
         self.missing_events = nn.Parameter(torch.zeros(dim))
         self.template_grid, self.search_grid = config.template_size // config.patch, config.search_size // config.patch
@@ -98,11 +123,12 @@ class RGBETeacher(nn.Module):
         self.target_embedding = nn.Parameter(torch.randn(dim) * 0.02)
         layer = nn.TransformerEncoderLayer(
             dim, config.heads, int(dim * config.mlp_ratio), dropout=0.0, activation="gelu", batch_first=True,
-            norm_first=True,
+            norm_first=True, layer_norm_eps=config.norm_epsilon,
         )  # fmt: skip
         self.matching = DepthwiseMatching(kernel=config.match_kernel)
         self.match_norm = nn.BatchNorm2d(dim)
-        self.encoder = nn.TransformerEncoder(layer, config.depth, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
+        norm = nn.LayerNorm(dim, eps=config.norm_epsilon)
+        self.encoder = nn.TransformerEncoder(layer, config.depth, norm=norm, enable_nested_tensor=False)
         self.head = nn.Sequential(
             nn.Conv2d(2 * dim, dim, 1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
             nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
@@ -120,7 +146,7 @@ class RGBETeacher(nn.Module):
         if image is None and voxel is None:
             raise InputError("the teacher needs RGB, events or both; found neither")
         if image is not None:
-            rgb = self.rgb_stem((image - 0.45) / 0.25)
+            rgb = self.rgb_stem((image - INPUT_MEAN) / INPUT_DEVIATION)
         else:
             rgb = self.missing_rgb[None, :, None, None]
         events = self.event_stem(voxel) if voxel is not None else self.missing_events[None, :, None, None]
@@ -193,14 +219,15 @@ def teacher_tiny(**overrides: object) -> RGBETeacher:
 
 
 def teacher_small(**overrides: object) -> RGBETeacher:
-    """ViT-S width, 256 px search."""
+    """ViT-S, 256 px search; `pretrained.load_pretrained` starts it from ImageNet, MAE or DINOv2 weights."""
     numbers: dict[str, object] = {
         "dim": 384, "depth": 12, "heads": 6, "mlp_ratio": 4.0, "patch": 16,
         "template_size": 144, "template_factor": 2.25, "search_size": 256, "search_factor": 4.0,
+        "embed": "patch", "norm_epsilon": 1e-6,
     }  # fmt: skip
     return RGBETeacher(TeacherConfig(**{**numbers, **overrides}))  # pyright: ignore[reportArgumentType]
 
 
 def teacher_base(**overrides: object) -> RGBETeacher:
-    """ViT-B width, 256 px search."""
+    """ViT-B, 256 px search; see `teacher_small`."""
     return teacher_small(**{"dim": 768, "heads": 12, **overrides})
