@@ -23,7 +23,7 @@ from had_snn.collective import rank
 from had_snn.errors import InputError
 from had_snn.models import RGBETeacher
 from had_snn.models.pretrained import PretrainedReport, load_pretrained
-from had_snn.tracker import TeacherTracker
+from had_snn.tracking import TeacherTracker
 from had_snn.train.tasks import TeacherTask
 
 log = logging.getLogger("had_snn")

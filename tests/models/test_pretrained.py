@@ -34,8 +34,8 @@ def timm_vit(
         found["reg_token"] = new(1, registers, dim)
     for n in range(depth):
         shapes = {
-            "norm1.weight": (dim,), "norm1.bias": (dim,), "attn.qkv.weight": (3 * dim, dim), "attn.qkv.bias": (3 * dim,),
-            "attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,), "norm2.weight": (dim,), "norm2.bias": (dim,),
+            "norm1.weight": (dim,), "norm1.bias": (dim,), "attn.qkv.weight": (3 * dim, dim),
+            "attn.qkv.bias": (3 * dim,), "attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,), "norm2.weight": (dim,), "norm2.bias": (dim,),
             "mlp.fc1.weight": (4 * dim, dim), "mlp.fc1.bias": (4 * dim,), "mlp.fc2.weight": (dim, 4 * dim),
             "mlp.fc2.bias": (dim,), **({"ls1.gamma": (dim,), "ls2.gamma": (dim,)} if scale else {}),
         }  # fmt: skip
@@ -130,7 +130,8 @@ def test_patches_see_images_as_the_vit_was_shown_them():
 
 
 @pytest.mark.parametrize(
-    ("kind", "prefix", "scale"), [("vit", "", False), ("vit", "vit.", False), ("dinov2", "", True), ("dinov2", "dinov2.", True)]
+    ("kind", "prefix", "scale"),
+    [("vit", "", False), ("vit", "vit.", False), ("dinov2", "", True), ("dinov2", "dinov2.", True)],
 )  # fmt: skip
 def test_both_layouts_give_the_same_teacher(kind, prefix, scale):
     weights = timm_vit(scale=scale)
@@ -143,7 +144,7 @@ def test_both_layouts_give_the_same_teacher(kind, prefix, scale):
         assert torch.equal(a, b), name
 
 
-# The published checkpoints' own sizes: ImageNet ViT-S/16, DeiT, MAE (with its decoder), DINOv2 with patch 14 and 37 x 37.
+# The published checkpoints' own sizes: ImageNet ViT-S/16, DeiT, MAE with its decoder, DINOv2 on patches of 14.
 def published(name: str) -> dict[str, torch.Tensor]:
     small = {"dim": 384, "depth": 12, "positions": 197, "classes": 1000, "random": False}
     dino = {**small, "patch": 14, "positions": 1370, "classes": 0, "scale": True}
