@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
+from had_snn.events.cropping import crop_columns, pixel_table
 from had_snn.geometry import Crop
 
 TONIC_DTYPE = np.dtype([("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")])
@@ -131,20 +132,15 @@ class EventStream:
 
         Returns:
             Events in crop pixels, with `sensor_hw = (size, size)`.
+
+        Raises:
+            InputError: If an event lies outside the sensor, which only a stream made without validation can hold.
         """
         height, width = self.sensor_hw
-        # The map is monotone, so the kept columns are one interval, and a table of at most `width` entries replaces
-        # floating-point work per event.
-        left, columns = _pixel_table(width, crop.x0, crop.scale, crop.size)
-        top, rows = _pixel_table(height, crop.y0, crop.scale, crop.size)
-        x = self.x - np.uint16(left)  # wraps below `left` to large numbers, so one comparison tests both ends
-        y = self.y - np.uint16(top)
-        kept = np.flatnonzero((x < len(columns)) & (y < len(rows)))
-        if len(kept) == len(self.t):
-            return EventStream(self.t, columns[x], rows[y], self.p, (crop.size, crop.size), self.source)
-        return EventStream(
-            self.t[kept], columns[x[kept]], rows[y[kept]], self.p[kept], (crop.size, crop.size), self.source
-        )
+        columns = pixel_table(width, crop.x0, crop.scale, crop.size)
+        rows = pixel_table(height, crop.y0, crop.scale, crop.size)
+        t, x, y, p = crop_columns(self.t, self.x, self.y, self.p, columns, rows)
+        return EventStream(t, x, y, p, (crop.size, crop.size), self.source)
 
     def resample(self, sensor_hw: tuple[int, int]) -> EventStream:
         """Moves every event to the pixel of another sensor size that its centre falls into.
@@ -296,14 +292,6 @@ class EventBatch:
         """The same batch in page-locked memory (the hook that data loaders call)."""
         names = ("t", "x", "y", "p", "offsets", "t_begin", "t_end")
         return EventBatch(**{name: getattr(self, name).pin_memory() for name in names}, size_hw=self.size_hw)
-
-
-def _pixel_table(length: int, origin: float, scale: float, size: int) -> tuple[int, np.ndarray]:
-    """First sensor pixel inside a crop along one axis, and the uint16 crop pixels of it and its followers."""
-    position = np.floor((np.arange(length) + 0.5 - origin) * scale)
-    inside = np.flatnonzero((position >= 0) & (position < size))
-    first = int(inside[0]) if len(inside) else 0
-    return first, position[inside].astype(np.uint16)
 
 
 def _read_only(column: np.ndarray, dtype: type) -> np.ndarray:

@@ -1,23 +1,30 @@
-"""The newest events, as many microseconds as a window needs; chunks are joined only when a window is read."""
+"""The newest events, as many microseconds as a window needs, in memory that is used again and again."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from had_snn.errors import InputError
-from had_snn.events.stream import EventStream, concatenate
+from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop
+
+#: Room for this many events is kept in any case.
+_MIN_ROOM = 1 << 16
 
 
 class EventBuffer:
-    """Takes chunks of any size and cuts windows.
+    """Takes chunks of any size and cuts windows; each event is copied once, whatever the chunks.
 
     Args:
         events: The first chunk; it fixes the sensor's size.
     """
 
     def __init__(self, events: EventStream) -> None:
-        self.stream = events
-        self.pending: list[EventStream] = []
-        self.last_t: int | None = int(events.t[-1]) if len(events) else None
+        self.sensor_hw, self.source = events.sensor_hw, events.source
+        self._columns = {name: getattr(events, name)[:0] for name in "txyp"}
+        self._begin = self._end = 0
+        self.last_t: int | None = None
+        self.push(events)
 
     def push(self, events: EventStream) -> None:
         """Appends a chunk.
@@ -29,20 +36,35 @@ class EventBuffer:
             raise InputError(
                 f"expected an EventStream, found {type(events).__name__} (EventStream.from_arrays makes one)"
             )
-        if events.sensor_hw != self.stream.sensor_hw:
-            raise InputError(f"events of a {events.sensor_hw} sensor after events of a {self.stream.sensor_hw} sensor")
+        if events.sensor_hw != self.sensor_hw:
+            raise InputError(f"events of a {events.sensor_hw} sensor after events of a {self.sensor_hw} sensor")
         if len(events) == 0:
             return
         if self.last_t is not None and events.t_start < self.last_t:
             raise InputError(f"chunk starts at {events.t_start} us, before the last event at {self.last_t} us")
-        self.pending.append(events)
+        if self._end + len(events) > len(self._columns["t"]):
+            self._make_room(len(events))
+        stop = self._end + len(events)
+        for name, column in self._columns.items():
+            column[self._end : stop] = getattr(events, name)
+        self._end = stop
         self.last_t = int(events.t[-1])
 
+    def _make_room(self, count: int) -> None:
+        """Moves what is kept to the front of memory that holds twice as much as is needed now."""
+        kept = self._end - self._begin
+        room = max(_MIN_ROOM, 2 * (kept + count))
+        for name, column in self._columns.items():
+            # New memory also where the old would do: `joined` may still be held by somebody.
+            fresh = np.empty(room, column.dtype)
+            fresh[:kept] = column[self._begin : self._end]
+            self._columns[name] = fresh
+        self._begin, self._end = 0, kept
+
     def joined(self) -> EventStream:
-        """All events that are kept."""
-        if self.pending:
-            self.stream, self.pending = concatenate([self.stream, *self.pending]), []
-        return self.stream
+        """All events that are kept, as views."""
+        t, x, y, p = (self._columns[name][self._begin : self._end] for name in "txyp")
+        return EventStream(t, x, y, p, self.sensor_hw, self.source)
 
     def window(self, t0: int, t1: int, crop: Crop, *, max_events: int | None = None) -> EventStream:
         """Events of `[t0, t1)` in crop pixels; every k-th of them when there are more than `max_events`."""
@@ -56,5 +78,5 @@ class EventBuffer:
 
     def forget_before(self, t_us: int) -> None:
         """Drops events that no window will ask for."""
-        stream = self.joined()
-        self.stream = stream.slice_time(t_us, stream.t_end)
+        live = self._columns["t"][self._begin : self._end]
+        self._begin += int(np.searchsorted(live, t_us, side="left"))

@@ -204,3 +204,15 @@ def test_pack_refuses_events_outside_their_window(begin, end, message):
         EventBatch.pack([make_stream()], begin, end)
     with pytest.raises(InputError, match="sample 1 is"):
         EventBatch.pack([EventStream.empty((4, 4)), EventStream.empty((4, 5))], [0, 0], [1, 1])
+
+
+def test_crop_of_pixels_beyond_the_sensor_names_the_event():
+    stream = EventStream.from_arrays([1, 2, 3], [3, 99, 4], [0, 0, 0], [0, 1, 1], (8, 8), validate=False)
+    with pytest.raises(InputError, match="event 1 at x 99, y 0 lies outside the 8x8 sensor"):
+        stream.crop(Crop(0, 0, 1.0, 8))
+
+
+def test_crop_of_strided_columns():
+    structured = EventStream.from_arrays([1, 2, 3], [3, 7, 4], [0, 1, 2], [0, 1, 1], (8, 8)).to_structured()
+    cropped = EventStream.from_structured(structured, (8, 8)).crop(Crop(3, 0, 2.0, 8))
+    assert (cropped.x.tolist(), cropped.y.tolist(), cropped.t.tolist()) == ([1, 3], [1, 5], [1, 3])
