@@ -13,7 +13,7 @@ from entry import open_run, script, versions
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from sources import clip_sampler
-from training import run_fit
+from training import best_validation, run_fit
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher, save_weights
@@ -76,8 +76,10 @@ def run(cfg: DictConfig) -> Path:
 
 
 @script("distill_student")
-def main(cfg: DictConfig) -> None:
-    print(f"wrote {run(cfg)}")
+def main(cfg: DictConfig) -> float | None:
+    path = run(cfg)
+    print(f"wrote {path}")
+    return best_validation(path.parent)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,23 @@ def _plain(config: DictConfig | ListConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def training_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
+    """The training split without the sequences that validation holds out of it."""
+    found = sequences(cfg.data, cfg.data.get("train_split", "train"))
+    every = (cfg.get("validation") or {}).get("held_out")
+    return [sequence for i, sequence in enumerate(found) if i % every] if every else found
+
+
+def validation_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
+    """The sequences that `cfg.validation` names: a split, or every so manieth one held out of the training split."""
+    wanted = cfg.validation
+    if (wanted.get("split") is None) == (wanted.get("held_out") is None):
+        raise InputError("validation needs split=NAME or held_out=N (every Nth training sequence), and not both")
+    if wanted.get("split") is not None:
+        return sequences(cfg.data, wanted.split)[: wanted.get("limit")]
+    return sequences(cfg.data, cfg.data.get("train_split", "train"))[:: wanted.held_out][: wanted.get("limit")]
+
+
 def clip_sampler(
     cfg: DictConfig, network: StudentConfig | TeacherConfig, modalities: tuple[str, ...], *, cell_px: int | None = None
 ) -> ClipSampler:
@@ -95,7 +112,7 @@ def clip_sampler(
         name: getattr(network, name)
         for name in ("window_us", "template_size", "template_factor", "search_size", "search_factor")
     }
-    found, opened = sequences(cfg.data, cfg.data.get("train_split", "train")), []
+    found, opened = training_sequences(cfg), []
     with progress("open", unit="sequences") as bar:
         for sequence in found:
             opened.append(sequence)

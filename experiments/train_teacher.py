@@ -16,7 +16,7 @@ from entry import open_run, script, versions
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from sources import clip_sampler
-from training import run_fit
+from training import best_validation, run_fit
 
 from had_snn.checkpoint import save_weights
 from had_snn.collective import rank
@@ -67,8 +67,10 @@ def run(cfg: DictConfig) -> Path:
 
 
 @script("train_teacher")
-def main(cfg: DictConfig) -> None:
-    print(f"wrote {run(cfg)}")
+def main(cfg: DictConfig) -> float | None:
+    path = run(cfg)
+    print(f"wrote {path}")
+    return best_validation(path.parent)
 
 
 if __name__ == "__main__":

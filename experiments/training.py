@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
-from sources import sequences
+from sources import validation_sequences
 from torch import nn
 
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
@@ -18,7 +19,7 @@ from had_snn.train.loop import fit
 
 
 def validator(cfg: DictConfig, tracker_of: Callable[[Any], Tracker]) -> Callable[[nn.Module], float] | None:
-    """SR over the validation sequences that `cfg.validation` names, or None; shared out over processes.
+    """SR over the validation sequences, or None when the config has none; shared out over processes.
 
     Args:
         cfg: A training script's config.
@@ -26,7 +27,7 @@ def validator(cfg: DictConfig, tracker_of: Callable[[Any], Tracker]) -> Callable
     """
     if cfg.validation is None:
         return None
-    chosen = sequences(cfg.data, cfg.validation.split)[: cfg.validation.get("limit")]
+    chosen = validation_sequences(cfg)
 
     def score(task: nn.Module) -> float:
         return evaluate_tracker(tracker_of(task), chosen, resamples=0).scores["SR"]
@@ -53,3 +54,12 @@ def run_fit(
             devices=cfg.devices, num_nodes=cfg.num_nodes, progress=show, validate=validate,
             loggers={str(name): options for name, options in loggers.items()},
         )  # fmt: skip
+
+
+def best_validation(folder: Path) -> float | None:
+    """The best validation score of a run folder, which a sweep maximises; None without validation."""
+    path = folder / "validation.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="") as file:
+        return max((float(row["score"]) for row in csv.DictReader(file)), default=None)

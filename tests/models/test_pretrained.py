@@ -35,9 +35,10 @@ def timm_vit(
     for n in range(depth):
         shapes = {
             "norm1.weight": (dim,), "norm1.bias": (dim,), "attn.qkv.weight": (3 * dim, dim),
-            "attn.qkv.bias": (3 * dim,), "attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,), "norm2.weight": (dim,), "norm2.bias": (dim,),
-            "mlp.fc1.weight": (4 * dim, dim), "mlp.fc1.bias": (4 * dim,), "mlp.fc2.weight": (dim, 4 * dim),
-            "mlp.fc2.bias": (dim,), **({"ls1.gamma": (dim,), "ls2.gamma": (dim,)} if scale else {}),
+            "attn.qkv.bias": (3 * dim,), "attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,),
+            "norm2.weight": (dim,), "norm2.bias": (dim,), "mlp.fc1.weight": (4 * dim, dim),
+            "mlp.fc1.bias": (4 * dim,), "mlp.fc2.weight": (dim, 4 * dim), "mlp.fc2.bias": (dim,),
+            **({"ls1.gamma": (dim,), "ls2.gamma": (dim,)} if scale else {}),
         }  # fmt: skip
         found |= {f"blocks.{n}.{name}": new(*shape) for name, shape in shapes.items()}
     found |= {"norm.weight": new(dim), "norm.bias": new(dim)}
