@@ -78,6 +78,11 @@ class ESOT500(Layout):
     def look_deeper(self, plan: Plan, recording) -> None:
         """Compares the span of the labels with the recording's."""
         assert isinstance(plan.label_times_us, np.ndarray)
-        over = (int(plan.label_times_us[-1]) - recording.events.t_end) / 1e6
-        if over > 0.1:
-            plan.fail("recording_short", f"labels go on for {over:.2f} s after the last event", path=plan.recording)
+        first, last, end = int(plan.label_times_us[0]), int(plan.label_times_us[-1]), recording.events.t_end
+        if last - end > 100_000:
+            message = f"labels go on for {(last - end) / 1e6:.2f} s after the last event"
+            plan.fail("recording_short", message, path=plan.recording)
+        if end - last > max(100_000, (end - first) // 10):
+            message = f"labels end {(end - last) / 1e6:.2f} s before the recording"
+            path = self.root / "anno_t" / f"{plan.entry.name}.txt"
+            plan.note("warning", "labels_short", message, remedy="the labels there are are used", path=path)
