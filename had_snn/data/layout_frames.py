@@ -137,15 +137,15 @@ class FrameLayout(Layout):
                 plan.fail("picture_size", message, path=path)
             off = [float(np.abs(picture.mean(2) - frame.mean(2)).mean()) for frame in own]
             best, here = int(np.argmin(off)), off[expected - around.start]
+            if np.corrcoef(picture.mean(2).ravel(), own[best].mean(2).ravel())[0, 1] < 0.5:
+                message = f"{path.name} is not among the recording's frames {around.start} to {around.stop - 1}"
+                remedy = "is this the sequence's own recording?"
+                plan.fail("foreign_recording", message, path=plan.recording, remedy=remedy)
             if here > 1.2 * off[best] + 0.1:  # a copy differs from its own frame by JPEG's losses at most
                 plan.fail(
                     "misaligned", f"{path.name} is frame {around[best]} of the recording, expected {expected}",
                     path=path, remedy="labels would be at the wrong times; correct the first frame's number",
                 )  # fmt: skip
-            if here > 20:
-                message = f"{path.name} is not among the recording's frames {around.start} to {around.stop - 1}"
-                remedy = "is this the sequence's own recording?"
-                plan.fail("foreign_recording", message, path=plan.recording, remedy=remedy)
 
 
 def label_times(end_us: np.ndarray, first: int, count: int, rate: int) -> np.ndarray:
