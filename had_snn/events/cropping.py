@@ -8,31 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from had_snn.errors import InputError
 from had_snn.native import load_library, native_function
-
-_OUTSIDE = 0xFFFF
 
 
 @functools.lru_cache(maxsize=1)
 def _compiled() -> Any:
     function = native_function(load_library(), "had_event_crop")
     pointer, number = ctypes.c_void_p, ctypes.c_longlong
-    function.argtypes = [*[pointer] * 4, number, pointer, pointer, number, number, *[pointer] * 4]
+    axis = [pointer, number, number]
+    function.argtypes = [*[pointer] * 4, number, *axis, *axis, *[pointer] * 4]
     function.restype = number
     return function
 
 
-def pixel_table(length: int, origin: float, scale: float, size: int) -> np.ndarray:
-    """Crop pixel of each of `length` sensor pixels along one axis, uint16; 65535 outside the crop."""
+def pixel_table(length: int, origin: float, scale: float, size: int) -> tuple[int, np.ndarray]:
+    """First sensor pixel inside a crop along one axis, and the uint16 crop pixels of it and its followers."""
     position = np.floor((np.arange(length) + 0.5 - origin) * scale)
-    inside = (position >= 0) & (position < size)
-    return np.where(inside, position, _OUTSIDE).astype(np.uint16)
+    inside = np.flatnonzero((position >= 0) & (position < size))
+    first = int(inside[0]) if len(inside) else 0
+    return first, position[inside].astype(np.uint16)
 
 
 def crop_columns(
-    t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, columns: np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, columns: tuple[int, np.ndarray],
+    rows: tuple[int, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Events inside a crop, in crop pixels.
 
     Args:
@@ -45,15 +45,9 @@ def crop_columns(
 
     Returns:
         The kept events' t, x, y, p.
-
-    Raises:
-        InputError: If an event lies outside the sensor.
     """
     read = [np.ascontiguousarray(a) for a in (t, x, y, p)]
     out = [np.empty(len(t), a.dtype) for a in read]
-    sizes = (columns.ctypes.data, rows.ctypes.data, len(columns), len(rows))
-    kept = _compiled()(*(a.ctypes.data for a in read), len(t), *sizes, *(a.ctypes.data for a in out))
-    if kept < 0:
-        at = -1 - kept
-        raise InputError(f"event {at} at x {x[at]}, y {y[at]} lies outside the {len(columns)}x{len(rows)} sensor")
+    axes = [value for first, table in (columns, rows) for value in (table.ctypes.data, first, len(table))]
+    kept = _compiled()(*(a.ctypes.data for a in read), len(t), *axes, *(a.ctypes.data for a in out))
     return out[0][:kept], out[1][:kept], out[2][:kept], out[3][:kept]

@@ -132,9 +132,6 @@ class EventStream:
 
         Returns:
             Events in crop pixels, with `sensor_hw = (size, size)`.
-
-        Raises:
-            InputError: If an event lies outside the sensor, which only a stream made without validation can hold.
         """
         height, width = self.sensor_hw
         columns = pixel_table(width, crop.x0, crop.scale, crop.size)

@@ -206,10 +206,9 @@ def test_pack_refuses_events_outside_their_window(begin, end, message):
         EventBatch.pack([EventStream.empty((4, 4)), EventStream.empty((4, 5))], [0, 0], [1, 1])
 
 
-def test_crop_of_pixels_beyond_the_sensor_names_the_event():
+def test_crop_drops_pixels_beyond_the_sensor():
     stream = EventStream.from_arrays([1, 2, 3], [3, 99, 4], [0, 0, 0], [0, 1, 1], (8, 8), validate=False)
-    with pytest.raises(InputError, match="event 1 at x 99, y 0 lies outside the 8x8 sensor"):
-        stream.crop(Crop(0, 0, 1.0, 8))
+    assert stream.crop(Crop(0, 0, 1.0, 200)).x.tolist() == [3, 4]
 
 
 def test_crop_of_strided_columns():
