@@ -1,14 +1,19 @@
-"""Evaluates trackers over a split, one pass, beside the baselines a user would otherwise pick.
+"""Evaluates trackers beside the baselines a user would otherwise pick: our own, and result folders of any other.
 
-    python experiments/evaluate.py checkpoint=tiny split=test
-    python experiments/evaluate.py checkpoint=runs/student/student.safetensors baselines=[mean_shift,csrt_events]
+python experiments/evaluate.py checkpoint=tiny split=test
+python experiments/evaluate.py checkpoint=null baselines=[static] results=[DIR,DIR] split=test
+python experiments/evaluate.py results=DIR annotations=DIR absent=DIR sequences=LIST protocol=toolkit
 """
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import evaluate_report
 from entry import open_run, script
 from omegaconf import DictConfig
 from progress import progress
@@ -16,12 +21,17 @@ from sources import sequences
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher
-from had_snn.errors import InputError
+from had_snn.errors import InputError, MissingExtraError
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker, StaticTracker
+from had_snn.evaluate.folders import read_annotations, score_first_box, score_folder
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult, results_to_json, write_result_folder
 from had_snn.tracker import OnlineTracker
 from had_snn.tracking import TeacherTracker
+
+log = logging.getLogger("had_snn")
+
+BASELINES = ("static", "mean_shift", "csrt_events", "csrt_frames", "kcf_events", "kcf_frames")
 
 
 def baseline(name: str) -> Tracker:
@@ -31,49 +41,105 @@ def baseline(name: str) -> Tracker:
     if name == "mean_shift":
         return MeanShiftTracker()
     kind, _, source = name.partition("_")
-    if kind in ("csrt", "kcf") and source in ("events", "frames"):
+    if name in BASELINES:
         return OpenCVTracker(kind=kind, source=source)
-    raise InputError(f"unknown baseline {name!r}; there are static, mean_shift, and csrt|kcf _ events|frames")
+    raise InputError(f"unknown baseline {name!r}; there are {', '.join(BASELINES)}")
 
 
 def trackers(cfg: DictConfig) -> list[Tracker]:
-    """The trackers that a config names, ours first."""
+    """Our trackers that a config names."""
     ours: list[Tracker] = []
     if cfg.checkpoint is not None:
-        ours.append(OnlineTracker(load_student(cfg.checkpoint)))
+        ours.append(OnlineTracker(load_student(cfg.checkpoint), carry=cfg.carry))
     if cfg.teacher_checkpoint is not None:
         ours.append(TeacherTracker(load_teacher(cfg.teacher_checkpoint), modalities=tuple(cfg.teacher_modalities)))
-    return ours + [baseline(name) for name in cfg.baselines]
+    return ours
+
+
+def baselines(cfg: DictConfig, chosen: Sequence[Any]) -> tuple[list[Tracker], list[str]]:
+    """The baselines that a config names; of `all`, those that can run here, and what is said about the others."""
+    if cfg.baselines != "all":
+        return [baseline(name) for name in cfg.baselines], []
+    found, notes = [], []
+    for name in BASELINES:
+        if name.endswith("frames") and any(s.frames is None for s in chosen):
+            notes.append(f"{name} is missing: not every sequence holds camera frames.")
+            continue
+        try:
+            found.append(baseline(name))
+        except MissingExtraError as error:
+            notes.append(f"{name} is missing: {error}")
+    return found, notes
+
+
+def folders(value: Any) -> list[str]:
+    """`results` as a list of folders."""
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def evaluate_files(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence[Any], list[str]]:
+    """Result folders against annotation folders: no events, no tracker."""
+    truths = read_annotations(
+        cfg.annotations, cfg.absent, cfg.sequences, ones=cfg.ones, attributes_dir=cfg.attributes
+    )[: cfg.limit]  # fmt: skip
+    options = {"protocol": cfg.protocol, "resamples": cfg.resamples, "seed": cfg.seed}
+    results = [score_folder(folder, truths, **options) for folder in folders(cfg.results)]
+    results.append(score_first_box(truths, **options))
+    return results, truths, ["Baselines that need events or frames are missing: annotations were given without them."]
+
+
+def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence[Any], list[str]]:
+    """Our trackers and the baselines, run here, and result folders beside them, on one split of a data set."""
+    ours = trackers(cfg)
+    chosen = sequences(cfg.data, cfg.split)[: cfg.limit]
+    options = {"protocol": cfg.protocol, "resamples": cfg.resamples, "seed": cfg.seed}
+    foreign = [score_folder(folder, chosen, **options) for folder in folders(cfg.results)]
+    others, notes = baselines(cfg, chosen)
+    if not ours and not foreign and not others:
+        raise InputError("nothing to evaluate: give checkpoint=, teacher_checkpoint=, results= or baselines=")
+    results: list[EvaluationResult] = []
+    for tracker in [*ours, *others]:
+        with progress(f"evaluate {tracker.name}", unit="sequences") as bar:
+            results.append(evaluate_tracker(tracker, chosen, progress=bar, **options))
+    return [*results[: len(ours)], *foreign, *results[len(ours) :]], chosen, notes
 
 
 def run(cfg: DictConfig) -> list[EvaluationResult]:
-    """Evaluates, writes `metrics.json` and a result folder per tracker, returns the results."""
-    contenders = trackers(cfg)
-    if not contenders:
-        raise InputError("nothing to evaluate: give checkpoint=, teacher_checkpoint= or baselines=")
-    chosen = sequences(cfg.data, cfg.split)[: cfg.limit]
+    """Evaluates; writes `metrics.json`, a result folder per tracker that was run, and the report."""
+    if cfg.annotations is not None and not folders(cfg.results):
+        raise InputError("annotations= without results=: give results=DIR with one <sequence>.txt per sequence")
+    results, chosen, notes = evaluate_files(cfg) if cfg.annotations is not None else evaluate_trackers(cfg)
+    names = [r.tracker for r in results]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"two trackers are called {twice[0]}; rename the result folder")
+    for note in notes:
+        log.warning("%s", note)
     folder = open_run(cfg)
-    results = []
-    for tracker in contenders:
-        with progress(f"evaluate {tracker.name}", unit="sequences") as bar:
-            results.append(
-                evaluate_tracker(tracker, chosen, protocol=cfg.protocol, resamples=cfg.resamples, progress=bar)
-            )
-        write_result_folder(folder / "results" / tracker.name, results[-1].results)
+    for result in results:
+        if cfg.annotations is None:
+            write_result_folder(folder / "results" / result.tracker, result.results)
     with atomic_file(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(results_to_json(results), indent=2) + "\n")
+    if cfg.report is not None:
+        source = cfg.annotations if cfg.annotations is not None else f"{cfg.data.root}, split {cfg.split}"
+        evaluate_report.write(
+            folder / cfg.report, results, chosen, subtitle=f"{len(chosen)} sequences of {source}", notes=notes,
+            limit=cfg.report_sequences,
+        )  # fmt: skip
     return results
 
 
 @script("evaluate")
 def main(cfg: DictConfig) -> None:
     results = run(cfg)
-    print(f"protocol {cfg.protocol}, split {cfg.split}, {len(results[0].results)} sequences")
+    source = cfg.annotations if cfg.annotations is not None else f"split {cfg.split}"
+    print(f"protocol {cfg.protocol}, {source}, {len(results[0].results)} sequences")
     print(f"{'tracker':<14}{'SR':>8}{'PR':>8}{'NPR':>8}{'OP50':>8}{'OP75':>8}{'ms':>9}")
     for result in results:
         scores = "".join(f"{result.scores[key]:8.1f}" for key in ("SR", "PR", "NPR", "OP50", "OP75"))
         print(f"{result.tracker:<14}{scores}{result.ms_per_output:9.2f}")
-    print(f"wrote {Path(cfg.out) / 'metrics.json'}")
+    print(f"wrote {Path(cfg.out) / 'metrics.json'}" + (f" and {cfg.report}" if cfg.report is not None else ""))
 
 
 if __name__ == "__main__":

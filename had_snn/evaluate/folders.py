@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,16 +70,33 @@ def evaluate_folder(
         InputError: If a folder or file is missing, lengths do not fit, or the flags cannot be told apart.
         FormatError: If a file does not hold boxes.
     """
-    if check_protocol(protocol) == "clock":
-        raise InputError(
-            "protocol=clock needs the times at which boxes were ready, which N x 4 files do not hold; expected "
-            "toolkit, pytracking or visible (or run the tracker here: one_pass.run_on_clock)"
-        )
-    folder = _folder(results_dir, "results")
+    _refuse_clock(protocol)
     truths = read_annotations(
         annotations_dir, absent_dir, sequences, ones=ones, attributes_dir=attributes_dir,
         attribute_names=attribute_names,
     )  # fmt: skip
+    return score_folder(results_dir, truths, protocol, tracker=tracker, resamples=resamples, seed=seed)
+
+
+def score_folder(
+    results_dir: StrPath, truths: Sequence[Any], protocol: str = "pytracking", *, tracker: str | None = None,
+    resamples: int = 1000, seed: int = 0,
+) -> EvaluationResult:  # fmt: skip
+    """Scores a folder of N x 4 result files against annotations that are there already.
+
+    Args:
+        results_dir: One text file per sequence, `<name>.txt` or `<name>.csv`.
+        truths: Annotations, `Truth`s or `TrackingSequence`s.
+        protocol: `toolkit`, `pytracking` or `visible`.
+        tracker: Name in tables; the folder's name when None.
+        resamples: Bootstrap resamples for the intervals; 0 for none.
+        seed: Seed of the resampling.
+
+    Returns:
+        Scores, intervals, curves and the boxes; errors as in `evaluate_folder`.
+    """
+    _refuse_clock(protocol)
+    folder = _folder(results_dir, "results")
     files = {t.name: _first_file(folder, t.name, ("{}.txt", "{}.csv")) for t in truths}
     missing = [name for name, path in files.items() if path is None]
     if missing:
@@ -91,10 +109,48 @@ def evaluate_folder(
         boxes = read_boxes(files[truth.name] or "")
         if len(boxes) != len(truth.boxes_xywh):
             log.warning("%s: %d results for %d labels", truth.name, len(boxes), len(truth.boxes_xywh))
-        unknown = np.full(len(boxes), np.nan)
-        results.append(TrackResult(truth.name, np.arange(len(boxes)), boxes, unknown, unknown))
+        results.append(_bare_result(truth.name, boxes))
     name = tracker or folder.resolve().name
     return score_results(name, results, truths, protocol=protocol, resamples=resamples, seed=seed)
+
+
+def score_first_box(
+    truths: Sequence[Any], protocol: str = "pytracking", *, resamples: int = 1000, seed: int = 0
+) -> EvaluationResult:
+    """The floor of every table, `static`: the first annotated box for ever. It needs no events.
+
+    Args:
+        truths: Annotations, `Truth`s or `TrackingSequence`s.
+        protocol: `toolkit`, `pytracking` or `visible`.
+        resamples: Bootstrap resamples for the intervals; 0 for none.
+        seed: Seed of the resampling.
+
+    Returns:
+        Scores, intervals, curves and the boxes.
+    """
+    _refuse_clock(protocol)
+    results = []
+    for truth in truths:
+        usable = np.asarray(truth.visible, bool) & (np.nan_to_num(truth.boxes_xywh)[:, 2:] > 0).all(axis=1)
+        boxes = np.zeros((len(usable), 4))
+        if usable.any():
+            first = int(np.flatnonzero(usable)[0])
+            boxes[first:] = truth.boxes_xywh[first]
+        results.append(_bare_result(truth.name, boxes))
+    return score_results("static", results, truths, protocol=protocol, resamples=resamples, seed=seed)
+
+
+def _refuse_clock(protocol: str) -> None:
+    if check_protocol(protocol) == "clock":
+        raise InputError(
+            "protocol=clock needs the times at which boxes were ready, which N x 4 files do not hold; expected "
+            "toolkit, pytracking or visible (or run the tracker here: one_pass.run_on_clock)"
+        )
+
+
+def _bare_result(name: str, boxes: np.ndarray) -> TrackResult:
+    unknown = np.full(len(boxes), np.nan)
+    return TrackResult(name, np.arange(len(boxes)), boxes, unknown, unknown)
 
 
 def read_annotations(

@@ -109,7 +109,7 @@ def _toolkit(predicted: np.ndarray, truth: np.ndarray, visible: np.ndarray, name
     predicted, truth = predicted[visible], truth[visible]
     valid = (truth > 0).all(axis=1)
     return FrameErrors(
-        overlap=np.where(valid, _overlap(predicted, truth), -1.0),
+        overlap=np.where(valid, box_overlap(predicted, truth), -1.0),
         centre=np.where(valid, _centre_error(predicted, truth), -1.0),
         norm_centre=np.where(valid, _centre_error(predicted, truth, normalised=True), -1.0),
         divisor=length,
@@ -133,7 +133,7 @@ def _pytracking(predicted: np.ndarray, truth: np.ndarray, visible: np.ndarray, n
     predicted[0] = truth[0]
     valid = (truth[:, 2:] > 0).all(axis=1)
     return FrameErrors(
-        overlap=np.where(valid, _overlap(predicted, truth), -1.0),
+        overlap=np.where(valid, box_overlap(predicted, truth), -1.0),
         centre=np.where(valid, _centre_error(predicted, truth), np.inf),
         norm_centre=np.where(valid, _centre_error(predicted, truth, normalised=True), -1.0),
         divisor=length,
@@ -150,7 +150,7 @@ def _visible(predicted: np.ndarray, truth: np.ndarray, visible: np.ndarray, name
     counted = visible & np.isfinite(truth).all(axis=1) & (truth[:, 2:] > 0).all(axis=1)
     predicted, truth = predicted[counted], truth[counted]
     # Clipped: rounding must not carry a perfect box over the strict threshold at 1.
-    overlap = np.minimum(np.nan_to_num(_overlap(predicted, truth), nan=-1.0), 1.0)
+    overlap = np.minimum(np.nan_to_num(box_overlap(predicted, truth), nan=-1.0), 1.0)
     centre = np.nan_to_num(_centre_error(predicted, truth), nan=np.inf)
     norm_centre = np.nan_to_num(_centre_error(predicted, truth, normalised=True), nan=np.inf)
     return FrameErrors(overlap, centre, norm_centre, divisor=int(counted.sum()))
@@ -197,7 +197,8 @@ def _take_previous(predicted: np.ndarray, bad: npt.ArrayLike) -> np.ndarray:
     return predicted[np.maximum.accumulate(np.where(bad, 0, index))]
 
 
-def _overlap(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def box_overlap(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union of paired boxes `[N, 4]`, in the inclusive-pixel form that all protocols share."""
     low = np.maximum(predicted[:, :2], truth[:, :2])
     high = np.minimum(predicted[:, :2] + predicted[:, 2:] - 1.0, truth[:, :2] + truth[:, 2:] - 1.0)
     sides = np.maximum(high - low + 1.0, 0.0)

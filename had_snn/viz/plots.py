@@ -155,14 +155,15 @@ def score_intervals(
     return ax
 
 
-def overlap_strip(times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, title: str) -> str:
+def overlap_strip(times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, title: str, unit: str = "s") -> str:
     """Overlap with the annotation over time as an inline SVG, written by hand: a report holds one per sequence, and
     matplotlib takes half a second for each.
 
     Args:
-        times_s: `[L]` times of the labels in seconds.
+        times_s: `[L]` times of the labels in seconds, or in another unit.
         overlaps: `[L]` per tracker, in [0, 1]; NaN leaves a gap.
         title: Words for readers who cannot see the figure.
+        unit: Written after the times.
 
     Returns:
         An `<svg>` element.
@@ -178,7 +179,7 @@ def overlap_strip(times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, ti
     step = next(s for s in (m * 10.0**e for e in range(-6, 9) for m in (1, 2, 5)) if span / s <= 8)
     for tick in np.arange(0, span + 1e-9, step):
         at = left + width * tick / span
-        parts.append(f'<text x="{at:.1f}" y="{top + height + 16}" text-anchor="middle">{tick:g} s</text>')
+        parts.append(f'<text x="{at:.1f}" y="{top + height + 16}" text-anchor="middle">{tick:g} {unit}</text>')
     for index, overlap in enumerate(overlaps.values()):
         y = top + height * (1 - np.clip(np.asarray(overlap, float), 0, 1))
         known = np.flatnonzero(np.isfinite(y))

@@ -185,7 +185,7 @@ def test_hardest_sequence_comes_first(sequence, make_sequence):
     other.boxes_xywh[5:] += 60.0
     evaluation = evaluate_tracker(MeanShiftTracker(), [sequence, other])
     section = sequences_section([evaluation], [sequence, other], limit=1)
-    assert [d.title for d in section.blocks] == ["hard"]
+    assert [d.title for d in section.blocks] == ["hard", "All 2 sequences"]
     assert "1 of 2 sequences" in section.intro
     assert section.blocks[0].open
 
