@@ -1,7 +1,7 @@
 """Counts spikes, operations and estimated energy of students and of the teacher, under several papers' rules.
 
-python experiments/profile_energy.py checkpoint=tiny
-python experiments/profile_energy.py checkpoint=[tiny,base] teacher_checkpoint=runs/teacher/teacher.safetensors
+python experiments/profile_energy.py checkpoint=tiny teachers=[tiny,small,base]
+python experiments/profile_energy.py checkpoint=[tiny,runs/a/student.safetensors] teacher_checkpoint=FILE
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+from bench_kernels import machine
 from entry import open_run, script
 from omegaconf import DictConfig, ListConfig
 from progress import Bar, progress
@@ -22,10 +24,11 @@ from had_snn.checkpoint import load_student, load_teacher
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
-from had_snn.models import SpikingTracker
+from had_snn.models import RGBETeacher, SpikingTracker, teacher_base, teacher_small, teacher_tiny
 from had_snn.profiling import (
     COSTS,
     PUBLISHED_MJ,
+    PUBLISHED_SOURCE,
     RULES,
     CountedStudent,
     Profile,
@@ -35,7 +38,9 @@ from had_snn.profiling import (
     track_windows,
 )
 from had_snn.profiling.page import write_page
-from had_snn.tracker import OnlineTracker
+from had_snn.tracker import OnlineTracker, TeacherTracker
+
+TEACHERS = {"teacher_tiny": teacher_tiny, "teacher_small": teacher_small, "teacher_base": teacher_base}
 
 
 def names_of(checkpoints: list[str]) -> dict[str, str]:
@@ -85,14 +90,29 @@ def profile(student: SpikingTracker, name: str, chosen: list[TrackingSequence], 
     return counted.profile
 
 
-def time_tracker(student: SpikingTracker, chosen: list[TrackingSequence]) -> dict[str, Any]:
+def time_tracker(network: SpikingTracker | RGBETeacher, chosen: list[TrackingSequence]) -> dict[str, Any]:
     """Measured time and energy of tracking without any counting, on the first sequences."""
-    chosen = cut(chosen, 100)
-    run_one_pass(OnlineTracker(student), chosen[0])  # the first call loads and warms up
+    student = isinstance(network, SpikingTracker)
+
+    def track(some: list[TrackingSequence]) -> None:
+        for sequence in some:
+            run_one_pass(OnlineTracker(network) if student else TeacherTracker(network), sequence)
+
+    track(cut(chosen, 3))  # the first calls load and warm up
+    chosen = cut(chosen, 100 if student else 10)
     with measure(outputs=sum(len(sequence) - 1 for sequence in chosen)) as measured:
-        for sequence in chosen:
-            run_one_pass(OnlineTracker(student), sequence)
+        track(chosen)
     return measured.to_dict()
+
+
+def load_teachers(cfg: DictConfig) -> dict[str, RGBETeacher]:
+    """The trained teacher, and new ones by size: what a teacher costs does not depend on its weights."""
+    unknown = [size for size in cfg.teachers if f"teacher_{size}" not in TEACHERS]
+    if unknown:
+        raise InputError(f"teachers={list(cfg.teachers)}: there are tiny, small and base")
+    torch.manual_seed(cfg.seed)
+    found = {f"teacher_{size}": TEACHERS[f"teacher_{size}"]().eval() for size in cfg.teachers}
+    return found if cfg.teacher_checkpoint is None else {"teacher": load_teacher(cfg.teacher_checkpoint), **found}
 
 
 def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
@@ -101,7 +121,7 @@ def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
         raise InputError(f"crops={cfg.crops}: choose tracker (where it looks by itself) or labels")
     listed = list(cfg.checkpoint) if isinstance(cfg.checkpoint, ListConfig) else [cfg.checkpoint]
     students = {name: load_student(path) for name, path in names_of([str(c) for c in listed]).items()}
-    teacher = load_teacher(cfg.teacher_checkpoint) if cfg.teacher_checkpoint is not None else None
+    teachers = load_teachers(cfg)
     chosen = cut(sequences(cfg.data, cfg.split)[: cfg.limit], cfg.windows)
     if not chosen:
         raise InputError(f"nothing to profile: split {cfg.split}, limit={cfg.limit}, windows={cfg.windows}")
@@ -112,19 +132,27 @@ def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
             profiles.append(profile(student, name, chosen, crops=cfg.crops, bar=bar))
         if cfg.measure:
             measured[name] = time_tracker(student, chosen)
-    if teacher is not None:
-        first = profiles[0]
-        served = max(1, round(first.outputs / max(1, first.tracks)))
-        profiles.append(profile_teacher(teacher, outputs_per_second=first.outputs_per_second, outputs_per_track=served))
-    write(folder, profiles, measured)
+    first = profiles[0]
+    served = max(1, round(first.outputs / max(1, first.tracks)))
+    for name, teacher in teachers.items():
+        rate = first.outputs_per_second
+        profiles.append(profile_teacher(teacher, name=name, outputs_per_second=rate, outputs_per_track=served))
+        if cfg.measure:
+            measured[name] = time_tracker(teacher, chosen)
+    about = {
+        "split": cfg.split, "sequences": len(chosen), "crops": cfg.crops, "hardship": cfg.data.hardship,
+        "data_seed": cfg.data.seed, "seed": cfg.seed, "checkpoints": [str(c) for c in listed],
+    }  # fmt: skip
+    write(folder, profiles, measured, about)
     return {p.name: {rules.name: p.energy_mj(rules) for rules in RULES} for p in profiles}
 
 
-def write(folder: Path, profiles: list[Profile], measured: dict[str, Any]) -> None:
+def write(folder: Path, profiles: list[Profile], measured: dict[str, Any], about: dict[str, Any]) -> None:
     """`energy.json`, one JSON and one CSV for each network, and the page."""
     record: dict[str, Any] = {p.name: p.summary() for p in profiles}
+    record["about"] = about | {"machine": machine(torch.get_num_threads(), "cpu")}
     record["measured"] = measured
-    record["published_mj_per_output"] = PUBLISHED_MJ
+    record["published_mj_per_output"] = PUBLISHED_MJ | {"source": PUBLISHED_SOURCE}
     record["cost_tables"] = {cost.name: cost.source for cost in COSTS}
     record["rules"] = {rules.name: rules.source for rules in RULES}
     texts = {"energy.json": json.dumps(record, indent=2) + "\n"}

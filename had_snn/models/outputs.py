@@ -18,13 +18,23 @@ class Taps:
         membranes: Pre-reset membrane potentials by layer name, each `[T, N, C, H, W]` (student).
         spikes: Spike trains by layer name, each `[T, N, C, H, W]` (student; profiling and plots).
         rates: Spike rates of the last backbone stage, `[N, C, H, W]`, spikes per micro-step (student).
+        matched: The correlation of search spikes with the template, `[T, N, C, H, W]` (student).
         features: Search-token features on their grid, `[N, D, H, W]` (teacher).
+        traces: Whether membranes and rates are wanted, which cost memory traffic of their own.
     """
 
     membranes: dict[str, Tensor] = field(default_factory=dict)
     spikes: dict[str, Tensor] = field(default_factory=dict)
     rates: Tensor | None = None
+    matched: Tensor | None = None
     features: Tensor | None = None
+    traces: bool = True
+
+    def add(self, name: str, spikes: Tensor, membranes: Tensor | None) -> None:
+        """Takes a layer's spikes, and its membranes where they are wanted."""
+        self.spikes[name] = spikes
+        if membranes is not None and self.traces:
+            self.membranes[name] = membranes
 
 
 @dataclass

@@ -114,13 +114,12 @@ def _fire(
     its final ones there.
     """
     before = None if membranes is None else membranes.get(name)
-    spikes, after, traces = lif(current, before, dt_us=dt_us, return_membranes=taps is not None)
+    wanted = taps is not None and taps.traces
+    spikes, after, traces = lif(current, before, dt_us=dt_us, return_membranes=wanted)
     if membranes is not None:
         membranes[name] = after
     if taps is not None:
-        taps.spikes[name] = spikes
-        if traces is not None:
-            taps.membranes[name] = traces
+        taps.add(name, spikes, traces)
     return spikes
 
 
@@ -168,20 +167,25 @@ class SpikingTracker(nn.Module):
             raise InputError(f"windows of one batch must be equally long, found {lengths.unique().tolist()} us")
         return length / n_steps
 
-    def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
+    def encode_template(
+        self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None, taps: Taps | None = None
+    ) -> Tensor:
         """Reads the template windows into correlation kernels.
 
         Args:
             events: `B` template windows.
             boxes_cxcywh: The target's box in each template crop, `[B, 4]`, relative to the crop's side.
             n_steps: Micro-steps; the configured number when None.
+            taps: Where stem and backbone leave their inner signals, or None.
 
         Returns:
             Kernels `[B, C, k, k]`.
         """
         steps = n_steps or self.config.n_steps
-        counts, _, _ = self.stem(events, n_steps=steps)
-        spikes = self.backbone(counts, dt_us=self._dt_us(events, steps))
+        counts, potentials, _ = self.stem(events, n_steps=steps)
+        if taps is not None:
+            taps.add("stem", counts, potentials)
+        spikes = self.backbone(counts, dt_us=self._dt_us(events, steps), taps=taps, tag="backbone.")
         return self.matching.template_kernel(spikes.mean(dim=0), boxes_cxcywh)
 
     def forward_search(
@@ -190,7 +194,7 @@ class SpikingTracker(nn.Module):
         kernel: Tensor,
         *,
         n_steps: int | None = None,
-        with_taps: bool = False,
+        with_taps: bool | Taps = False,
         state: SearchState | None = None,
         with_state: bool = False,
         gain: Tensor | None = None,
@@ -202,7 +206,7 @@ class SpikingTracker(nn.Module):
             events: `N` search windows.
             kernel: Template kernels `[N, C, k, k]`, one per window.
             n_steps: Micro-steps; the configured number when None.
-            with_taps: Also collect membranes, spikes and rates.
+            with_taps: Also collect the inner signals, in new `Taps` or in these.
             state: What the windows before left behind, or None for rest. The read-out then looks back over the
                 configured number of micro-steps, however few this window has.
             with_state: Also return the new state.
@@ -215,13 +219,15 @@ class SpikingTracker(nn.Module):
         """
         steps = n_steps or self.config.n_steps
         dt_us = self._dt_us(events, steps)
-        taps = Taps() if with_taps else None
+        taps = (with_taps if isinstance(with_taps, Taps) else Taps()) if with_taps else None
         membranes = dict(state.membranes) if state is not None else {} if with_state else None
         counts, potentials, stem = self.stem(events, None if state is None else state.stem, n_steps=steps, gain=gain)
         if taps is not None:
-            taps.spikes["stem"], taps.membranes["stem"] = counts, potentials
+            taps.add("stem", counts, potentials)
         features = self.backbone(counts, dt_us=dt_us, taps=taps, tag="backbone.", membranes=membranes)
         matched = self.matching(features, kernel)
+        if taps is not None:
+            taps.matched, taps.rates = matched, features.mean(dim=0) if taps.traces else None
         matched = self.match_norm(matched.flatten(0, 1)).unflatten(0, matched.shape[:2])
         current = self.mix_match(matched) + self.mix_search(features)
         spikes = _fire(self.lif_mix, current, dt_us, taps, "lif_mix", membranes)
@@ -229,9 +235,7 @@ class SpikingTracker(nn.Module):
         maps = self.readout(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
         output = split_readout(self._integrate(maps, state, dt_us=dt_us, share=share))
         output.activity = features.detach().mean(dim=(0, 3, 4))
-        if taps is not None:
-            taps.rates = features.mean(dim=0)
-            output.taps = taps
+        output.taps = taps
         if with_state and membranes is not None:
             history = maps if state is None else torch.cat([state.readout, maps])
             output.state = SearchState(stem, membranes, history[-self.config.n_steps :])

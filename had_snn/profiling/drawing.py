@@ -27,17 +27,33 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def bars(values: dict[str, float], *, unit: str, colour: str = _COLOURS[0]) -> str:
-    """Horizontal bars, one for each name."""
+def bars(values: dict[str, float], *, unit: str, marked: Sequence[str] = (), decades: bool = False) -> str:
+    """Horizontal bars, one for each name.
+
+    Args:
+        values: What to show; positive with `decades`.
+        unit: Their unit.
+        marked: Names whose bars get another colour.
+        decades: A logarithmic axis from the power of ten below the smallest value, with a line at each.
+    """
     top = max(values.values(), default=0.0) or 1.0
     left, room, step = 260, 560, 18
-    parts = []
+    parts, low = [], math.floor(math.log10(min(values.values()))) if decades and values else 0
+    high = math.ceil(math.log10(top)) if decades else 0
+
+    def length(value: float) -> float:
+        return room * ((math.log10(value) - low) / max(1, high - low) if decades else value / top)
+
+    for power in range(low, high + 1) if decades else ():
+        x = left + length(10.0**power)
+        parts.append(_rect(x, 0, 1, step * len(values), "#dde3ea"))
+        parts.append(_text(x, step * len(values) + 13, f"{10.0**power:g}", "middle"))
     for row, (name, value) in enumerate(values.items()):
-        y = row * step
+        y, colour = row * step, _COLOURS[1 if name in marked else 0]
         parts.append(_text(left - 8, y + 12, name, "end"))
-        parts.append(_rect(left, y + 2, max(0.5, room * value / top), step - 5, colour, f"{name}: {value:.4g} {unit}"))
-        parts.append(_text(left + room * value / top + 5, y + 12, f"{value:.3g} {unit}"))
-    return _svg(left + room + 120, step * len(values) + 6, parts, f"bars in {unit}")
+        parts.append(_rect(left, y + 2, max(0.5, length(value)), step - 5, colour, f"{name}: {value:.4g} {unit}"))
+        parts.append(_text(left + length(value) + 5, y + 12, f"{value:.3g} {unit}"))
+    return _svg(left + room + 120, step * len(values) + (20 if decades else 6), parts, f"bars in {unit}")
 
 
 def _shade(share: float) -> str:
@@ -72,9 +88,12 @@ def raster(spikes: Tensor, *, name: str) -> str:
     steps, neurons = spikes.shape
     cell_x, cell_y = 5.0, 3.0
     parts = [_rect(0, 0, steps * cell_x, neurons * cell_y, "#f6f8fa")]
+    marks = []
     for step, neuron in spikes.nonzero().tolist():
         size = min(1.0, 0.6 + 0.1 * int(spikes[step, neuron]))
-        parts.append(_rect(step * cell_x, neuron * cell_y, cell_x * size, cell_y * size, "#1c2530"))
+        wide, high = f"{cell_x * size:g}", f"{cell_y * size:g}"
+        marks.append(f"M{step * cell_x:g} {neuron * cell_y:g}h{wide}v{high}h-{wide}z")
+    parts.append(f'<path fill="#1c2530" d="{"".join(marks)}"/>')
     return _svg(steps * cell_x, neurons * cell_y, parts, f"spikes of {name}")
 
 
@@ -85,17 +104,17 @@ def lines(curves: dict[str, list[tuple[float, float]]], *, x_label: str, y_label
         return ""
     low, high = (f(math.log2(x) for x, _ in points) for f in (min, max))
     top = max(y for _, y in points) * 1.1 or 1.0
-    left, width, height = 70, 620, 240
+    left, width, height = 70, 620, 250
     span = max(high - low, 1e-9)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return left + width * (math.log2(x) - low) / span, height - (height - 15) * y / top
+        return left + width * (math.log2(x) - low) / span, height - (height - 25) * y / top
 
     parts = [_rect(left, height, width, 1, "#9aa5b1"), _rect(left, 10, 1, height - 10, "#9aa5b1")]
     parts += [_text(left - 6, place(1.0, top * t / 4)[1] + 4, f"{top * t / 4:.3g}", "end") for t in range(5)]
     parts += [_text(place(x, 0)[0], height + 15, f"{x / 1e3:.3g}k", "middle") for x in sorted({x for x, _ in points})]
     parts.append(_text(left + width / 2, height + 32, x_label, "middle"))
-    parts.append(_text(4, 8, y_label))
+    parts.append(_text(left, 8, y_label))
     for colour, (name, curve) in zip(_COLOURS * 9, curves.items(), strict=False):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in curve))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')

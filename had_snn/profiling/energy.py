@@ -112,6 +112,10 @@ PUBLISHED_MJ: dict[str, float] = {
     "HDETrack": 120.8,
     "CEUTrack": 265.6,
 }
+PUBLISHED_SOURCE = (
+    "SDTrack: Shan et al., arXiv 2503.08703; SpikeET: Yang et al. (SpikeFET), arXiv 2505.20834; SNNTrack, OSTrack-256, "
+    "HDETrack and CEUTrack as comparison tables of spiking trackers quote them"
+)
 
 
 @dataclass

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from had_snn.profiling.drawing import bars, heat_map, lines, raster
-from had_snn.profiling.energy import COSTS, EXACT, HOROWITZ_FP32, PUBLISHED_MJ, RULES
+from had_snn.profiling.energy import (
+    COSTS,
+    EXACT,
+    HOROWITZ_FP32,
+    PUBLISHED_MJ,
+    PUBLISHED_SOURCE,
+    RULES,
+    SDTRACK,
+)
 from had_snn.profiling.profile import Profile
 
 _HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Spikes and energy</title><style>
@@ -21,6 +29,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}h3{font-size:1rem;mar
 table{border-collapse:collapse;margin:.6rem 0;display:block;overflow-x:auto}
 th,td{padding:.2rem .6rem;border-bottom:1px solid #dde3ea;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}th{background:#f3f6f9}
+.words th:last-child,.words td:last-child{text-align:left;white-space:normal}
 .note{color:#55606e;max-width:75ch}svg{max-width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:#1c2530}
 details{margin:.6rem 0}
 </style></head><body>
@@ -37,10 +46,12 @@ def _number(value: Any) -> str:
     return f"{value:.4g}"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, words: bool = False) -> str:
+    """A table of numbers; with `words` its last column is text."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{_number(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n"
+    kind = " class=words" if words else ""
+    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n"
 
 
 def _overview(profiles: list[Profile]) -> str:
@@ -52,8 +63,30 @@ def _overview(profiles: list[Profile]) -> str:
         [p.name, p.outputs_per_second, *((p.energy_mj(r) or 0) * p.outputs_per_second for r in RULES)] for p in profiles
     ]
     text += _table(["mJ per tracked second", "outputs per second", *(rules.name for rules in RULES)], second)
-    text += _table(["published, each by its authors' rule", "mJ per output"], PUBLISHED_MJ.items())
-    return text
+    return text + _ratios(profiles) + _beside_published(profiles)
+
+
+def _ratios(profiles: list[Profile]) -> str:
+    """How many times a network that does not spike costs what a spiking one does."""
+    dense = [p for p in profiles if p.kind == "ann"]
+    rows = [
+        [f"{ann.name} / {p.name}", *((ann.energy_mj(r) or 0) / (p.energy_mj(r) or math.inf) for r in RULES)]
+        for ann in dense
+        for p in profiles
+        if p.kind == "spiking"
+    ]
+    return _table(["times the energy per output", *(rules.name for rules in RULES)], rows) if rows else ""
+
+
+def _beside_published(profiles: list[Profile]) -> str:
+    """Bars on a logarithmic axis: these networks by the most common rule, others as their authors publish them."""
+    published = {f"{name} (published)": value for name, value in PUBLISHED_MJ.items()}
+    ours = {p.name: p.energy_mj(SDTRACK) or 0.0 for p in profiles}
+    values = dict(sorted({n: v for n, v in (ours | published).items() if v > 0}.items(), key=lambda pair: pair[1]))
+    text = "<h2>Beside published figures</h2>\n<p class=note>mJ per output on a logarithmic axis, 45 nm fp32: these "
+    text += f"networks under the rule {SDTRACK.name}, others by their authors' rule. "
+    text += f"Sources: {escape(PUBLISHED_SOURCE)}.</p>\n"
+    return text + bars(values, unit="mJ", marked=list(published), decades=True)
 
 
 def _variants(profiles: list[Profile]) -> str:
@@ -69,7 +102,8 @@ def _variants(profiles: list[Profile]) -> str:
 
 def _layers(profile: Profile) -> str:
     energies = profile.energy_by_layer(EXACT, HOROWITZ_FP32)
-    micro = {name: value * 1e3 for name, value in energies.items() if value}
+    ordered = sorted(energies.items(), key=lambda pair: pair[0].startswith("template."))
+    micro = {name: value * 1e3 for name, value in ordered if value}
     text = f"<h2>{escape(profile.name)}</h2>\n<h3>Energy by layer (exact rule)</h3>\n{bars(micro, unit='uJ')}"
     spiking = {f"{p.branch}.{p.name}": p for p in profile.neurons if p.spikes is not None}
     if spiking:
@@ -140,7 +174,8 @@ def write_page(path: Path, profiles: list[Profile], *, measured: dict[str, Any] 
     if measured:
         text += "<h2>Measured on this machine, without counting</h2>\n" + _measured(measured)
     text += "".join(_layers(profile) for profile in profiles)
-    text += "<h2>Rules and costs</h2>\n" + _table(["rule", "as counted by"], [[r.name, r.source] for r in RULES])
+    text += "<h2>Rules and costs</h2>\n"
+    text += _table(["rule", "as counted by"], [[r.name, r.source] for r in RULES], words=True)
     costs = [[c.name, c.ac_pj, c.mac_pj, c.update_pj, c.source] for c in COSTS]
-    text += _table(["costs", "AC pJ", "MAC pJ", "update pJ", "source"], costs)
+    text += _table(["costs", "AC pJ", "MAC pJ", "update pJ", "source"], costs, words=True)
     path.write_text(text + "</body></html>\n", encoding="utf-8")

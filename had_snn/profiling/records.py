@@ -111,6 +111,7 @@ class NeuronProfile:
         steps: Micro-steps seen by each neuron.
         raster: Pieces int16 `[steps, neurons]` of the spike trains of some neurons, for pictures.
         raster_neurons: Which neurons these are.
+        raster_full: Whether there are enough of them.
     """
 
     name: str
@@ -125,33 +126,35 @@ class NeuronProfile:
     windows: int = 0
     raster: list[Tensor] = field(default_factory=list)
     raster_neurons: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    raster_full: bool = False
 
-    def add(
-        self, bins: Tensor, updates: Tensor | int, over_windows: Tensor | None = None, by_step: Tensor | None = None
-    ) -> None:
+    def add(self, bins: Tensor, updates: Tensor | int, by_step: Tensor | None = None) -> None:
         """Adds windows.
 
         Args:
             bins: Their event-rate bins `[N]`.
             updates: Membrane updates of each window, or one number.
-            over_windows: Spikes summed over micro-steps and windows, `[C, H, W]`; None for neurons that do not spike.
-            by_step: Spikes of each micro-step, `[T, N]`.
+            by_step: Spikes of each micro-step, `[T, N]`; None for neurons that do not spike.
         """
         each = torch.as_tensor(updates).cpu().expand(len(bins))
         self.updates.index_add_(0, bins.cpu(), each)
         self.windows += len(bins)
-        if over_windows is None or by_step is None:
+        if by_step is None:
             return
         self.steps += by_step.numel()
         each_step = by_step.sum(dim=1, dtype=torch.float64).cpu()
-        if self.spikes is None or self.by_step is None:
-            self.spikes = torch.zeros_like(over_windows, dtype=torch.float64, device="cpu")
+        if self.by_step is None:
             self.by_step = torch.zeros_like(each_step)
         elif each_step.shape != self.by_step.shape:
             steps = f"{len(each_step)} micro-steps after {len(self.by_step)}"
             raise InputError(f"{self.name}: {steps} in one profile; use a new one for another number")
-        self.spikes += over_windows.cpu()
         self.by_step += each_step
+
+    def add_spikes(self, spikes: Tensor) -> None:
+        """Adds each neuron's spikes, `[C, H, W]`."""
+        if self.spikes is None:
+            self.spikes = torch.zeros(spikes.shape, dtype=torch.float64)
+        self.spikes += spikes.cpu()
 
     def sample(self, spikes: Tensor, *, neurons: int = 48, steps: int = 160) -> None:
         """Keeps the first micro-steps of some neurons of `[T, N, C, H, W]`: every fourth of those busiest at first."""
@@ -159,9 +162,10 @@ class NeuronProfile:
             each_neuron = spikes.sum(dim=(0, 1)).flatten().cpu()
             busiest = each_neuron.topk(min(4 * neurons, each_neuron.numel())).indices
             self.raster_neurons = busiest[::4].sort().values
-        if sum(len(part) for part in self.raster) < steps:
-            part = spikes.flatten(2)[:, :, self.raster_neurons.to(spikes.device)]
-            self.raster.append(part.transpose(0, 1).flatten(0, 1).to(torch.int16).cpu()[:steps])
+        places = torch.unravel_index(self.raster_neurons.to(spikes.device), spikes.shape[2:])
+        part = spikes[:, :, places[0], places[1], places[2]]
+        self.raster.append(part.transpose(0, 1).flatten(0, 1).to(torch.int16).cpu()[:steps])
+        self.raster_full = sum(len(part) for part in self.raster) >= steps
 
     @property
     def first_spikes(self) -> Tensor:

@@ -1,146 +1,201 @@
-"""What is kept of a forward pass: sums over its spikes, taken as they pass, which all counts are made of."""
+"""What is kept of a forward pass: sums over its spikes, from which all counts are made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from had_snn.events.stream import EventBatch
+from had_snn.ops import SpikeCount, SpikeCounter
 from had_snn.profiling.records import rate_bin
-from had_snn.profiling.synops import ConvShape, effective_synops, event_synops, reached
+from had_snn.profiling.synops import ConvShape, effective_synops, event_synops
 
+Readers = Mapping[str, tuple[ConvShape, ...]]
 
-def _sum_first(parts: Tensor | Sequence[Tensor]) -> Tensor:
-    """Sum over the first dimension by plain additions: far faster than a reduction over a handful of entries."""
-    total = parts[0].float() if len(parts) == 1 else parts[0].float() + parts[1]
-    for part in parts[2:]:
-        total += part
-    return total
+#: The population whose spikes are matched with the template.
+FEATURES = "backbone.lif_out"
+#: What populations put out, where it is not spikes of 0 or 1.
+_KINDS = {"stem": "counts", "matched": "real"}
 
 
 class Signal:
-    """What is kept of a population's spikes `[T, N, C, H, W]`: sums, taken while the spikes are still in the cache.
+    """A population's sums over some windows.
 
-    Args:
-        spikes: Whole numbers.
-        graded: Whether values above 1 occur; otherwise spikes and active inputs are the same.
-        keep: Whether to hold the windows' neurons apart, for layers with zero weights and for the matching.
+    Attributes:
+        count: The sums.
+        readers: The convolutions that read the population.
+        kind: See `had_snn.ops.spike_count`.
+        steps: Micro-steps of a window.
+        channels: Channels.
+        size_hw: Rows and columns.
+        over_windows: Spikes of each neuron over these windows, int32 `[C, H, W]`; None for kind `"real"`.
+        kept: What was not zero, `[T, N, C, H, W]`, if the windows' neurons were kept.
     """
 
-    def __init__(self, spikes: Tensor, *, graded: bool, keep: bool) -> None:
-        self.steps, self.neurons, self.channels = spikes.shape[0], spikes[0, 0].numel(), spikes.shape[2]
-        self.size_hw = (int(spikes.shape[-2]), int(spikes.shape[-1]))
-        # Two passes over the spikes; all other sums are of the smaller result.
-        by_neuron = _sum_first(spikes)
-        self.by_step = spikes.sum(dim=(2, 3, 4), dtype=torch.float32)
-        self.maps = by_neuron.sum(dim=1)
-        self.over_windows = _sum_first(by_neuron)
-        self.by_neuron = by_neuron if keep else by_neuron[:, :0]
-        self.graded = graded
-        if graded:
-            alive = spikes.clamp(max=1)
-            self.alive_maps = alive.sum(dim=2, dtype=torch.float32)
-            self.alive = alive if keep else alive[:, :, :0]
-
-    def join(self, others: Sequence[Signal]) -> None:
-        """Appends the windows of further signals of the same population."""
-        for name, dim in (("by_step", 1), ("by_neuron", 0), ("maps", 0)):
-            setattr(self, name, torch.cat([getattr(signal, name) for signal in (self, *others)], dim=dim))
-        if self.graded:
-            for name in ("alive", "alive_maps"):
-                setattr(self, name, torch.cat([getattr(signal, name) for signal in (self, *others)], dim=1))
-        self.over_windows = _sum_first([signal.over_windows for signal in (self, *others)])
+    def __init__(
+        self, count: SpikeCount, readers: tuple[ConvShape, ...], kind: str, shape: torch.Size,
+        over_windows: Tensor | None, kept: Tensor | None,
+    ) -> None:  # fmt: skip
+        self.count, self.readers, self.kind = count, readers, kind
+        self.steps, self.channels, self.size_hw = shape[0], shape[2], (shape[3], shape[4])
+        self.over_windows, self.kept = over_windows, kept
 
     @property
-    def held(self) -> int:
-        """Numbers held."""
-        return self.by_neuron.numel() + self.maps.numel() + self.over_windows.numel()
+    def neurons(self) -> int:
+        """Neurons of a window."""
+        return self.channels * self.size_hw[0] * self.size_hw[1]
 
     def uses(self, shape: ConvShape, *, weight: Tensor | None = None) -> dict[str, Any]:
         """Counts of a convolution that reads these spikes.
 
         Args:
-            shape: The convolution.
+            shape: The convolution, one of `readers`.
             weight: The weights when some are zero, which only the effective count needs.
 
         Returns:
             Values for `LayerProfile.add`.
         """
-        fired = self.by_step.sum(dim=0, dtype=torch.float64).round().long()
-        synops = reached(self.maps, shape)
+        at, count = self.readers.index(shape), self.count
+        each = count.active_synapses[at]
         used: dict[str, Any] = {
-            "input_spikes": fired, "input_active": fired, "input_sites": self.steps * self.neurons, "synops": synops,
-            "active": synops, "effective": synops, "dense": self.steps * shape.dense(self.size_hw),
+            "input_spikes": count.fired.sum(dim=0), "input_active": count.active.sum(dim=0),
+            "input_sites": self.steps * self.neurons, "synops": count.synapses[at].sum(dim=0),
+            "active": each.sum(dim=0), "dense": self.steps * shape.dense(self.size_hw),
             "textbook": self.steps * shape.textbook(self.size_hw),
         }  # fmt: skip
-        if self.graded:
-            by_step = each = reached(self.alive_maps, shape)
-            if weight is not None:
-                each = effective_synops(self.alive.flatten(0, 1), weight, shape).reshape(by_step.shape)
-            alive = self.alive_maps.sum(dim=(2, 3))
-            used |= {"input_active": alive.sum(dim=0).round().long(), "active": by_step.sum(dim=0)}
-            used |= {"effective": each.sum(dim=0), "effective_graded": (each * (alive != self.by_step)).sum(dim=0)}
-        elif weight is not None:
-            used["effective"] = effective_synops(self.by_neuron, weight, shape)
+        if weight is not None and self.kept is not None:
+            each = effective_synops(self.kept.flatten(0, 1), weight, shape).reshape(each.shape)
+        used["effective"] = each.sum(dim=0)
+        if self.kind == "counts":
+            used["effective_graded"] = (each * (count.active != count.fired)).sum(dim=0)
+        elif self.kind == "real":
+            used |= {"input_spikes": 0, "synops": 0, "effective_graded": used["effective"]}
         return used
 
 
-@dataclass
+@dataclass(frozen=True)
 class Heard:
-    """The signals of some windows.
+    """What some windows did.
 
     Attributes:
         bins: Event-rate bin of each window, `[N]`.
         events: Events of each window, `[N]`.
         pairs: Their synaptic operations in the stem, `[N]`.
         size_hw: Size of the crop.
-        kernel: Template kernels `[N, C, k, k]`; empty in the template branch.
-        spikes: Signals of the populations by name.
-        matched: Channels of the matched maps that are not zero, summed over micro-steps, float64 `[N, H, W]`.
-        matched_sites: Values of a window's matched maps.
+        spikes: Signals of the populations by name in `Taps`; `"matched"` are the matched maps.
     """
 
     bins: Tensor
     events: Tensor
     pairs: Tensor
     size_hw: tuple[int, int]
-    kernel: Tensor
-    spikes: dict[str, Signal] = field(default_factory=dict)
-    matched: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
-    matched_sites: int = 0
-
-    @classmethod
-    def of(cls, events: EventBatch, stem: ConvShape, kernel: Tensor | None = None) -> Heard:
-        """Starts with what is known before the forward pass."""
-        count = events.offsets[1:] - events.offsets[:-1]
-        bins = rate_bin(count.double() * 1e6 / (events.t_end - events.t_begin).double())
-        return cls(
-            bins, count, event_synops(events, stem), events.size_hw, torch.zeros(0) if kernel is None else kernel
-        )
-
-    def see_matched(self, maps: Tensor) -> None:
-        """Looks at the matched maps `[T, N, C, H, W]`."""
-        # Rates and spikes are not negative, so neither are their products.
-        self.matched = _sum_first(maps.sign().sum(dim=2, dtype=torch.float32)).double()
-        self.matched_sites = maps[:, 0].numel()
+    spikes: dict[str, Signal]
 
     @property
     def steps(self) -> int:
         """Micro-steps of a window."""
         return self.spikes["stem"].steps
 
-    @property
-    def held(self) -> int:
-        """Numbers held."""
-        return self.kernel.numel() + sum(signal.held for signal in self.spikes.values())
 
-    def join(self, others: Sequence[Heard]) -> None:
-        """Appends further windows."""
-        for name in ("bins", "events", "pairs", "kernel", "matched"):
-            setattr(self, name, torch.cat([getattr(heard, name) for heard in (self, *others)]))
-        for name, signal in self.spikes.items():
-            signal.join([heard.spikes[name] for heard in others])
+class Recorder:
+    """Collects what a branch does, call by call, until somebody takes it.
+
+    Args:
+        stem: The stem as a convolution.
+        readers: Which convolutions read which population; `"matched"` stands for the matched maps.
+        keep: Whether to hold the windows' neurons themselves, for readers with zero weights.
+    """
+
+    def __init__(self, stem: ConvShape, readers: Readers, *, keep: bool = False) -> None:
+        self.stem, self.readers, self.keep = stem, readers, keep
+        self.counter: SpikeCounter | None = None
+        self.weights: Tensor | None = None
+        self.running: dict[str, Tensor] = {}
+        self.shapes: dict[str, torch.Size] = {}
+        self._clear()
+
+    @property
+    def steps(self) -> int:
+        """Micro-steps of the windows that are held."""
+        return self.shapes["stem"][0]
+
+    def _clear(self) -> None:
+        self.events: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.rows: list[Tensor] = []
+        self.counts: dict[str, list[SpikeCount]] = {}
+        self.kept: dict[str, list[Tensor]] = {}
+        self.held = 0
+
+    def hear(self, events: EventBatch, outputs: Mapping[str, Tensor], weights: Tensor | None = None) -> None:
+        """Takes the sums of a call.
+
+        Args:
+            events: What went in.
+            outputs: What the populations put out, `[T, N, C, H, W]` by name.
+            weights: Further synapses of the features, int32 `[1 or N, M, C, H, W]`; see `SpikeCounter`.
+        """
+        trains = list(outputs.values())
+        if self.counter is None or weights is not self.weights or not self.counter.fits(trains):
+            self._settle()
+            self.counter, self.weights = self._new_counter(outputs, weights), weights
+        self.rows.append(self.counter(trains))
+        count = events.offsets[1:] - events.offsets[:-1]
+        self.events.append((count, events.t_end - events.t_begin, event_synops(events, self.stem)))
+        self.size_hw = events.size_hw
+        self.held += self.counter.size
+        if self.keep:
+            for name, values in outputs.items():
+                self.kept.setdefault(name, []).append((values != 0).float())
+                self.held += values.numel()
+
+    def _new_counter(self, outputs: Mapping[str, Tensor], weights: Tensor | None) -> SpikeCounter:
+        self.shapes = {name: values.shape for name, values in outputs.items()}
+        reach, running = [], []
+        for name, values in outputs.items():
+            maps = [shape.fan_out((int(values.shape[3]), int(values.shape[4]))).int() for shape in self.readers[name]]
+            reach.append(torch.stack(maps).to(values.device))
+            running.append(None if name == "matched" else self._running_sums(name, values))
+        extra = [weights if name == FEATURES else None for name in outputs]
+        kinds = [_KINDS.get(name, "spikes") for name in outputs]
+        return SpikeCounter(list(outputs.values()), reach, kinds=kinds, weights=extra, running=running)
+
+    def _running_sums(self, name: str, values: Tensor) -> Tensor:
+        """Sums of each neuron in the memory order that the population has now; those so far come along."""
+        before = self.running.get(name)
+        if before is None or before.stride() != values.stride()[2:]:
+            self.running[name] = torch.zeros_like(values[0, 0], dtype=torch.int32)
+            if before is not None:
+                self.running[name] += before
+        return self.running[name]
+
+    def _settle(self) -> None:
+        """Takes the rows of the present counter apart, before another one takes its place."""
+        if self.counter is not None and self.rows:
+            for name, count in zip(self.shapes, self.counter.split(self.rows), strict=True):
+                self.counts.setdefault(name, []).append(count)
+        self.rows = []
+
+    def take(self) -> Heard:
+        """Everything since the last call, joined; starts afresh."""
+        self._settle()
+        count, length, pairs = (torch.cat(parts) for parts in zip(*self.events, strict=True))
+        spikes = {}
+        for name, counts in self.counts.items():
+            kept = torch.cat(self.kept[name], dim=1) if name in self.kept else None
+            running = self.running[name].clone() if name in self.running else None
+            kind = _KINDS.get(name, "spikes")
+            spikes[name] = Signal(_joined(counts), self.readers[name], kind, self.shapes[name], running, kept)
+        for running in self.running.values():
+            running.zero_()
+        self._clear()
+        return Heard(rate_bin(count.double() * 1e6 / length.double()), count, pairs, self.size_hw, spikes)
+
+
+def _joined(counts: list[SpikeCount]) -> SpikeCount:
+    """The windows of several counts, one after the other."""
+    columns = {"fired": 1, "active": 1, "synapses": 2, "active_synapses": 2, "weighted": 0}
+    return SpikeCount(**{name: torch.cat([getattr(c, name) for c in counts], dim=dim) for name, dim in columns.items()})

@@ -5,9 +5,8 @@
     ...
     counted.profile.energy_mj()
 
-Spikes come from the forward pass itself: hooks on the stem, on every LIF layer and on the matching look at their output
-as it passes and keep sums of it, so nothing is computed twice and nothing but sums is held. Events are counted from
-their coordinates.
+Spikes come from the forward pass itself, which hands them over (`Taps`): nothing is computed twice, no hook is set, and
+nothing but small sums is held (`had_snn.ops.spike_count`). Events are counted from their coordinates.
 
 What the rules charge, layer by layer (`exact`; see `energy` for the others):
 
@@ -25,28 +24,27 @@ What the rules charge, layer by layer (`exact`; see `energy` for the others):
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had_snn.events.stream import EventBatch
-from had_snn.models import SpikingTracker, TrackerOutput
-from had_snn.models.neurons import LIF, ConvNorm
+from had_snn.models import SpikingTracker, Taps, TrackerOutput
+from had_snn.models.neurons import ConvNorm
+from had_snn.ops.spike_count import channels_last, in_order
 from had_snn.profiling.profile import Profile
 from had_snn.profiling.records import LayerProfile, NeuronProfile
-from had_snn.profiling.signals import Heard, Signal
-from had_snn.profiling.synops import ConvShape, alive_taps, reached, tap_inputs
+from had_snn.profiling.signals import FEATURES, Heard, Recorder, Signal
+from had_snn.profiling.synops import ConvShape, alive_taps
 
-#: The population whose spikes are matched with the template.
-_FEATURES = "backbone.lif_out"
 _BYTES = 4  # float32 weights and membranes
 
 
 #: Numbers held back before they are counted: small enough for any machine, large enough to count many windows at once.
-_HOLD = 1_000_000
+_HOLD = 200_000
 
 
 class CountedStudent:
@@ -63,13 +61,17 @@ class CountedStudent:
         self._profile = Profile(name, "spiking", parameters=parameters)
         stem = student.stem
         self._stem = ConvShape.square(2, stem.channels, stem.kernel, stride=stem.stride, padding=stem.padding)
-        self._waiting: list[Heard] = []
-        self._populations = [(name, module) for name, module in student.named_modules() if isinstance(module, LIF)]
+        self._readers = _readers(student)
+        self._template: tuple[Tensor, int, Tensor] | None = None
         self._layers: dict[tuple[str, str], LayerProfile] = {}
         self._neurons: dict[tuple[str, str], NeuronProfile] = {}
         self._wired: set[int] = set()
+        self._sampled = False
         convs = [module for module in student.modules() if isinstance(module, nn.Conv2d)]
         self._pruned = {id(conv) for conv in convs if (conv.weight == 0).any()}
+        self._recorders = {
+            branch: Recorder(self._stem, self._readers, keep=bool(self._pruned)) for branch in ("search", "template")
+        }
 
     def eval(self) -> CountedStudent:
         """Puts the network into evaluation mode."""
@@ -89,9 +91,12 @@ class CountedStudent:
     @torch.no_grad()
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
         """`SpikingTracker.encode_template`, counted."""
-        heard = Heard.of(events, self._stem)
-        with self._listening(heard, "template"):
-            kernel = self.student.encode_template(events, boxes_cxcywh, n_steps=n_steps)
+        taps = Taps(traces=False)
+        kernel = self.student.encode_template(events, boxes_cxcywh, n_steps=n_steps, taps=taps)
+        self._sample(taps, "template")
+        recorder = self._recorders["template"]
+        recorder.hear(events, taps.spikes)
+        heard = recorder.take()
         self._count_trunk(heard, "template")
         self._count_kernel(heard, kernel)
         self._profile.tracks += len(events)
@@ -99,53 +104,71 @@ class CountedStudent:
 
     @torch.no_grad()
     def forward_search(
-        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False
+        self, events: EventBatch, kernel: Tensor, *, with_taps: bool | Taps = False, **options: Any
     ) -> TrackerOutput:
         """`SpikingTracker.forward_search`, counted."""
-        heard = Heard.of(events, self._stem, kernel)
-        with self._listening(heard, "search"):
-            output = self.student.forward_search(events, kernel, n_steps=n_steps, with_taps=with_taps)
-        if self._waiting and self._waiting[0].steps != heard.steps:
+        output = self.student.forward_search(events, kernel, with_taps=with_taps or Taps(traces=False), **options)
+        taps, recorder = output.taps, self._recorders["search"]
+        assert taps is not None
+        assert taps.matched is not None
+        if not self._sampled:
+            self._sampled = self._sample(taps, "search")
+        if recorder.held > _HOLD or (recorder.held and recorder.steps != len(taps.matched)):
             self._count_waiting()
-        self._waiting.append(heard)
-        if sum(waiting.held for waiting in self._waiting) > _HOLD:
-            self._count_waiting()
+        synapses = self._template_synapses(taps.spikes[FEATURES], kernel)
+        recorder.hear(events, taps.spikes | {"matched": taps.matched}, synapses)
+        output.taps = taps if with_taps else None
         self._profile.outputs += len(events)
         self._profile.seconds += float((events.t_end - events.t_begin).sum()) * 1e-6
         return output
 
+    def _sample(self, taps: Taps, branch: str) -> bool:
+        """Keeps the first spike trains of some neurons, for pictures; returns whether there are enough."""
+        full = True
+        for name, spikes in taps.spikes.items():
+            population = self._neuron(name, branch, spikes.shape[2:])
+            if not population.raster_full:
+                population.sample(spikes)
+            full &= population.raster_full
+        return full
+
     def _count_waiting(self) -> None:
-        """Counts what was held back, all windows at once: one by one, the small sums would cost too much."""
-        if not self._waiting:
-            return
-        first, *others = self._waiting
-        self._waiting = []
-        if others:
-            first.join(others)
-        self._count_trunk(first, "search")
-        self._count_head(first)
+        """Counts what was collected, all windows at once: one by one, the small sums would cost too much."""
+        if self._recorders["search"].held:
+            heard = self._recorders["search"].take()
+            self._count_trunk(heard, "search")
+            self._count_head(heard)
 
-    @contextmanager
-    def _listening(self, heard: Heard, branch: str) -> Iterator[None]:
-        """Looks at what the stem, the LIF layers and the matching put out during a call."""
+    def _template_synapses(self, spikes: Tensor, kernel: Tensor) -> Tensor:
+        """Non-zero synapses of each feature neuron, in the matching and in its folded form.
 
-        def hear(name: str, graded: bool = False):
-            def hook(_module: nn.Module, _inputs: Any, output: tuple[Tensor, ...]) -> None:
-                heard.spikes[name] = Signal(output[0], graded=graded, keep=name == _FEATURES or bool(self._pruned))
-                # Sampled before the spikes are gone, hence ahead of the counts.
-                self._neuron(name, branch, heard.spikes[name]).sample(output[0])
-
-            return hook
-
+        int32 `[1 or N, 2, C, H, W]`. A track's windows share a kernel, so they are counted once for each new kernel.
+        """
+        shared = len(kernel) == 1 or kernel.stride(0) == 0
+        version = -1 if kernel.is_inference() else kernel._version
+        if self._template is not None and version >= 0 and shared:
+            before, before_version, synapses = self._template
+            same = before.data_ptr() == kernel.data_ptr() and before[0].stride() == kernel[0].stride()
+            same &= before.shape[1:] == kernel.shape[1:] and synapses.shape[2:] == spikes.shape[2:]
+            if same and before_version == version:
+                return synapses
+        alive = (kernel[:1] if shared else kernel).ne(0).float()
+        samples, channels, side = alive.shape[:3]
+        middle = side // 2
+        grid = spikes.new_ones(1, samples * channels, *spikes.shape[3:], dtype=torch.float32)
+        # Position i reaches output i + middle - d through tap d: a correlation of the grid with the turned kernel.
+        turned = alive.flip(-1, -2).reshape(-1, 1, side, side)
+        met = F.conv2d(grid, turned, padding=middle, groups=samples * channels)[0].unflatten(0, (samples, channels))
         student = self.student
-        handles = [student.stem.register_forward_hook(hear("stem", graded=True))]
-        handles.append(student.matching.register_forward_hook(lambda _m, _i, output: heard.see_matched(output)))
-        handles += [module.register_forward_hook(hear(name)) for name, module in self._populations]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        rows = alive_taps(student.mix_match.conv.weight, 1).float()
+        centre = alive_taps(student.mix_search.conv.weight, 1).float()
+        # A kernel value becomes a row of weights; `mix_search` joins the middle.
+        folded = rows * (met - alive[:, :, middle, middle, None, None]) + centre
+        synapses = in_order(torch.stack([met, folded], dim=1).int(), channels_last(spikes))
+        synapses = synapses.movedim(-1, -3) if channels_last(spikes) else synapses
+        # The kernel is held, so that its address cannot become another's.
+        self._template = (kernel, version, synapses) if shared else None
+        return synapses
 
     # -- what is counted -------------------------------------------------------------------------------------------
 
@@ -175,7 +198,7 @@ class CountedStudent:
     def _count_kernel(self, heard: Heard, kernel: Tensor) -> None:
         """Averaging, weighing and scaling the template's rates: three multiplications a tap, T - 1 additions a cell."""
         layer = self._layer("matching.kernel", "template", "real", None, form="host")
-        taps, features = kernel[0].numel(), heard.spikes[_FEATURES]
+        taps, features = kernel[0].numel(), heard.spikes[FEATURES]
         layer.add(
             heard.bins, dense=3 * taps, textbook=3 * taps, effective=3 * taps, effective_graded=3 * taps,
             additions=(features.steps - 1) * features.neurons, input_sites=features.neurons,
@@ -184,18 +207,22 @@ class CountedStudent:
 
     def _count_head(self, heard: Heard) -> None:
         """Matching, mixing, head and read-out."""
-        student, bins, spikes, kernel = self.student, heard.bins, heard.spikes, heard.kernel
-        features = spikes[_FEATURES]
-        channels, side = kernel.shape[1], kernel.shape[-1]
-        depthwise = ConvShape.square(channels, channels, side, padding=side // 2, groups=channels)
-        met = tap_inputs(features.by_neuron, depthwise)
-        alive = met * (kernel != 0)
+        student, bins, spikes = self.student, heard.bins, heard.spikes
+        features = spikes[FEATURES]
+        depthwise, _, folded = self._readers[FEATURES]
+        side = depthwise.kernel[0]
         layer = self._layer("matching", "search", "spikes", None, form="staged")
-        layer.parameters, layer.parameter_bytes = kernel[0].numel(), kernel[0].numel() * _BYTES
-        layer.add(bins, **features.uses(depthwise) | {"effective": alive.sum(dim=(1, 2, 3)).round().long()})
-        self._real_conv("mix_match", student.mix_match, heard)
+        layer.parameters = features.channels * side**2
+        layer.parameter_bytes = layer.parameters * _BYTES
+        layer.add(bins, **features.uses(depthwise) | {"effective": features.count.weighted[:, 0]})
+        self._conv("mix_match", "search", bins, student.mix_match, spikes["matched"], inputs="real", form="staged")
         self._conv("mix_search", "search", bins, student.mix_search, features, form="staged")
-        self._count_folded(bins, features, met, alive, side)
+        layer = self._layer("match", "search", "spikes", None, form="folded")
+        layer.parameters = folded.out_channels * (folded.in_channels * side**2 + 1)
+        layer.parameter_bytes = layer.parameters * _BYTES
+        outputs = features.steps * folded.out_channels * self.grid**2
+        effective = features.count.weighted[:, 1]
+        layer.add(bins, additions=outputs, **features.uses(folded) | {"effective": effective})
         self._conv("conv_head", "search", bins, student.conv_head, spikes["lif_mix"])
         self._conv("readout", "search", bins, student.readout, spikes["lif_head"], position="last")
         self._population("lif_mix", "search", bins, spikes["lif_mix"])
@@ -205,22 +232,6 @@ class CountedStudent:
         integrator.add(bins, steps * cells)
         if not self._profile.uncounted:
             self._profile.uncounted = self._uncounted()
-
-    def _count_folded(self, bins: Tensor, features: Signal, met: Tensor, alive: Tensor, side: int) -> None:
-        """The matching as one convolution: a kernel value becomes a row of weights; `mix_search` joins the middle."""
-        student, middle = self.student, side // 2
-        mixed, channels = student.mix_match.conv.weight.shape[:2]
-        shape = ConvShape.square(channels, mixed, side, padding=middle)
-        layer = self._layer("match", "search", "spikes", None, form="folded")
-        layer.parameters = mixed * channels * side**2 + mixed
-        layer.parameter_bytes = layer.parameters * _BYTES
-        rows = alive_taps(student.mix_match.conv.weight, 1)[:, 0, 0]
-        centre = alive_taps(student.mix_search.conv.weight, 1)[:, 0, 0]
-        around = alive.sum(dim=(2, 3)) - alive[:, :, middle, middle]
-        effective = (around @ rows + met[:, :, middle, middle] @ centre).round().long()
-        layer.add(
-            bins, additions=features.steps * mixed * self.grid**2, **features.uses(shape) | {"effective": effective}
-        )
 
     def _conv(
         self, name: str, branch: str, bins: Tensor, module: ConvNorm | nn.Conv2d, spikes: Signal, *,
@@ -234,19 +245,6 @@ class CountedStudent:
         outputs = shape.out_channels * math.prod(shape.outputs(spikes.size_hw))
         biased = isinstance(module, ConvNorm) or conv.bias is not None
         layer.add(bins, additions=spikes.steps * outputs * biased, **spikes.uses(shape, weight=weight))
-
-    def _real_conv(self, name: str, module: ConvNorm, heard: Heard) -> None:
-        """The convolution of the matched maps, real values: MACs. The norm before it is folded into it."""
-        self._wired.add(id(module.conv))
-        shape, size = ConvShape.of(module.conv), tuple(heard.matched.shape[-2:])
-        layer = self._layer(name, "search", "real", module, form="staged")
-        effective = reached(heard.matched, shape)
-        layer.add(
-            heard.bins, input_active=heard.matched.sum(dim=(1, 2)).round().long(), input_sites=heard.matched_sites,
-            active=effective, effective=effective, effective_graded=effective, dense=heard.steps * shape.dense(size),
-            textbook=heard.steps * shape.textbook(size),
-            additions=heard.steps * shape.out_channels * math.prod(shape.outputs(size)),
-        )  # fmt: skip
 
     def _layer(
         self, name: str, branch: str, inputs: str, module: nn.Module | None, *, form: str = "", position: str = ""
@@ -262,10 +260,10 @@ class CountedStudent:
             self._profile.layers.append(layer)
         return self._layers[key]
 
-    def _neuron(self, name: str, branch: str, signal: Signal) -> NeuronProfile:
-        """A spiking population; the stem's state also holds the time of each site's last event, for all channels."""
-        extra = 8 * signal.neurons // signal.channels if name == "stem" else 0
-        return self._held(name, branch, signal.neurons, signal.neurons * _BYTES + extra)
+    def _neuron(self, name: str, branch: str, shape: Sequence[int]) -> NeuronProfile:
+        """A spiking population of `[C, H, W]`; the stem's state also holds the time of each site's last event."""
+        neurons = math.prod(shape)
+        return self._held(name, branch, neurons, neurons * _BYTES + (8 * neurons // shape[0] if name == "stem" else 0))
 
     def _held(self, name: str, branch: str, neurons: int, state_bytes: int, *, host: bool = False) -> NeuronProfile:
         key = (branch, name)
@@ -278,7 +276,10 @@ class CountedStudent:
         self, name: str, branch: str, bins: Tensor, signal: Signal, *, updates: Tensor | None = None
     ) -> None:
         each = updates if updates is not None else signal.steps * signal.neurons
-        self._neuron(name, branch, signal).add(bins, each, signal.over_windows, signal.by_step)
+        population = self._neuron(name, branch, (signal.channels, *signal.size_hw))
+        population.add(bins, each, signal.count.fired)
+        if signal.over_windows is not None:
+            population.add_spikes(signal.over_windows)
 
     def _uncounted(self) -> list[str]:
         missing = [
@@ -287,3 +288,24 @@ class CountedStudent:
             if isinstance(module, (nn.Conv2d, nn.Linear)) and id(module) not in self._wired
         ]
         return [*missing, "window gain: one division a window", "reading the box from the maps (host)"]
+
+
+def _readers(student: SpikingTracker) -> dict[str, tuple[ConvShape, ...]]:
+    """The convolutions that read each population, by its name in `Taps`; `"matched"` are the matched maps."""
+    backbone, config = student.backbone, student.config
+    (_, deep, head), side = config.channels, config.match_kernel
+    found: dict[str, list[ConvShape]] = {
+        "stem": [ConvShape.of(backbone.conv1.conv)],
+        "backbone.lif1": [ConvShape.of(backbone.conv2.conv)],
+        FEATURES: [
+            ConvShape.square(deep, deep, side, padding=side // 2, groups=deep),
+            ConvShape.of(student.mix_search.conv),
+            ConvShape.square(deep, head, side, padding=side // 2),  # matching and mixing as one
+        ],
+        "matched": [ConvShape.of(student.mix_match.conv)],
+        "lif_mix": [ConvShape.of(student.conv_head.conv)],
+        "lif_head": [ConvShape.of(student.readout)],
+    }
+    for index, block in enumerate(backbone.blocks):
+        found[f"backbone.blocks.{index}.lif"] = [ConvShape.of(block.conv.conv)]
+    return {name: tuple(shapes) for name, shapes in found.items()}

@@ -154,6 +154,13 @@ def _fan_out(shape: ConvShape, spatial: tuple[int, ...]) -> Tensor:
     return reach * (shape.out_channels // shape.groups)
 
 
+@lru_cache(maxsize=64)
+def _same_everywhere(shape: ConvShape, spatial: tuple[int, int]) -> int | None:
+    """The fan-out of every position if there is only one, as when receptive fields tile the input."""
+    low, high = (int(v) for v in shape.fan_out(spatial).aminmax())
+    return low if low == high else None
+
+
 def reached(maps: Tensor, shape: ConvShape) -> Tensor:
     """Weighs spikes that were summed over channels with their fan-out.
 
@@ -197,6 +204,9 @@ def event_synops(events: EventBatch, shape: ConvShape) -> Tensor:
     Returns:
         int64 `[N]`.
     """
+    alike = _same_everywhere(shape, events.size_hw)
+    if alike is not None:
+        return (events.offsets[1:] - events.offsets[:-1]) * alike
     fan = shape.fan_out(events.size_hw).long().to(events.x.device)
     per_event = fan[events.y.long(), events.x.long()]
     running = torch.cat([per_event.new_zeros(1), per_event.cumsum(0)])

@@ -109,14 +109,14 @@ def profile_student(
     for track in tracks:
         kernel = counted.encode_template(track.template, track.template_box, n_steps=n_steps)
         for first in range(0, len(track.search), batch_size):
-            windows = _slice(track.search, first, first + batch_size)
+            windows = slice_windows(track.search, first, first + batch_size)
             counted.forward_search(windows, kernel.expand(len(windows), -1, -1, -1), n_steps=n_steps)
     if not counted.profile.outputs:
         raise InputError("nothing to profile: no track holds a search window")
     return counted.profile
 
 
-def _slice(events: EventBatch, start: int, stop: int) -> EventBatch:
+def slice_windows(events: EventBatch, start: int, stop: int) -> EventBatch:
     """Windows `start:stop` of a batch, as views."""
     offsets = events.offsets[start : stop + 1]
     low, high = int(offsets[0]), int(offsets[-1])

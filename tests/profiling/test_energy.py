@@ -106,5 +106,6 @@ def test_rows_csv_json_and_page_hold_the_same(profile, tmp_path):
     write_page(page, [profile], measured={"by hand": {"seconds": 1.0, "outputs": 4, "notes": ["<none>"]}})
     text = page.read_text()
     assert "by hand" in text
+    assert "CEUTrack (published)" in text
     assert "&lt;none&gt;" in text
     assert "http" not in text.replace("http://www.w3.org", "")

@@ -41,16 +41,20 @@ def weights(tmp_path) -> tuple[Path, Path]:
 
 
 def test_writes_tables_json_and_page(weights, tmp_path):
-    done = call(tmp_path, f"checkpoint={weights[0]}", f"teacher_checkpoint={weights[1]}", "windows=6")
+    done = call(
+        tmp_path, f"checkpoint={weights[0]}", f"teacher_checkpoint={weights[1]}", "teachers=[tiny]", "windows=6"
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "energy.json").read_text())
-    for network in ("student", "teacher"):
+    assert record["teacher"]["exact"] == record["teacher_tiny"]["exact"]
+    for network in ("student", "teacher", "teacher_tiny"):
         for preset in ("exact", "sdtrack", "spikefet", "neurobench"):
             assert record[network][preset]["mj_per_output"] > 0
         for suffix in ("json", "csv"):
             assert (tmp_path / "run" / f"{network}.{suffix}").stat().st_size > 500
     assert record["student"]["outputs"] <= 6
     assert record["measured"]["student"]["seconds"] > 0
+    assert record["about"]["machine"]["cores"] > 0
     assert record["student"]["exact"]["mj_per_output"] < record["teacher"]["exact"]["mj_per_output"]
     assert "<svg" in (tmp_path / "run" / "energy.html").read_text()
 

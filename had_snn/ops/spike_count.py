@@ -1,0 +1,222 @@
+"""Sums over spike trains, for profiling: one pass over the spikes gives everything that a count of operations needs.
+
+A layer that reads spikes `s[t, n, c, p]` does `sum over c, p of s * reach[p]` synaptic operations at micro-step `t`,
+with `reach[p]` the number of synapses that leave position `p`. So one sum over channels and one small dot product are
+enough, whatever the layer's size. `SpikeCounter` runs `kernels/spike_count.cu` on the CPU; backend `"ref"` is the same
+in plain torch, its judge in tests and what runs on other devices.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from had_snn.errors import InputError
+from had_snn.ops import build
+
+#: What a train holds: 0 or 1, whole numbers, or real numbers of which only the share that is not zero is wanted.
+KINDS = ("spikes", "counts", "real")
+
+_MAX_WEIGHT = 1 << 23  # the kernel adds 256 of them in 32 bits
+
+
+
+@dataclass(frozen=True)
+class SpikeCount:
+    """Sums over a spike train.
+
+    Attributes:
+        fired: Spikes of each micro-step and sample, int64 `[T, N]`.
+        active: Neurons that fired (counts: at least once), int64 `[T, N]`.
+        synapses: Synapses that the spikes reach, by layer that reads them, int64 `[K, T, N]`.
+        active_synapses: The same with every count taken as 1, int64 `[K, T, N]`.
+        weighted: Spikes times `weights`, summed over the window, int64 `[N, M]`.
+    """
+
+    fired: Tensor
+    active: Tensor
+    synapses: Tensor
+    active_synapses: Tensor
+    weighted: Tensor
+
+
+class _Train(ctypes.Structure):
+    """`HadTrain` of the kernel."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "reach", "weights", "running", "table", "weighted")),
+        *((name, ctypes.c_longlong) for name in ("T", "N", "C", "P", "K", "M", "weight_step", "kind", "channels_last")),
+    )
+
+
+def channels_last(spikes: Tensor) -> bool:
+    """Whether `[T, N, C, H, W]` lies in memory with its channels side by side."""
+    return not spikes.is_contiguous() and spikes.permute(0, 1, 3, 4, 2).is_contiguous()
+
+
+def in_order(tensor: Tensor, last: bool) -> Tensor:
+    """`[..., C, H, W]` as contiguous `[..., C, H, W]`, or `[..., H, W, C]` with `last`; a view where it already is."""
+    return (tensor.movedim(-3, -1) if last else tensor).contiguous()
+
+
+class SpikeCounter:
+    """Counts the same set of trains again and again in one call: what can be checked once is not checked each time.
+
+    Args:
+        trains: Trains `[T, N, C, H, W]`, one for each population; `fits` tells whether others are like them.
+        reach: For each, synapses that leave each position: int32 `[K, H, W]`, one map for each layer that reads it.
+        kinds: For each, one of `KINDS`. For `"real"`, spikes and their synapses are those of what is not zero.
+        weights: For each, synapses that leave each neuron where channels differ, int32 `[1 or N, M, C, H, W]` (kind
+            `"spikes"` only), or None.
+        running: For each, int32 `[C, H, W]` in the train's memory order, which each neuron's spikes are added to; or
+            None.
+        backend: `"auto"`, `"native"` (CPU) or `"ref"` (plain torch).
+
+    Raises:
+        InputError: If shapes, types or kinds do not fit.
+    """
+
+    def __init__(
+        self, trains: Sequence[Tensor], reach: Sequence[Tensor], *, kinds: Sequence[str],
+        weights: Sequence[Tensor | None], running: Sequence[Tensor | None], backend: str = "auto",
+    ) -> None:  # fmt: skip
+        for parts in zip(trains, reach, kinds, weights, running, strict=True):
+            _check(*parts)
+        if backend not in ("auto", "native", "ref"):
+            raise InputError(f"backend {backend!r} does not count spikes; choose auto, native or ref")
+        self.native = backend == "native" or (backend == "auto" and all(x.device.type == "cpu" for x in trains))
+        self.layout = [(x.shape, x.stride(), x.dtype) for x in trains]
+        self.last = [channels_last(x) for x in trains]
+        orders = zip(trains, self.last, strict=True)
+        self.ready = all(x.dtype == torch.float32 and (last or x.is_contiguous()) for x, last in orders)
+        ordered = [None if w is None else in_order(w, last) for w, last in zip(weights, self.last, strict=True)]
+        self.reach, self.kinds, self.weights, self.running = list(reach), list(kinds), ordered, list(running)
+        self.size = 0
+        self._parts: list[tuple[int, tuple[int, int, int], tuple[int, int]]] = []
+        for x, maps, extra in zip(trains, reach, weights, strict=True):
+            table = (x.shape[0], x.shape[1], 2 + 2 * len(maps))
+            weighted = (x.shape[1], 0 if extra is None else extra.shape[1])
+            self._parts.append((self.size, table, weighted))
+            self.size += math.prod(table) + math.prod(weighted)
+        if self.native:
+            self._prepare(trains)
+
+    def _prepare(self, trains: Sequence[Tensor]) -> None:
+        """Fills in what stays the same from call to call."""
+        self._plan = (_Train * len(trains))()
+        for i, (plan, x) in enumerate(zip(self._plan, trains, strict=True)):
+            steps, samples, channels, height, width = x.shape
+            plan.T, plan.N, plan.C, plan.P = steps, samples, channels, height * width
+            plan.K, plan.reach = len(self.reach[i]), self.reach[i].data_ptr()
+            plan.kind, plan.channels_last = KINDS.index(self.kinds[i]), int(self.last[i])
+            plan.running = build.address(self.running[i])
+            weights = self.weights[i]
+            if weights is not None:
+                plan.M, plan.weights = weights.shape[1], weights.data_ptr()
+                plan.weight_step = 0 if len(weights) == 1 else weights[0].numel()
+        self._call = build.native_function(f"had_spike_count_{build.native_width()}", "pnn", ctypes.c_int)
+        self._threads = build.threads_for(sum(x.numel() for x in trains))
+
+    def fits(self, trains: Sequence[Tensor]) -> bool:
+        """Whether trains have the shapes, types and memory orders that this counter was made for."""
+        return [(x.shape, x.stride(), x.dtype) for x in trains] == self.layout
+
+    def __call__(self, trains: Sequence[Tensor]) -> Tensor:
+        """Counts the trains.
+
+        Returns:
+            All results in one row, int64 `[size]`, which `split` takes apart. They are exact; `running` is 32 bits wide
+            and the caller's to empty in time.
+
+        Raises:
+            InputError: If they do not fit.
+        """
+        if not self.fits(trains):
+            found = [tuple(x.shape) for x in trains]
+            raise InputError(f"spikes {found}; this counter is for {[tuple(x[0]) for x in self.layout]}, in one order")
+        if not self.native:
+            parts = zip(trains, self.reach, self.kinds, self.weights, self.last, self.running, strict=True)
+            return torch.cat([sums.flatten() for part in parts for sums in _count_ref(*part)])
+        if not self.ready:
+            trains = [in_order(x.float(), last) for x, last in zip(trains, self.last, strict=True)]
+        row = torch.empty(self.size, dtype=torch.int64)
+        base = row.data_ptr()
+        for plan, x, (at, table, _) in zip(self._plan, trains, self._parts, strict=True):
+            plan.x, plan.table, plan.weighted = x.data_ptr(), base + 8 * at, base + 8 * (at + math.prod(table))
+        if self._call(ctypes.addressof(self._plan), len(trains), self._threads):
+            raise MemoryError(f"no memory for the sums of {[tuple(x.shape) for x in trains]}")
+        return row
+
+    def split(self, rows: Sequence[Tensor]) -> list[SpikeCount]:
+        """The results of one or several calls, one after the other, by train."""
+        flat, counts = torch.stack(list(rows)), []
+        for at, (steps, samples, columns), weighted in self._parts:
+            middle = at + steps * samples * columns
+            table = flat[:, at:middle].unflatten(1, (steps, samples, columns)).transpose(0, 1).flatten(1, 2)
+            extra = flat[:, middle : middle + math.prod(weighted)].reshape(len(flat) * samples, weighted[1])
+            by_layer = table[:, :, 2:].unflatten(2, (columns // 2 - 1, 2)).permute(2, 3, 0, 1)
+            counts.append(SpikeCount(table[:, :, 0], table[:, :, 1], by_layer[:, 0], by_layer[:, 1], extra))
+        return counts
+
+
+def spike_count(
+    spikes: Tensor, reach: Tensor, *, kind: str = "spikes", weights: Tensor | None = None,
+    running: Tensor | None = None, backend: str = "auto",
+) -> SpikeCount:  # fmt: skip
+    """Counts one train; for the arguments see `SpikeCounter`."""
+    counter = SpikeCounter([spikes], [reach], kinds=[kind], weights=[weights], running=[running], backend=backend)
+    return counter.split([counter([spikes])])[0]
+
+
+def spike_count_ref(
+    spikes: Tensor, reach: Tensor, *, kind: str = "spikes", weights: Tensor | None = None,
+    running: Tensor | None = None,
+) -> SpikeCount:  # fmt: skip
+    """`spike_count` in plain torch."""
+    return spike_count(spikes, reach, kind=kind, weights=weights, running=running, backend="ref")
+
+
+def _count_ref(
+    spikes: Tensor, reach: Tensor, kind: str, weights: Tensor | None, last: bool, running: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    values = (spikes != 0).long() if kind == "real" else spikes.long()
+    columns = []
+    for counted in (values, (values != 0).long()):
+        # Floating-point products of whole numbers far below 2**53 are exact, and run on any device.
+        reached = counted.sum(dim=2).double().flatten(2) @ reach.double().flatten(1).T
+        columns.append(torch.cat([counted.sum(dim=(2, 3, 4))[:, :, None], reached.round().long()], dim=2))
+    weighted = values.new_zeros(spikes.shape[1], 0)
+    if weights is not None:
+        per_neuron = values.sum(dim=0).double()
+        logical = weights.movedim(-1, -3) if last else weights
+        weighted = (per_neuron[:, None] * logical.double()).sum(dim=(2, 3, 4)).round().long()
+    if running is not None:
+        running += values.sum(dim=(0, 1)).int()
+    return torch.stack(columns, dim=3).flatten(2), weighted
+
+
+def _check(spikes: Tensor, reach: Tensor, kind: str, weights: Tensor | None, running: Tensor | None) -> None:
+    if spikes.ndim != 5:
+        raise InputError(f"spikes {tuple(spikes.shape)}; expected [T, N, C, H, W]")
+    if kind not in KINDS:
+        raise InputError(f"kind {kind!r}; choose from {', '.join(KINDS)}")
+    space, neurons = spikes.shape[3:], spikes.shape[2:]
+    if reach.dtype != torch.int32 or reach.shape[1:] != space or not reach.is_contiguous():
+        raise InputError(f"reach {reach.dtype} {tuple(reach.shape)}; expected contiguous int32 [K, {[*space]}]")
+    if weights is not None:
+        fits = weights.ndim == 5 and len(weights) in (1, spikes.shape[1]) and weights.shape[2:] == neurons
+        if weights.dtype != torch.int32 or not fits or kind != "spikes":
+            found = f"weights {weights.dtype} {tuple(weights.shape)} for {kind}"
+            raise InputError(f"{found}; expected int32 [1 or N, M, {[*neurons]}] for spikes of 0 or 1")
+        if weights.numel() and not 0 <= int(weights.amin()) <= int(weights.amax()) < _MAX_WEIGHT:
+            raise InputError(f"weights of {weights.amin()} to {weights.amax()}; expected 0 to {_MAX_WEIGHT - 1}")
+    if running is not None:
+        ordered = in_order(running, channels_last(spikes))
+        same = running.shape == neurons and ordered.data_ptr() == running.data_ptr()
+        if running.dtype != torch.int32 or not same or kind == "real":
+            raise InputError(f"running {running.dtype} {tuple(running.shape)}; expected int32 in the spikes' own order")
