@@ -80,13 +80,16 @@ def profile(student: SpikingTracker, name: str, chosen: list[TrackingSequence], 
     if crops == "labels":
         return profile_student(student, (track_windows(s, student.config) for s in counted_off()), name=name)
     counted = CountedStudent(student.eval(), name=name)
-    seconds = 0.0
+    seconds, outputs, windows = 0.0, 0, 0
     for sequence in counted_off():
         run_one_pass(OnlineTracker(cast(SpikingTracker, counted)), sequence)
+        # A lost tracker looks at several windows for a box; a box held over silence costs none and is left out.
+        looked, windows = counted.profile.windows - windows, counted.profile.windows
+        outputs += min(len(sequence) - 1, looked)
         seconds += float(sequence.label_times_us[-1] - sequence.label_times_us[0]) * 1e-6
     if not counted.profile.outputs:
         raise InputError(f"{name}: no window held enough events to look at; choose other sequences (split=, limit=)")
-    counted.profile.seconds = seconds
+    counted.profile.seconds, counted.profile.outputs = seconds, outputs
     return counted.profile
 
 

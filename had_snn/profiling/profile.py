@@ -22,7 +22,8 @@ class Profile:
     Attributes:
         name: The network.
         kind: `"spiking"` or `"ann"`.
-        outputs: Search windows, one output each.
+        outputs: Boxes put out.
+        windows: Search windows looked at: one for each output, more where a tracker searches for a lost target.
         tracks: Template windows, one for each target.
         seconds: Time that was tracked; windows are taken to follow each other without gaps unless it is set.
         parameters: Trainable numbers of the whole network.
@@ -34,6 +35,7 @@ class Profile:
     name: str
     kind: str
     outputs: int = 0
+    windows: int = 0
     tracks: int = 0
     seconds: float = 0.0
     parameters: int = 0
@@ -135,7 +137,7 @@ class Profile:
             if energy is None:
                 continue
             low, high = (0.0 if index == 0 else 1e3 * 2.0 ** (index - 1)), 1e3 * 2.0**index
-            mj = energy * 1e-9 * self.outputs / windows
+            mj = energy * 1e-9 * max(1, self.outputs) / windows
             rows.append({"events_per_second_from": low, "events_per_second_to": high, "windows": windows, "mj": mj})
         return rows
 
@@ -148,7 +150,7 @@ class Profile:
         """One row for each layer and population; counts are means over windows, energies (45 nm fp32) per output."""
         rows: list[dict[str, Any]] = []
         for layer in self.layers:
-            windows = max(1, self.outputs if layer.branch == "search" else self.tracks)
+            windows = max(1, (self.windows or self.outputs) if layer.branch == "search" else self.tracks)
             row: dict[str, Any] = {"branch": layer.branch, "name": layer.name, "inputs": layer.inputs}
             row |= {"form": layer.form, "parameters": layer.parameters, "bytes": layer.parameter_bytes}
             row |= {"input_rate": layer.rate}
@@ -172,7 +174,7 @@ class Profile:
     def summary(self) -> dict[str, Any]:
         """Energy of one output under every rule and cost table, and what else belongs in a table."""
         found: dict[str, Any] = {
-            "kind": self.kind, "outputs": self.outputs, "tracks": self.tracks, "parameters": self.parameters,
+            "kind": self.kind, "outputs": self.outputs, "windows": self.windows or self.outputs, "tracks": self.tracks, "parameters": self.parameters,
             "state_bytes": self.state_bytes, "seconds": self.seconds,
         }  # fmt: skip
         for rules in RULES:

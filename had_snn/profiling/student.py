@@ -119,6 +119,7 @@ class CountedStudent:
         recorder.hear(events, taps.spikes | {"matched": taps.matched}, synapses)
         output.taps = taps if with_taps else None
         self._profile.outputs += len(events)
+        self._profile.windows += len(events)
         self._profile.seconds += float((events.t_end - events.t_begin).sum()) * 1e-6
         return output
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
+from had_snn.models.frozen import freeze
 from had_snn.profiling import EXACT, NEUROBENCH, CountedStudent, TrackWindows, profile_student, track_windows
 from had_snn.profiling.windows import slice_windows
 from had_snn.tracker import OnlineTracker
@@ -194,7 +195,7 @@ def test_takes_the_student_s_place_in_a_tracker(lively_student, make_windows):
 
     columns = [getattr(batch, name).numpy() for name in ("t", "x", "y", "p")]
     events = EventStream.from_arrays(*columns, (80, 80))
-    counted = CountedStudent(lively_student)
+    counted = CountedStudent(freeze(lively_student))  # what a tracker runs
     boxes = []
     for student in (lively_student, counted):
         tracker = OnlineTracker(student)
