@@ -174,8 +174,9 @@ class Profile:
     def summary(self) -> dict[str, Any]:
         """Energy of one output under every rule and cost table, and what else belongs in a table."""
         found: dict[str, Any] = {
-            "kind": self.kind, "outputs": self.outputs, "windows": self.windows or self.outputs, "tracks": self.tracks, "parameters": self.parameters,
-            "state_bytes": self.state_bytes, "seconds": self.seconds,
+            "kind": self.kind, "outputs": self.outputs, "windows": self.windows or self.outputs,
+            "tracks": self.tracks, "parameters": self.parameters, "state_bytes": self.state_bytes,
+            "seconds": self.seconds,
         }  # fmt: skip
         for rules in RULES:
             operations = self.operations(rules)
