@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +37,9 @@ from had_snn.tracker import OnlineTracker
 
 
 @torch.no_grad()
-def overhead(student: SpikingTracker, chosen: list[TrackingSequence], *, outputs: int, batch: int) -> dict[str, float]:
+def overhead(
+    student: SpikingTracker, chosen: Sequence[TrackingSequence], *, outputs: int, batch: int
+) -> dict[str, float]:
     """Seconds of plain and of counted passes over the same windows, in turns."""
     counted, plain_s, counted_s = CountedStudent(student), [], []
     while len(plain_s) * batch < outputs:
@@ -83,7 +86,7 @@ def anonymous_megabytes() -> float:
     return int(next(line for line in status if line.startswith("RssAnon")).split()[1]) / 1024
 
 
-def memory(student: SpikingTracker, chosen: list[TrackingSequence]) -> dict[str, Any]:
+def memory(student: SpikingTracker, chosen: Sequence[TrackingSequence]) -> dict[str, Any]:
     """Memory after each sequence of a counted tracking run."""
     counted = CountedStudent(student)
     held, resident = [], []
