@@ -67,16 +67,16 @@ HAD_KERNEL HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, const 
   }
 }
 
-// Lists of `rows` rows [W, C] of whole numbers; one thread a row.
+// Lists of `rows` rows [W, C] of whole numbers, those above `most` as `most`; one thread a row.
 HAD_KERNEL HAD_SYMBOL(spike_list)(const float* dense, had_u16* entry, int* start, float* value, had_i64 rows,
-                                  had_i64 W, had_i64 C) {
+                                  had_i64 W, had_i64 C, float most) {
   for (had_i64 row = had_thread_index(); row < rows; row += had_thread_count()) {
     const float* from = dense + row * W * C;
     int n = 0;
     for (had_i64 i = 0; i < W * C; ++i) {
       if (i % C == 0) start[row * (W + 1) + i / C] = n;
       if (from[i] == 0.0f) continue;
-      if (value) value[row * W * C + n] = from[i];
+      if (value) value[row * W * C + n] = from[i] < most ? from[i] : most;
       entry[row * W * C + n++] = (had_u16)i;
     }
     start[row * (W + 1) + W] = n;

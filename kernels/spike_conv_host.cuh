@@ -142,10 +142,10 @@ HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start
   return total;
 }
 
-// Returns the largest number found, so that the caller knows how far sums can reach.
-HAD_EXPORT float HAD_SYMBOL(spike_list)(const float* dense, had_u16* entry, int* start, float* value, had_i64 rows,
-                                        had_i64 W, had_i64 C) {
-  float largest = 0.0f;
+// Numbers above `most` are listed as `most`. Returns the number of entries.
+HAD_EXPORT had_i64 HAD_SYMBOL(spike_list)(const float* dense, had_u16* entry, int* start, float* value, had_i64 rows,
+                                          had_i64 W, had_i64 C, float most) {
+  had_i64 total = 0;
   for (had_i64 row = 0; row < rows; ++row) {
     const float* from = dense + row * W * C;
     had_u16* list = entry + row * W * C;
@@ -158,16 +158,17 @@ HAD_EXPORT float HAD_SYMBOL(spike_list)(const float* dense, had_u16* entry, int*
         const unsigned live = count == HAD_LANES ? ~0u : (1u << count) - 1u;
         const int before = n;
         n = append_bits(list, n, mask_bits(found != had_splat(0.0f)) & live, x * C + c);
-        for (int i = before; i < n; ++i) {
-          const float size = from[list[i]];
-          if (value) value[row * W * C + i] = size;
-          largest = size > largest ? size : largest;
-        }
+        if (value)
+          for (int i = before; i < n; ++i) {
+            const float size = from[list[i]];
+            value[row * W * C + i] = size < most ? size : most;
+          }
       }
     }
     start[row * (W + 1) + W] = n;
+    total += n;
   }
-  return largest;
+  return total;
 }
 
 // Columns without a spike are skipped.

@@ -11,6 +11,7 @@ whatever order, then gets the same bits, and so the same spikes, scores and boxe
 * The correlation feeds a real-valued 1x1 convolution, so its kernel and those weights share the bits between them; the
   template's kernel takes what is left over (about eight bits behind the point) when it is read.
 * Decays need no grid: `alpha * v + current` is one defined line of arithmetic for each neuron.
+* A stem neuron counts at most `COUNT_LIMIT` spikes in a micro-step (the shipped student's rarely reach ten).
 * The read-out's average over time is summed one micro-step after another.
 """
 
@@ -24,9 +25,11 @@ from torch import Tensor, nn
 from had_snn.events.stream import EventBatch
 from had_snn.models.neurons import ConvNorm
 from had_snn.models.state import SearchState
-from had_snn.models.student import ResidualBlock, SpikingTracker
+from had_snn.models.stem import EventLIFStem
+from had_snn.models.student import ResidualBlock, SpikingTracker, StudentConfig
+from had_snn.ops import EventLIFState
 
-#: Largest number of spikes of one stem neuron in one micro-step for which sums are sure to be exact.
+#: A frozen student's stem neuron counts at most so many spikes in a micro-step: the largest input that sums must hold.
 COUNT_LIMIT = 32
 #: Bits that sums may use; float32 has 24, one is kept for what rounding adds to the weights.
 _BITS = 23
@@ -34,8 +37,22 @@ _BITS = 23
 _MIX_BITS = 10
 
 
+class FrozenStem(EventLIFStem):
+    """A stem whose counts end at `COUNT_LIMIT`."""
+
+    def forward(self, *args, **options) -> tuple[Tensor, Tensor, EventLIFState]:
+        """See `EventLIFStem.forward`."""
+        counts, membranes, state = super().forward(*args, **options)
+        return counts.clamp(max=COUNT_LIMIT), membranes, state
+
+
 class FrozenStudent(SpikingTracker):
     """A student made by `freeze`: the same modules, weights on grids, no training."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__(config)
+        self.stem = FrozenStem(config.stem_channels, kernel=config.stem_kernel)
+        self._readout_weights: dict[tuple[int, float], list[float]] = {}
 
     @torch.no_grad()
     def encode_template(
@@ -55,22 +72,24 @@ class FrozenStudent(SpikingTracker):
 
     def _integrate(self, maps: Tensor, state: SearchState | None, *, dt_us: float, share: float) -> Tensor:
         if state is None:
-            return _in_order(maps, self.integrator.weights(len(maps), dt_us=dt_us))
+            return self._in_order(maps, dt_us)
         steps, dt_us = self.config.n_steps, self.config.window_us / self.config.n_steps
         history = torch.cat([state.readout, maps])[-steps:]
-        newest = _in_order(history, self.integrator.weights(len(history), dt_us=dt_us))
+        newest = self._in_order(history, dt_us)
         if share == 1.0:
             return newest
-        before = _in_order(state.readout, self.integrator.weights(len(state.readout), dt_us=dt_us))
-        return share * newest + (1 - share) * before
+        return share * newest + (1 - share) * self._in_order(state.readout, dt_us)
 
-
-def _in_order(maps: Tensor, weights: Tensor) -> Tensor:
-    """`sum over t of weights[t] * maps[t]`, one product and one addition after the other."""
-    total = maps[0] * weights[0]
-    for t in range(1, len(maps)):
-        total = total + maps[t] * weights[t]
-    return total
+    def _in_order(self, maps: Tensor, dt_us: float) -> Tensor:
+        """The integrator's weighted sum, one product and one addition after the other."""
+        key = (len(maps), dt_us)
+        if key not in self._readout_weights:
+            self._readout_weights[key] = self.integrator.weights(*key[:1], dt_us=dt_us).tolist()
+        first, *others = zip(maps, self._readout_weights[key], strict=True)
+        total = first[0] * first[1]
+        for step, weight in others:
+            total = total + step * weight
+        return total
 
 
 def _mix_grid(weight: Tensor) -> int:

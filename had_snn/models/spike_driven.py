@@ -43,110 +43,119 @@ class _Layer:
         spikes: The input's list.
         weights: The convolution.
         lif: The neurons.
-        dt_us: Micro-step.
         added: Currents that are added, `[T, N, Ho, Wo, K]`.
         keep_current: Whether a later layer adds this one's currents to its own.
         keep_fired: Whether a later layer needs the spikes as numbers.
     """
 
     def __init__(
-        self, name: str, spikes: SpikeList, weights: SpikeWeights, lif: LIF, *, dt_us: float,
-        added: Tensor | None = None, keep_current: bool = False, keep_fired: bool = False,
+        self, name: str, spikes: SpikeList, weights: SpikeWeights, lif: LIF, *, added: Tensor | None = None,
+        keep_current: bool = False, keep_fired: bool = False,
     ) -> None:  # fmt: skip
-        self.name, self.weights, self.lif, self.dt_us, self.added = name, weights, lif, dt_us, added
-        self.call = SpikeConvCall(
-            spikes, weights, decay=float(decay_factor(lif.tau_us, dt_us)), current=added, keep_current=keep_current,
-            keep_fired=keep_fired,
-        )  # fmt: skip
+        self.name, self.weights, self.lif, self.added = name, weights, lif, added
+        self.call = SpikeConvCall(spikes, weights, current=added, keep_current=keep_current, keep_fired=keep_fired)
         assert self.call.spikes is not None
         self.input, self.output = spikes, self.call.spikes
         _, samples, channels, height, width = self.output.shape
         self._state_shape = (samples, height, width, channels)
         self.neurons = self.output.start.shape[0] * samples * channels * height * width
+        self._decays: dict[float, float] = {}
 
-    def run(self, before: dict[str, Tensor] | None, after: dict[str, Tensor] | None, *, dense: bool) -> float:
+    def run(
+        self, dt_us: float, before: dict[str, Tensor] | None, after: dict[str, Tensor] | None, *, dense: bool
+    ) -> float:
         """Runs the layer, the convolution dense or not; returns the firing rate."""
         v0 = None if before is None else before[self.name].movedim(1, -1).contiguous()
         v = None if after is None else torch.empty(self._state_shape)
-        fired = self._dense(v0, v) if dense else self.call(v0, v)
+        fired = self._dense(dt_us, v0, v) if dense else self.call(self._decay(dt_us), v0, v)
         if after is not None and v is not None:
             after[self.name] = v.movedim(-1, 1)
         return fired / self.neurons
 
-    def _dense(self, v0: Tensor | None, v: Tensor | None) -> int:
+    def _decay(self, dt_us: float) -> float:
+        """Decay per micro-step as `lif_multi_step` takes it."""
+        if dt_us not in self._decays:
+            self._decays[dt_us] = float(decay_factor(self.lif.tau_us, dt_us))
+        return self._decays[dt_us]
+
+    def _dense(self, dt_us: float, v0: Tensor | None, v: Tensor | None) -> int:
         x, weights = self.input.dense(), self.weights
         current = F.conv2d(x.flatten(0, 1), weights.dense, stride=weights.stride, padding=weights.padding)
         current = current.unflatten(0, x.shape[:2]).movedim(2, -1) + weights.bias
         if self.added is not None:
             current = self.added + current
-        spikes, last, _ = lif_multi_step(current, v0, tau=self.lif.tau_us, dt=self.dt_us)
+        spikes, last, _ = lif_multi_step(current, v0, tau=self.lif.tau_us, dt=dt_us)
         if v is not None:
             v.copy_(last)
         for kept, value in ((self.call.current, current), (self.call.fired, spikes)):
             if kept is not None:
                 kept.copy_(value)
-        SpikeListCall(spikes.contiguous(), self.output)()
-        return self.output.spikes()
+        return SpikeListCall(spikes.contiguous(), self.output)()
+
+
+class _Packed:
+    """A student's weights in the kernels' order."""
+
+    def __init__(self, student: FrozenStudent) -> None:
+        backbone = student.backbone
+        self.first, self.second = _packed(backbone.conv1), _packed(backbone.conv2)
+        self.blocks = [_packed(block.conv) for block in _blocks(student)]
+        self.mix_search, self.head = _packed(student.mix_search), _packed(student.conv_head)
+        self.mix_match = student.mix_match.conv.weight[:, :, 0, 0].T.contiguous()
+        self.mix_bias = student.mix_match.norm.bias
+        self.readout = SpikeWeights.pack(student.readout.weight, student.readout.bias, padding=1)
 
 
 class _Plan:
-    """All layers with their memory, for one number of micro-steps and samples and one length of windows."""
+    """All layers with their memory, for one number of micro-steps and samples."""
 
-    def __init__(self, student: FrozenStudent, *, steps: int, samples: int, window_us: int, dense_above: float) -> None:
+    def __init__(
+        self, student: FrozenStudent, packed: _Packed, *, steps: int, samples: int, dense_above: float
+    ) -> None:
         config, backbone, stem = student.config, student.backbone, student.stem
-        self.student, self.dense_above = student, dense_above
-        dt_us = window_us / steps
+        self.packed, self.dense_above = packed, dense_above
         self.stem = EventLIFCall(
-            stem.weight, stem.tau_us, samples=samples, n_steps=steps, window_us=window_us,
+            stem.weight, stem.tau_us, samples=samples, n_steps=steps,
             size_hw=(config.search_size, config.search_size), stride=stem.stride, padding=stem.padding,
         )  # fmt: skip
-        self.list_counts = SpikeListCall(self.stem.counts, valued=True)
-        first = _Layer("backbone.lif1", self.list_counts.spikes, _packed(backbone.conv1), backbone.lif1, dt_us=dt_us)
+        self.list_counts = SpikeListCall(self.stem.counts, valued=True, most=COUNT_LIMIT)
+        first = _Layer("backbone.lif1", self.list_counts.spikes, packed.first, backbone.lif1)
         self.layers = [first]
-        spikes, added, weights = first.output, None, _packed(backbone.conv2)
+        spikes, added, weights = first.output, None, packed.second
         for index, block in enumerate(_blocks(student)):
-            layer = _Layer(f"backbone.blocks.{index}.lif", spikes, weights, block.lif, dt_us=dt_us, added=added,
-                           keep_current=True)  # fmt: skip
+            name = f"backbone.blocks.{index}.lif"
+            layer = _Layer(name, spikes, weights, block.lif, added=added, keep_current=True)
             self.layers.append(layer)
-            spikes, added, weights = layer.output, layer.call.current, _packed(block.conv)
-        last = _Layer("backbone.lif_out", spikes, weights, backbone.lif_out, dt_us=dt_us, added=added, keep_fired=True)
+            spikes, added, weights = layer.output, layer.call.current, packed.blocks[index]
+        last = _Layer("backbone.lif_out", spikes, weights, backbone.lif_out, added=added, keep_fired=True)
         self.layers.append(last)
         assert last.call.fired is not None
         self.fired = last.call.fired
         self.correlate = SpikeCorrelateCall(self.fired, last.output, config.match_kernel)
         self.mixed = torch.empty(*self.fired.shape[:-1], config.channels[2])
-        self.mix_weight = student.mix_match.conv.weight[:, :, 0, 0].T.contiguous()
-        self.mix_bias = student.mix_match.norm.bias
-        mix = _Layer(
-            "lif_mix", last.output, _packed(student.mix_search), student.lif_mix, dt_us=dt_us, added=self.mixed
-        )
-        head = _Layer("lif_head", mix.output, _packed(student.conv_head), student.lif_head, dt_us=dt_us)
-        self.tail = [mix, head]
-        readout = SpikeWeights.pack(student.readout.weight, student.readout.bias, padding=1)
-        self.readout = SpikeConvCall(head.output, readout, decay=None)
+        mix = _Layer("lif_mix", last.output, packed.mix_search, student.lif_mix, added=self.mixed)
+        self.tail = [mix, _Layer("lif_head", mix.output, packed.head, student.lif_head)]
+        self.readout = SpikeConvCall(self.tail[-1].output, packed.readout, neurons=False)
 
     def run(
         self, events: EventBatch, kernel: Tensor, gain: Tensor, state: SearchState | None,
-        after: dict[str, Tensor] | None,
+        after: dict[str, Tensor] | None, *, dt_us: float,
     ) -> tuple[Tensor, EventLIFState]:  # fmt: skip
         """Read-out maps `[T, N, 5, G, G]` and the stem's new state; membranes go into `after`."""
         before = None if state is None else state.membranes
         stem = self.stem(events, gain, None if state is None else state.stem)
-        # Counts so large that their sums may be rounded get the order of the dense path.
-        dense = self.list_counts() > COUNT_LIMIT or self._stem_rate() > self.dense_above
+        dense = self.list_counts() > self.dense_above * self.stem.counts.numel()
         for layer in self.layers:
-            dense = layer.run(before, after, dense=dense) > self.dense_above
+            dense = layer.run(dt_us, before, after, dense=dense) > self.dense_above
         torch.addmm(
-            self.mix_bias, self.correlate(kernel).flatten(0, 3), self.mix_weight, out=self.mixed.flatten(0, 3)
-        )
+            self.packed.mix_bias, self.correlate(kernel).flatten(0, 3), self.packed.mix_match,
+            out=self.mixed.flatten(0, 3),
+        )  # fmt: skip
         for layer in self.tail:
-            dense = layer.run(before, after, dense=dense) > self.dense_above
+            dense = layer.run(dt_us, before, after, dense=dense) > self.dense_above
         self.readout()
         assert self.readout.current is not None
         return self.readout.current.movedim(-1, 2).contiguous(), stem
-
-    def _stem_rate(self) -> float:
-        return self.list_counts.spikes.spikes() / self.stem.counts.numel()
 
 
 class SpikeDrivenStudent:
@@ -169,7 +178,8 @@ class SpikeDrivenStudent:
             raise InputError("spike-driven inference runs on a CPU; move the student there or use its dense layers")
         self.config, self.grid, self.stem = self.student.config, self.student.grid, self.student.stem
         self.dense_above = dense_above
-        self._plans: dict[tuple[int, int, int], _Plan] = {}
+        self._packed = _Packed(self.student)
+        self._plans: dict[tuple[int, int], _Plan] = {}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Those of the frozen student."""
@@ -194,15 +204,17 @@ class SpikeDrivenStudent:
         """See `SpikingTracker.forward_search`: the same maps and the same state, to the last bit."""
         steps, samples = n_steps or self.config.n_steps, len(events)
         dt_us = self.student._dt_us(events, steps)
-        key = (steps, samples, int(events.t_end[0] - events.t_begin[0]))
-        plan = self._plans.get(key)
+        plan = self._plans.get((steps, samples))
         if plan is None:
             while len(self._plans) >= MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            plan = _Plan(self.student, steps=steps, samples=samples, window_us=key[2], dense_above=self.dense_above)
-            self._plans[key] = plan
+            plan = _Plan(
+                self.student, self._packed, steps=steps, samples=samples, dense_above=self.dense_above
+            )
+            self._plans[(steps, samples)] = plan
         after: dict[str, Tensor] | None = {} if with_state else None
-        maps, stem = plan.run(events, kernel, self.stem.gain(events) if gain is None else gain, state, after)
+        gain = self.stem.gain(events) if gain is None else gain
+        maps, stem = plan.run(events, kernel, gain, state, after, dt_us=dt_us)
         output = split_readout(self.student._integrate(maps, state, dt_us=dt_us, share=share))
         output.activity = plan.fired.mean(dim=(0, 2, 3))
         if after is not None:

@@ -19,14 +19,13 @@ from had_snn.ops.event_lif_kernels import _FORWARD, output_hw
 
 
 class EventLIFCall:
-    """Event-driven LIF neurons over windows of one length.
+    """Event-driven LIF neurons over windows of one length a call.
 
     Args:
         weight: `[C, 2, k, k]`.
         tau: Time constants in microseconds, `[C]`.
         samples: Windows per call.
         n_steps: Micro-steps per window.
-        window_us: Length of a window.
         size_hw: Height and width of the pixel grid.
         stride: Pixels between neighbouring sites.
         padding: Pixels added on every side.
@@ -36,23 +35,21 @@ class EventLIFCall:
     """
 
     def __init__(
-        self, weight: Tensor, tau: Tensor, *, samples: int, n_steps: int, window_us: int, size_hw: tuple[int, int],
-        stride: int, padding: int,
+        self, weight: Tensor, tau: Tensor, *, samples: int, n_steps: int, size_hw: tuple[int, int], stride: int,
+        padding: int,
     ) -> None:  # fmt: skip
         channels, _, kernel, _ = weight.shape
         out_hw = output_hw(size_hw, kernel=kernel, stride=stride, padding=padding)
-        self.size_hw, self.window_us = size_hw, window_us
         self.counts = torch.empty(n_steps, samples, *out_hw, channels)
         self._v_shape = (samples, *out_hw, channels)
         self._geometry = {"grid": size_hw, "kernel": kernel, "stride": stride, "padding": padding}
         self._cover = (-(-kernel // stride)) ** 2
         self._start = torch.empty(samples * out_hw[0] * out_hw[1] + 1, dtype=torch.int64)
-        bounds = [(step * window_us + n_steps - 1) // n_steps for step in range(n_steps + 1)]
-        self._bound = torch.tensor(bounds, dtype=torch.int64).repeat(samples, 1)
+        self._bounds: dict[int, Tensor] = {}  # by the window's length
         self._weight = weight.detach().float().permute(1, 2, 3, 0).reshape(-1, channels).contiguous()
         self._rate = decay_rate(tau.detach()).float().contiguous()
         self._threshold = torch.ones(channels)
-        self._constant = [build.address(a) for a in (self._bound, self._weight, self._rate)]
+        self._constant = [build.address(a) for a in (self._weight, self._rate)]
         sites = out_hw[0] * out_hw[1]
         self._rest = [samples * sites, sites, n_steps, channels, 0.0, 2.0, 0, 0, 1]
         self._bucket_sizes = (samples, *size_hw, kernel, stride, padding)
@@ -64,7 +61,7 @@ class EventLIFCall:
         """Reads windows into `counts`.
 
         Args:
-            events: `N` windows of `window_us`.
+            events: `N` equally long windows.
             gain: Scale of the jumps `[N]`.
             state: What the windows before left behind, or None for rest.
 
@@ -86,12 +83,22 @@ class EventLIFCall:
             last0 = state.t_last - events.t_begin[:, None, None]
             if bool((last0 > 0).any()):
                 raise InputError("state.t_last lies after t_begin: this state does not come from an earlier window")
+        bound = self._bound(int(events.t_end[0] - events.t_begin[0]))
         v, last = torch.empty(self._v_shape), torch.empty(self._v_shape[:-1], dtype=torch.int64)
         tensors = (gain, self._threshold, v0, last0, self.counts, None, v, last)
-        failed = self._forward(
-            entries.data_ptr(), self._start.data_ptr(), *self._constant, *map(build.address, tensors), *self._rest,
-            build.threads_for(self.counts.numel() + entries.numel() * self._v_shape[-1]),
-        )  # fmt: skip
-        if failed:
+        first = (entries.data_ptr(), self._start.data_ptr(), bound.data_ptr())
+        threads = build.threads_for(self.counts.numel() + entries.numel() * self._v_shape[-1])
+        if self._forward(*first, *self._constant, *map(build.address, tensors), *self._rest, threads):
             raise MemoryError("event_lif: no memory for the tables of decays")
         return EventLIFState(v.permute(0, 3, 1, 2), last + events.t_begin[:, None, None])
+
+    def _bound(self, window_us: int) -> Tensor:
+        """First microsecond of each micro-step and of what follows the last, `[N, T + 1]`."""
+        bound = self._bounds.get(window_us)
+        if bound is None:
+            steps, samples = self.counts.shape[:2]
+            bounds = [(step * window_us + steps - 1) // steps for step in range(steps + 1)]
+            bound = self._bounds[window_us] = torch.tensor(bounds, dtype=torch.int64).repeat(samples, 1)
+            if len(self._bounds) > 64:
+                self._bounds.pop(next(iter(self._bounds)))
+        return bound

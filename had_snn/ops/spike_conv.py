@@ -22,7 +22,7 @@ from had_snn.errors import InputError
 from had_snn.ops import build
 
 _CONV = "pppppppppp" + "iiiiiiiiiiii" + "ff"
-_LIST = "pppp" + "iii"
+_LIST = "pppp" + "iii" + "f"
 _CORRELATE = "pppp" + "iiiiii"
 #: Output channels are padded to a multiple of this, the widest vector register.
 LANES = 16
@@ -125,35 +125,41 @@ class SpikeListCall:
         dense: Contiguous float32 `[T, N, H, W, C]`, whole numbers of at least 0, read at every call.
         spikes: The list to fill; a new one when None.
         valued: Give a new list the numbers that its entries count for.
+        most: Larger numbers are listed as this one.
 
     Attributes:
         spikes: The list.
     """
 
-    def __init__(self, dense: Tensor, spikes: SpikeList | None = None, *, valued: bool = False) -> None:
+    def __init__(
+        self, dense: Tensor, spikes: SpikeList | None = None, *, valued: bool = False, most: float = math.inf
+    ) -> None:
         steps, samples, height, width, channels = dense.shape
         if spikes is None:
             spikes = _empty_list(steps, samples, height, width, channels, dense.device, valued=valued)
         self.spikes, self._dense = spikes, dense
         pointers = [build.address(a) for a in (dense, spikes.entry, spikes.start, spikes.value)]
-        self._arguments = [*pointers, steps * samples * height, width, channels]
-        self._function = build.native_function(f"had_spike_list_{build.native_width()}", _LIST, ctypes.c_float)
+        self._arguments = [*pointers, steps * samples * height, width, channels, most]
+        self._function = build.native_function(f"had_spike_list_{build.native_width()}", _LIST, ctypes.c_longlong)
 
-    def __call__(self) -> float:
-        """Fills the list; returns the largest number."""
+    def __call__(self) -> int:
+        """Fills the list; returns the number of entries."""
         return self._function(*self._arguments)
 
 
-def spike_list(dense: Tensor, *, valued: bool = False, backend: str = "auto") -> tuple[SpikeList, float]:
+def spike_list(
+    dense: Tensor, *, valued: bool = False, most: float = math.inf, backend: str = "auto"
+) -> SpikeList:
     """Lists the spikes of a dense tensor.
 
     Args:
         dense: float32 `[T, N, C, H, W]`, whole numbers of at least 0; `W * C` at most 65536.
         valued: Keep what each entry counts for; without it every one counts 1.
+        most: Larger numbers are listed as this one.
         backend: See `had_snn.ops.lif_multi_step`.
 
     Returns:
-        The list, and the largest number in it.
+        The list.
     """
     if dense.ndim != 5 or dense.dtype != torch.float32:
         raise InputError(f"spikes are {dense.dtype} {list(dense.shape)}; expected float32 [T, N, C, H, W]")
@@ -169,15 +175,15 @@ def spike_list(dense: Tensor, *, valued: bool = False, backend: str = "auto") ->
         start.copy_(F.pad(per_column.cumsum(-1), (1, 0)))
         entry.copy_(order.to(torch.int32).to(torch.int16))
         if value is not None:
-            value.copy_(flat.gather(-1, order))
-        return listed, float(dense.max()) if dense.numel() else 0.0
+            value.copy_(flat.gather(-1, order).clamp(max=most))
+        return listed
     if chosen == "native":
-        call = SpikeListCall(rows, listed)
-        return listed, call()
-    arguments = [*map(build.address, (rows, entry, start, value)), steps * samples * height, width, channels]
+        SpikeListCall(rows, listed, most=most)()
+        return listed
+    arguments = [*map(build.address, (rows, entry, start, value)), steps * samples * height, width, channels, most]
     build.launch_cupy("spike_conv.cu", "had_spike_list", _LIST, arguments, threads=steps * samples * height,
                       device=dense.device, storage="f32")  # fmt: skip
-    return listed, float(dense.max()) if dense.numel() else 0.0
+    return listed
 
 
 class SpikeConvCall:
@@ -186,7 +192,7 @@ class SpikeConvCall:
     Args:
         spikes: The input, whose tensors are read at every call.
         weights: The weights.
-        decay: Decay of the LIF neurons behind it; None for currents alone.
+        neurons: Whether LIF neurons stand behind it; otherwise there are only currents.
         current: What is added to the currents, contiguous `[T, N, Ho, Wo, K]`, read at every call; None for nothing.
         keep_current: Keep the whole currents in `current`.
         keep_fired: Keep the spikes as 0 and 1 in `fired`.
@@ -198,17 +204,17 @@ class SpikeConvCall:
     """
 
     def __init__(
-        self, spikes: SpikeList, weights: SpikeWeights, *, decay: float | None, current: Tensor | None = None,
+        self, spikes: SpikeList, weights: SpikeWeights, *, neurons: bool = True, current: Tensor | None = None,
         keep_current: bool = False, keep_fired: bool = False,
     ) -> None:  # fmt: skip
         shape = steps, samples, rows, columns, outputs = weights.output_shape(spikes)
         _, _, channels, height, width = spikes.shape
         if steps > MAX_STEPS:
             raise InputError(f"{steps} micro-steps in one call; expected at most {MAX_STEPS}")
-        self.current = torch.empty(shape) if keep_current or decay is None else None
+        self.current = torch.empty(shape) if keep_current or not neurons else None
         self.fired = torch.empty(shape) if keep_fired else None
         device = spikes.entry.device
-        self.spikes = None if decay is None else _empty_list(steps, samples, rows, columns, outputs, device)
+        self.spikes = _empty_list(steps, samples, rows, columns, outputs, device) if neurons else None
         self._kept = (spikes, weights, current)  # their addresses are below
         tensors = (spikes.entry, spikes.start, spikes.value, weights.weight, weights.bias, current)
         self._inputs = [build.address(a) for a in tensors]
@@ -216,15 +222,16 @@ class SpikeConvCall:
         kernel, _, _, padded = weights.weight.shape
         sizes = (steps, samples, height, width, channels, rows, columns, outputs, padded, kernel)
         lists = (None, None) if self.spikes is None else (self.spikes.entry.data_ptr(), self.spikes.start.data_ptr())
-        threads = build.threads_for(math.prod(shape) * kernel * kernel)
-        self._rest = [*sizes, weights.stride, weights.padding, decay or 0.0, 1.0, *lists, threads]
+        self._work = math.prod(shape) * kernel * kernel
+        self._sizes, self._lists = [*sizes, weights.stride, weights.padding], lists
         name = f"had_spike_conv_{build.native_width()}"
         self._function = build.native_function(name, _CONV + "ppn", ctypes.c_longlong)
 
-    def __call__(self, before: Tensor | None = None, after: Tensor | None = None) -> int:
+    def __call__(self, decay: float = 0.0, before: Tensor | None = None, after: Tensor | None = None) -> int:
         """Runs it.
 
         Args:
+            decay: Decay of the neurons per micro-step.
             before: Membranes, contiguous `[N, Ho, Wo, K]`; None for rest.
             after: Where the final membranes go, the same layout; None when nobody asks.
 
@@ -232,7 +239,10 @@ class SpikeConvCall:
             Number of spikes.
         """
         v0, v = build.address(before), build.address(after)
-        return self._function(*self._inputs, v0, *self._outputs, v, *self._rest)
+        threads = build.threads_for(self._work)
+        return self._function(
+            *self._inputs, v0, *self._outputs, v, *self._sizes, decay, 1.0, *self._lists, threads
+        )
 
 
 def spike_conv(
@@ -256,7 +266,7 @@ def spike_conv(
     added = _rows("current", current, shape)
     if chosen == "cupy":
         return _launch_cupy(spikes, weights, shape, added, None, keep_current=True)[0].permute(0, 1, 4, 2, 3)
-    call = SpikeConvCall(spikes, weights, decay=None, current=added)
+    call = SpikeConvCall(spikes, weights, neurons=False, current=added)
     call()
     assert call.current is not None
     return call.current.permute(0, 1, 4, 2, 3)
@@ -299,13 +309,11 @@ def spike_conv_lif(
     if chosen == "cupy":
         whole, fired, v = _launch_cupy(spikes, weights, shape, added, before, decay=decay, keep_current=return_current)
         whole = whole if return_current else None
-        listed = spike_list(fired.permute(0, 1, 4, 2, 3), backend="cupy")[0]
+        listed = spike_list(fired.permute(0, 1, 4, 2, 3), backend="cupy")
     else:
-        call = SpikeConvCall(
-            spikes, weights, decay=decay, current=added, keep_current=return_current, keep_fired=True
-        )
+        call = SpikeConvCall(spikes, weights, current=added, keep_current=return_current, keep_fired=True)
         v = torch.empty(shape[1:])
-        call(before, v)
+        call(decay, before, v)
         listed, fired, whole = call.spikes, call.fired, call.current
     assert listed is not None
     assert fired is not None
@@ -326,7 +334,7 @@ def spike_conv_lif_ref(
         fired.append((h > 1).float())
         v = torch.where(h > 1, 0.0, h)
     dense = torch.stack(fired)
-    return spike_list(dense, backend="ref")[0], dense, v, whole if return_current else None
+    return spike_list(dense, backend="ref"), dense, v, whole if return_current else None
 
 
 class SpikeCorrelateCall:
@@ -341,15 +349,15 @@ class SpikeCorrelateCall:
     def __init__(self, fired: Tensor, spikes: SpikeList, side: int) -> None:
         self._kept, self.out = (fired, spikes), torch.empty(fired.shape)
         self._inputs = [fired.data_ptr(), spikes.start.data_ptr()]
-        threads = build.threads_for(fired.numel() * side)
-        self._rest = [self.out.data_ptr(), *fired.shape, side, threads]
+        self._work = fired.numel() * side
+        self._rest = [self.out.data_ptr(), *fired.shape, side]
         name = f"had_spike_correlate_{build.native_width()}"
         self._function = build.native_function(name, _CORRELATE + "n")
 
     def __call__(self, kernel: Tensor) -> Tensor:
         """Correlates with `kernel` `[N, C, k, k]`; the result `[T, N, H, W, C]` is overwritten by the next call."""
         taps = kernel.permute(0, 2, 3, 1).contiguous()
-        self._function(*self._inputs, taps.data_ptr(), *self._rest)
+        self._function(*self._inputs, taps.data_ptr(), *self._rest, build.threads_for(self._work))
         return self.out
 
 

@@ -117,9 +117,9 @@ def test_spike_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
     T, N, C, H, W, K, k, stride, pad = 3, 2, 5, 6, 7, 19, 3, 2, 1
     dense = (torch.rand(T, N, C, H, W) < 0.3).float() * 2
     rows = dense.permute(0, 1, 3, 4, 2).contiguous()
-    expected, _ = spike_conv.spike_list(dense, valued=True)
+    expected = spike_conv.spike_list(dense, valued=True)
     entry, start, value = (torch.zeros_like(a) for a in (expected.entry, expected.start, expected.value))
-    launch("spike_list", spike_conv._LIST, [*map(address, (rows, entry, start, value)), T * N * H, W, C])
+    launch("spike_list", spike_conv._LIST, [*map(address, (rows, entry, start, value)), T * N * H, W, C, 9.0])
     assert torch.equal(spike_conv.SpikeList(entry, start, C, value).dense(), dense)
     assert torch.equal(start, expected.start)
     weights = spike_conv.SpikeWeights.pack(torch.randn(K, C, k, k), torch.randn(K), stride=stride, padding=pad)

@@ -40,10 +40,9 @@ def test_equals_the_dense_convolution_and_neurons(shape: tuple[int, ...], rate: 
     torch.manual_seed(0)
     steps, samples, channels, height, width, outputs, kernel, stride, padding = shape
     dense = some_spikes(steps, samples, channels, height, width, rate)
-    spikes, largest = spike_list(dense)
+    spikes = spike_list(dense)
     assert torch.equal(spikes.dense(), dense)
     assert spikes.spikes() == int(dense.sum())
-    assert largest == float(dense.max())
     weight, bias = on_grid(outputs, channels, kernel, kernel), on_grid(outputs)
     weights = SpikeWeights.pack(weight, bias, stride=stride, padding=padding)
     expected = torch.nn.functional.conv2d(dense.flatten(0, 1), weight, bias, stride=stride, padding=padding)
@@ -67,8 +66,7 @@ def test_counts_weigh_what_they_count(shape: tuple[int, ...]) -> None:
     steps, samples, channels, height, width, outputs, kernel, stride, padding = shape
     counts = some_spikes(steps, samples, channels, height, width, 0.3) * torch.randint(1, 30, (1,))
     counts[0, 0, 0, 0, 0] = 31
-    spikes, largest = spike_list(counts, valued=True)
-    assert largest == 31
+    spikes = spike_list(counts, valued=True)
     assert torch.equal(spikes.dense(), counts)
     weight = on_grid(outputs, channels, kernel, kernel)
     expected = torch.nn.functional.conv2d(counts.flatten(0, 1), weight, stride=stride, padding=padding)
@@ -89,7 +87,7 @@ def test_any_shape(data: st.DataObject) -> None:
     weight = on_grid(outputs, channels, kernel, kernel)
     weights = SpikeWeights.pack(weight, None, stride=stride, padding=padding)
     expected = torch.nn.functional.conv2d(dense.flatten(0, 1), weight, stride=stride, padding=padding)
-    assert torch.equal(spike_conv(spike_list(dense)[0], weights).flatten(0, 1), expected)
+    assert torch.equal(spike_conv(spike_list(dense), weights).flatten(0, 1), expected)
 
 
 @pytest.mark.parametrize(("samples", "channels", "side", "kernel"), [(1, 48, 12, 5), (2, 7, 3, 5), (3, 33, 6, 1)])
@@ -99,23 +97,24 @@ def test_correlation_equals_the_matching_module(samples: int, channels: int, sid
     dense[:, :, :, : side // 2] = 0
     template = on_grid(samples, channels, kernel, kernel)
     expected = DepthwiseMatching(kernel=kernel)(dense, template)
-    spikes, _ = spike_list(dense)
+    spikes = spike_list(dense)
     for backend in ("native", "ref"):
         assert torch.equal(spike_correlate(dense, spikes, template, backend=backend), expected)
 
 
 def test_both_lists_are_the_same() -> None:
     dense = some_spikes(2, 2, 9, 5, 7, 0.4) * 3
-    native, ref = (spike_list(dense, valued=True, backend=b)[0] for b in ("native", "ref"))
+    native, ref = (spike_list(dense, valued=True, most=2.0, backend=b) for b in ("native", "ref"))
     assert torch.equal(native.start, ref.start)
     used = torch.arange(63) < native.start[..., -1:]
     assert torch.equal(native.entry[used], ref.entry[used])
     assert torch.equal(native.value[used], ref.value[used])
+    assert torch.equal(native.dense(), dense.clamp(max=2))
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = some_spikes(4, 1, 16, 12, 12, 0.3)
-    spikes, weights = spike_list(dense)[0], SpikeWeights.pack(torch.randn(40, 16, 3, 3), torch.randn(40), padding=1)
+    spikes, weights = spike_list(dense), SpikeWeights.pack(torch.randn(40, 16, 3, 3), torch.randn(40), padding=1)
     one = spike_conv_lif(spikes, weights, decay=0.6)
     monkeypatch.setattr("had_snn.ops.build.threads_for", lambda work: 3)
     three = spike_conv_lif(spikes, weights, decay=0.6)
@@ -124,7 +123,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_refuses_what_does_not_fit() -> None:
-    spikes, _ = spike_list(torch.zeros(1, 1, 4, 6, 6))
+    spikes = spike_list(torch.zeros(1, 1, 4, 6, 6))
     weights = SpikeWeights.pack(torch.zeros(8, 4, 3, 3), None, padding=1)
     with pytest.raises(InputError, match="expected a square kernel"):
         SpikeWeights.pack(torch.zeros(8, 4, 3, 1), None)
@@ -143,6 +142,6 @@ def test_refuses_what_does_not_fit() -> None:
     with pytest.raises(InputError, match="current is"):
         spike_conv(spikes, weights, current=torch.zeros(1, 1, 8, 6, 5))
     with pytest.raises(InputError, match="micro-steps in one call"):
-        spike_conv(spike_list(torch.zeros(65, 1, 4, 6, 6))[0], weights)
+        spike_conv(spike_list(torch.zeros(65, 1, 4, 6, 6)), weights)
     with pytest.raises(InputError, match="odd k"):
         spike_correlate(spikes.dense(), spikes, torch.zeros(1, 4, 2, 2))
