@@ -13,10 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
+from had_snn.models.binned import BinnedStem, QuantisedStem
 from had_snn.models.head import READOUT_CHANNELS, split_readout
 from had_snn.models.matching import DepthwiseMatching
 from had_snn.models.neurons import LIF, ConvNorm, LeakyReadout
@@ -46,6 +48,8 @@ class StudentConfig:
         search_factor: Side of the search crop in units of `sqrt(w * h)`.
         match_kernel: Side of the correlation kernel in cells.
         tau_us: Initial time constant of the clocked layers.
+        stem: What reads the events: `events`, at their own times, or one of the controls: `binned` (counts per
+            micro-step) and `quantised` (timestamps rounded down to 10 ms).
     """
 
     stem_channels: int = 16
@@ -61,6 +65,10 @@ class StudentConfig:
     search_factor: float = 3.0
     match_kernel: int = 5
     tau_us: float = 20_000.0
+    stem: str = "events"
+
+
+STEMS = {"events": EventLIFStem, "binned": BinnedStem, "quantised": QuantisedStem}
 
 
 class ResidualBlock(nn.Module):
@@ -139,7 +147,9 @@ class SpikingTracker(nn.Module):
         super().__init__()
         self.config = config
         stage, deep, head = config.channels
-        self.stem = EventLIFStem(config.stem_channels, kernel=config.stem_kernel)
+        if config.stem not in STEMS:
+            raise InputError(f"stem={config.stem!r} is unknown; there are {', '.join(STEMS)}")
+        self.stem: EventLIFStem = STEMS[config.stem](config.stem_channels, kernel=config.stem_kernel)
         self.backbone = SpikingBackbone(
             config.stem_channels, (stage, deep), strides=config.strides, blocks=config.blocks, tau_us=config.tau_us
         )
@@ -232,14 +242,25 @@ class SpikingTracker(nn.Module):
         current = self.mix_match(matched) + self.mix_search(features)
         spikes = _fire(self.lif_mix, current, dt_us, taps, "lif_mix", membranes)
         spikes = _fire(self.lif_head, self.conv_head(spikes), dt_us, taps, "lif_head", membranes)
-        maps = self.readout(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
-        output = split_readout(self._integrate(maps, state, dt_us=dt_us, share=share))
+        if self.training and membranes is None:
+            output, maps = split_readout(self._read_out_once(spikes, dt_us=dt_us)), None
+        else:
+            maps = self.readout(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+            output = split_readout(self._integrate(maps, state, dt_us=dt_us, share=share))
         output.activity = features.detach().mean(dim=(0, 3, 4))
         output.taps = taps
-        if with_state and membranes is not None:
+        if with_state and membranes is not None and maps is not None:
             history = maps if state is None else torch.cat([state.readout, maps])
             output.state = SearchState(stem, membranes, history[-self.config.n_steps :])
         return output
+
+    def _read_out_once(self, spikes: Tensor, *, dt_us: float) -> Tensor:
+        """Read-out and integration of a whole window, exchanged: both are linear, so one convolution does for all
+        micro-steps. For training only, where a read-out of its own at each micro-step is of no use."""
+        weights = self.integrator.weights(len(spikes), dt_us=dt_us).to(spikes.dtype)
+        assert self.readout.bias is not None
+        bias = self.readout.bias * weights.sum()
+        return F.conv2d(torch.tensordot(weights, spikes, dims=1), self.readout.weight, bias, padding=1)
 
     def _integrate(self, maps: Tensor, state: SearchState | None, *, dt_us: float, share: float) -> Tensor:
         """The leaky read-out over these micro-steps, or over the newest `n_steps` when there were others before."""
@@ -250,7 +271,12 @@ class SpikingTracker(nn.Module):
         return newest if share == 1.0 else share * newest + (1 - share) * self.integrator(state.readout, dt_us=dt_us)
 
     def forward(
-        self, template: EventBatch, template_boxes: Tensor, search: EventBatch, *, with_taps: bool = False
+        self,
+        template: EventBatch,
+        template_boxes: Tensor,
+        search: EventBatch,
+        *,
+        with_taps: bool | Taps = False,
     ) -> TrackerOutput:
         """Template and search in one call, for training.
 
@@ -258,7 +284,7 @@ class SpikingTracker(nn.Module):
             template: `B` template windows.
             template_boxes: `[B, 4]` cx, cy, w, h relative to the template crop's side.
             search: `K * B` search windows, window-major (`index = k * B + b`).
-            with_taps: Also collect the inner signals.
+            with_taps: Also collect the inner signals, in new `Taps` or in these.
 
         Returns:
             Maps for the `K * B` windows.

@@ -22,6 +22,7 @@ from had_snn.errors import InputError
 
 MIN_BYTES = 1 << 20  # below this the C allocator recycles by itself
 _MAX_DIMS = 16
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 _DLPACK_KIND = {torch.float32: (2, 32), torch.float16: (2, 16), torch.bfloat16: (4, 16), torch.int64: (0, 64)}
 _new_capsule = ctypes.pythonapi.PyCapsule_New
@@ -96,3 +97,16 @@ def statistics() -> dict[str, int]:
     out = (ctypes.c_longlong * 3)()
     pool.had_pool_statistics(out)
     return dict(zip(("free_bytes", "recycled", "new"), out, strict=True))
+
+
+def keep_freed_memory() -> bool:
+    """Tells the C allocator to keep freed blocks of up to 32 MB (glibc's largest setting), for training on a CPU.
+
+    What torch's own operators allocate is outside the pool, and faulting it in again at every step costs about as much
+    as the convolutions of a small network save. Applies to the process from now on; returns whether it took effect.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False  # another C library
+    return bool(mallopt(_M_MMAP_THRESHOLD, 32 << 20)) and bool(mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from had_snn.collective import rank, world_size
+from had_snn.ops.memory import keep_freed_memory
 from had_snn.train.config import FitConfig, clip_indices
 from had_snn.train.guards import NonFiniteLossError
 from had_snn.train.logs import RunLogs
@@ -109,6 +110,8 @@ def fit(
         strategy="ddp_find_unused_parameters_true" if several else "auto",
     )  # fmt: skip
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(config.seed)
     run = Run(task, config, folder, fabric)
     run.clear_drafts()

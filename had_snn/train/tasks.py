@@ -225,14 +225,20 @@ class StudentTask(nn.Module):
         """Named losses of clips; spike rates by layer as `rate/LAYER`, their silent channels as `silent/LAYER`."""
         batch, carried = (piece.batch, piece.carried) if isinstance(piece, Piece) else (piece, None)
         if carried is None:
-            output = self.student(batch.template_events, batch.template_box, batch.search_events, with_taps=True)
+            output = self.student(
+                batch.template_events, batch.template_box, batch.search_events, with_taps=self._taps()
+            )
         else:
             output = self._run_windows(batch, carried)
         losses = tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
         taps = output.taps
         assert taps is not None
-        rates = {name: shared_mean(spikes.mean()) for name, spikes in taps.spikes.items()}
-        guard = self._rate_guard(rates)
+        with torch.no_grad():
+            rates = {name: shared_mean(spikes.mean()) for name, spikes in taps.spikes.items()}
+            guard = self._rate_guard(rates)
+        if guard > 0:
+            # Only now, as the gradient of a mean is as large as the spikes, and most of the time it is zero.
+            guard = self._rate_guard({name: shared_mean(spikes.mean()) for name, spikes in taps.spikes.items()})
         losses["rate_guard"] = guard
         losses["total"] = losses["total"] + self.rate_weight * guard
         step = int(self.steps)
@@ -243,6 +249,10 @@ class StudentTask(nn.Module):
         if step % SILENCE_EVERY == 0:
             losses.update({f"silent/{name}": silent_channels(spikes) for name, spikes in taps.spikes.items()})
         return losses
+
+    def _taps(self) -> Taps:
+        """Collects spikes, and membranes too where they are distilled."""
+        return Taps(traces=self.distillation is not None)
 
     def _run_windows(self, batch: ClipBatch, carried: Carried) -> TrackerOutput:
         """Window after window with carried state; maps and signals as of all windows at once, window-major."""
@@ -255,7 +265,9 @@ class StudentTask(nn.Module):
         for k in range(windows):
             events = batch.search_events.samples(k * clips, (k + 1) * clips)
             state = None if state is None else state.moved(batch.move_cells[k])
-            outputs.append(self.student.forward_search(events, kernel, with_taps=True, state=state, with_state=True))
+            outputs.append(
+                self.student.forward_search(events, kernel, with_taps=self._taps(), state=state, with_state=True)
+            )
             state = outputs[-1].state
         carried.state = None if state is None else state.detach()
         return _joined(outputs)
@@ -328,7 +340,7 @@ def _joined(outputs: list[TrackerOutput]) -> TrackerOutput:
     joined = Taps(
         membranes={name: torch.cat([part.membranes[name] for part in taps], dim=1) for name in taps[0].membranes},
         spikes={name: torch.cat([part.spikes[name] for part in taps], dim=1) for name in taps[0].spikes},
-        rates=torch.cat(rates),
+        rates=torch.cat(rates) if rates else None,
     )
     maps = [torch.cat([getattr(o, name) for o in outputs]) for name in ("score_logits", "offsets", "sizes")]
     return TrackerOutput(*maps, taps=joined)

@@ -1,0 +1,103 @@
+"""Measures the student's training step beside the same network on other libraries, and training with carried state.
+
+    python experiments/bench_training.py                                # speed and memory into benchmarks/training.json
+    python experiments/bench_training.py table=runs/table/table.json    # also takes the SR of a finished seed table
+
+Each contender runs in processes of its own, in turns with the others. Ours keeps freed memory, as `fit` sets it up; the
+libraries' users get the C allocator's defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench_kernels import machine
+from bench_training_worker import CARRIED, CONTENDERS
+from entry import script
+from omegaconf import DictConfig, OmegaConf
+
+from had_snn.atomic import atomic_file
+from had_snn.errors import HadError, InputError
+
+TRACKERS = ("student", "teacher", "mean_shift", "csrt", "kcf", "static")
+
+
+def work(cfg: DictConfig, name: str, *, windows: int) -> dict[str, Any]:
+    """Runs a contender in a process of its own: seconds by stage, and peak memory."""
+    job = {**dict(cfg.job), "windows": windows, "name": name, "rounds": cfg.rounds, "threads": cfg.threads}
+    command = [sys.executable, str(Path(__file__).with_name("bench_training_worker.py")), json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise HadError(f"a benchmark process failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def in_turns(cfg: DictConfig, names: tuple[str, ...], *, windows: int) -> dict[str, dict[str, Any]]:
+    """Median milliseconds by stage, samples per second and peak memory of contenders that take turns."""
+    seconds: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    peak: dict[str, float] = {}
+    for _ in range(cfg.passes):
+        for name in names:
+            found = work(cfg, name, windows=windows)
+            peak[name] = max(peak.get(name, 0.0), found["peak_mb"])
+            for stage, values in found["seconds"].items():
+                seconds[name].setdefault(stage, []).extend(values)
+    table = {}
+    for name, stages in seconds.items():
+        median = {stage: statistics.median(values) for stage, values in stages.items()}
+        table[name] = {
+            "samples_per_second": round(cfg.job.batch_size * windows / sum(median.values()), 2),
+            "ms_by_stage": {stage: round(1e3 * value, 2) for stage, value in median.items()},
+            "peak_mb": round(peak[name], 1),
+        }
+    return table
+
+
+def measure(cfg: DictConfig) -> dict[str, Any]:
+    """Speed, stages and memory of every contender, and of single-window against carried training."""
+    table = in_turns(cfg, CONTENDERS, windows=cfg.job.windows)
+    speed = {name: row["samples_per_second"] for name, row in table.items()}
+    return {
+        "samples_per_second": speed,
+        "ratio": {name: round(speed["had"] / value, 2) for name, value in speed.items() if name != "had"},
+        "contenders": table,
+        "carried": in_turns(cfg, CARRIED, windows=cfg.carried_windows) | {"windows_per_clip": cfg.carried_windows},
+        "job": OmegaConf.to_container(cfg.job, resolve=True),
+        "machine": machine(cfg.threads, "cpu"),
+    }
+
+
+def success_rates(path: str) -> dict[str, Any]:
+    """Mean SR and its interval of each tracker from the table that `experiments/seed_table.py` wrote."""
+    try:
+        rows = json.loads(Path(path).read_text())["trackers"]
+        return {name: {key: rows[name]["SR"][key] for key in ("mean", "low", "high")} for name in TRACKERS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a finished table of experiments/seed_table.py ({error!r})") from error
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Measures, or takes the speeds from an older file, and writes all figures."""
+    out = Path(cfg.out)
+    record = json.loads(out.read_text()) if out.is_file() else {}
+    if cfg.table is not None:
+        record["sr"] = success_rates(cfg.table)
+    if cfg.measure:
+        record |= measure(cfg)
+    with atomic_file(out) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+@script("bench_training")
+def main(cfg: DictConfig) -> None:
+    print(json.dumps(run(cfg), indent=1))
+
+
+if __name__ == "__main__":
+    main()
