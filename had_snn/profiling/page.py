@@ -114,11 +114,9 @@ def _layers(profile: Profile) -> str:
             "<h3>Share of neurons by firing rate (0 to 1 in 20 bins, each row scaled to itself without silence)</h3>\n"
         )
         text += heat_map({name: _scaled(f["rate_histogram"]) for name, f in figures.items()}, columns="bin")
-        columns = ["layer", "neurons", "rate", "silent", "silent channels", "saturated"]
-        rows = [
-            [n, spiking[n].neurons, f["rate"], f["silent"], f["silent_channels"], f["saturated"]]
-            for n, f in figures.items()
-        ]
+        columns = ["layer", "neurons", "spikes per window", "rate", "silent", "silent channels", "saturated"]
+        keys = ("spikes_per_window", "rate", "silent", "silent_channels", "saturated")
+        rows = [[n, spiking[n].neurons, *(f[key] for key in keys)] for n, f in figures.items()]
         text += _table(columns, rows)
         text += "<details><summary>Spike rasters: the busiest neurons of the first windows</summary>\n"
         for name, population in spiking.items():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
+from had_snn.models import SpikingTracker, StudentConfig
 from had_snn.models.frozen import freeze
 from had_snn.profiling import EXACT, NEUROBENCH, CountedStudent, TrackWindows, profile_student, track_windows
 from had_snn.profiling.windows import slice_windows
@@ -70,6 +71,36 @@ def test_every_layer_equals_following_every_spike(counted, lively_student):
     counted_layers = {name for branch, name in found if branch == "search"}
     shortcuts = {"backbone.blocks.0.shortcut", "backbone.blocks.1.shortcut"}
     assert counted_layers == {*reads, "stem", "mix_match", *shortcuts}
+
+
+def test_the_large_student_s_strides_equal_following_every_spike(make_windows):
+    torch.manual_seed(0)
+    config = StudentConfig(
+        stem_channels=3, channels=(5, 6, 7), blocks=1, strides=(2, 2), n_steps=2, template_size=48, search_size=80,
+        match_kernel=3,
+    )  # fmt: skip
+    student = SpikingTracker(config).eval()
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            if parameter.ndim == 4:
+                parameter.mul_(4)
+            elif name.endswith("norm.bias"):
+                parameter.add_(0.3)
+    taken = CountedStudent(student)
+    kernel = taken.encode_template(make_windows(1, 48, seed=5), BOX)
+    search = make_windows(2, 80, seed=6, events=1500)
+    spikes = taken.forward_search(search, kernel.expand(2, -1, -1, -1), with_taps=True).taps.spikes
+    found = {p.name: p for p in taken.profile.layers if p.branch == "search"}
+    reads = {
+        "backbone.conv1": (student.backbone.conv1.conv, "stem"),
+        "backbone.conv2": (student.backbone.conv2.conv, "backbone.lif1"),
+        "conv_head": (student.conv_head.conv, "lif_mix"),
+        "match": (nn.Conv2d(6, 7, 3, padding=1), "backbone.lif_out"),
+    }
+    for name, (conv, source) in reads.items():
+        assert float(spikes[source].sum()) > 0, source
+        assert found[name].total("synops") == follow(spikes[source], conv), name
+        assert found[name].total("dense") == 2 * follow(torch.ones_like(spikes[source][:, :1]), conv), name
 
 
 def test_effective_counts_of_the_matching_equal_its_own_arithmetic(counted, lively_student):
