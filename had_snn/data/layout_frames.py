@@ -137,7 +137,7 @@ class FrameLayout(Layout):
                 plan.fail("picture_size", message, path=path)
             off = [float(np.abs(picture.mean(2) - frame.mean(2)).mean()) for frame in own]
             best, here = int(np.argmin(off)), off[expected - around.start]
-            if np.corrcoef(picture.mean(2).ravel(), own[best].mean(2).ravel())[0, 1] < 0.5:
+            if _alike(picture, own[best]) < 0.5:
                 message = f"{path.name} is not among the recording's frames {around.start} to {around.stop - 1}"
                 remedy = "is this the sequence's own recording?"
                 plan.fail("foreign_recording", message, path=plan.recording, remedy=remedy)
@@ -181,3 +181,10 @@ def cached_index(path: Path, cache_dir: str | None, *, repair: bool = False) -> 
     with atomic_file(file) as temporary:
         temporary.write_text(json.dumps({**content, "sensor_hw": index.sensor_hw}))
     return index
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two pictures' grey values; 1 where one of them is blank, as then nothing can be said."""
+    a, b = one.mean(2) - one.mean(), other.mean(2) - other.mean()
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float((a * b).sum()) / norm if norm > 0 else 1.0
