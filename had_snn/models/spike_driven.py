@@ -1,13 +1,14 @@
 """The student's search branch computed from spike to spike: what is silent costs nothing.
 
 `SpikeDrivenStudent` has the face of a `SpikingTracker` for tracking on a CPU. Between layers travel lists of spikes; a
-convolution adds up the weights of the spikes in reach and its neurons fire at once (`had_snn.ops.spike_conv`). A layer
-whose input is busier than `DENSE_ABOVE` runs as an ordinary convolution instead. Both give the same bits, because the
-weights are those of `freeze`.
+convolution adds up the weights of the spikes in reach and its neurons fire at once (`had_snn.ops.spike_conv`). A large
+layer whose input is busier than `DENSE_ABOVE` runs as an ordinary convolution instead. Both give the same bits, because
+the weights are those of `freeze`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -26,9 +27,11 @@ from had_snn.ops import EventLIFState, decay_factor, lif_multi_step
 from had_snn.ops.event_lif_call import EventLIFCall
 from had_snn.ops.spike_conv import SpikeConvCall, SpikeCorrelateCall, SpikeList, SpikeListCall, SpikeWeights
 
-#: Spikes per neuron and micro-step from which a layer's dense convolution is the faster one; measured by
-#: `experiments/bench_tracker.py` (curve in `benchmarks/tracker.json`).
-DENSE_ABOVE = 0.6
+#: Spikes per neuron and micro-step from which the dense convolution of a layer is the faster one, when its weights are
+#: larger than a core's cache; smaller layers are faster from spike to spike at any rate. Both measured by
+#: `experiments/bench_tracker.py` (the curves of the large and of the small student in `benchmarks/tracker.json`).
+DENSE_ABOVE = 0.33
+LARGE_WEIGHTS_BYTES = 1 << 19
 
 BACKENDS = ("auto", "dense", "spikes")
 #: Plans that are kept: a tracker needs one, or two when it carries membranes.
@@ -46,13 +49,15 @@ class _Layer:
         added: Currents that are added, `[T, N, Ho, Wo, K]`.
         keep_current: Whether a later layer adds this one's currents to its own.
         keep_fired: Whether a later layer needs the spikes as numbers.
+        dense_above: Input rate from which the convolution runs dense; by the size of its weights when None.
     """
 
     def __init__(
         self, name: str, spikes: SpikeList, weights: SpikeWeights, lif: LIF, *, added: Tensor | None = None,
-        keep_current: bool = False, keep_fired: bool = False,
+        keep_current: bool = False, keep_fired: bool = False, dense_above: float | None = None,
     ) -> None:  # fmt: skip
         self.name, self.weights, self.lif, self.added = name, weights, lif, added
+        self.dense_above = _dense_above(weights) if dense_above is None else dense_above
         self.call = SpikeConvCall(spikes, weights, current=added, keep_current=keep_current, keep_fired=keep_fired)
         assert self.call.spikes is not None
         self.input, self.output = spikes, self.call.spikes
@@ -62,12 +67,12 @@ class _Layer:
         self._decays: dict[float, float] = {}
 
     def run(
-        self, dt_us: float, before: dict[str, Tensor] | None, after: dict[str, Tensor] | None, *, dense: bool
+        self, rate: float, dt_us: float, before: dict[str, Tensor] | None, after: dict[str, Tensor] | None
     ) -> float:
-        """Runs the layer, the convolution dense or not; returns the firing rate."""
+        """Runs the layer on an input of `rate` spikes per neuron and micro-step; returns its own rate."""
         v0 = None if before is None else before[self.name].movedim(1, -1).contiguous()
         v = None if after is None else torch.empty(self._state_shape)
-        fired = self._dense(dt_us, v0, v) if dense else self.call(self._decay(dt_us), v0, v)
+        fired = self._dense(dt_us, v0, v) if rate > self.dense_above else self.call(self._decay(dt_us), v0, v)
         if after is not None and v is not None:
             after[self.name] = v.movedim(-1, 1)
         return fired / self.neurons
@@ -110,31 +115,34 @@ class _Plan:
     """All layers with their memory, for one number of micro-steps and samples."""
 
     def __init__(
-        self, student: FrozenStudent, packed: _Packed, *, steps: int, samples: int, dense_above: float
+        self, student: FrozenStudent, packed: _Packed, *, steps: int, samples: int, dense_above: float | None
     ) -> None:
         config, backbone, stem = student.config, student.backbone, student.stem
-        self.packed, self.dense_above = packed, dense_above
+        self.packed = packed
         self.stem = EventLIFCall(
             stem.weight, stem.tau_us, samples=samples, n_steps=steps,
             size_hw=(config.search_size, config.search_size), stride=stem.stride, padding=stem.padding,
         )  # fmt: skip
         self.list_counts = SpikeListCall(self.stem.counts, valued=True, most=COUNT_LIMIT)
-        first = _Layer("backbone.lif1", self.list_counts.spikes, packed.first, backbone.lif1)
+        counts = self.list_counts.spikes
+        first = _Layer("backbone.lif1", counts, packed.first, backbone.lif1, dense_above=dense_above)
         self.layers = [first]
         spikes, added, weights = first.output, None, packed.second
         for index, block in enumerate(_blocks(student)):
             name = f"backbone.blocks.{index}.lif"
-            layer = _Layer(name, spikes, weights, block.lif, added=added, keep_current=True)
+            layer = _Layer(name, spikes, weights, block.lif, added=added, keep_current=True, dense_above=dense_above)
             self.layers.append(layer)
             spikes, added, weights = layer.output, layer.call.current, packed.blocks[index]
-        last = _Layer("backbone.lif_out", spikes, weights, backbone.lif_out, added=added, keep_fired=True)
+        last = _Layer("backbone.lif_out", spikes, weights, backbone.lif_out, added=added, keep_fired=True,
+                      dense_above=dense_above)  # fmt: skip
         self.layers.append(last)
         assert last.call.fired is not None
         self.fired = last.call.fired
         self.correlate = SpikeCorrelateCall(self.fired, last.output, config.match_kernel)
         self.mixed = torch.empty(*self.fired.shape[:-1], config.channels[2])
-        mix = _Layer("lif_mix", last.output, packed.mix_search, student.lif_mix, added=self.mixed)
-        self.tail = [mix, _Layer("lif_head", mix.output, packed.head, student.lif_head)]
+        mix = _Layer("lif_mix", last.output, packed.mix_search, student.lif_mix, added=self.mixed,
+                     dense_above=dense_above)  # fmt: skip
+        self.tail = [mix, _Layer("lif_head", mix.output, packed.head, student.lif_head, dense_above=dense_above)]
         self.readout = SpikeConvCall(self.tail[-1].output, packed.readout, neurons=False)
 
     def run(
@@ -144,15 +152,15 @@ class _Plan:
         """Read-out maps `[T, N, 5, G, G]` and the stem's new state; membranes go into `after`."""
         before = None if state is None else state.membranes
         stem = self.stem(events, gain, None if state is None else state.stem)
-        dense = self.list_counts() > self.dense_above * self.stem.counts.numel()
+        rate = self.list_counts() / self.stem.counts.numel()
         for layer in self.layers:
-            dense = layer.run(dt_us, before, after, dense=dense) > self.dense_above
+            rate = layer.run(rate, dt_us, before, after)
         torch.addmm(
             self.packed.mix_bias, self.correlate(kernel).flatten(0, 3), self.packed.mix_match,
             out=self.mixed.flatten(0, 3),
         )  # fmt: skip
         for layer in self.tail:
-            dense = layer.run(dt_us, before, after, dense=dense) > self.dense_above
+            rate = layer.run(rate, dt_us, before, after)
         self.readout()
         assert self.readout.current is not None
         return self.readout.current.movedim(-1, 2).contiguous(), stem
@@ -163,8 +171,8 @@ class SpikeDrivenStudent:
 
     Args:
         student: The network; frozen if it is not yet.
-        dense_above: Input rate from which a layer runs as a dense convolution: below 0 for all layers, above 1 for
-            none.
+        dense_above: Input rate from which any layer runs as a dense convolution: below 0 for all layers, above 1 for
+            none. When None, `DENSE_ABOVE` for large layers only.
 
     Example:
         >>> from had_snn import load_student
@@ -172,7 +180,7 @@ class SpikeDrivenStudent:
         12
     """
 
-    def __init__(self, student: SpikingTracker, *, dense_above: float = DENSE_ABOVE) -> None:
+    def __init__(self, student: SpikingTracker, *, dense_above: float | None = None) -> None:
         self.student: FrozenStudent = freeze(student)
         if next(self.student.parameters()).device.type != "cpu":
             raise InputError("spike-driven inference runs on a CPU; move the student there or use its dense layers")
@@ -244,6 +252,11 @@ def search_network(student: SpikingTracker, backend: str = "auto") -> SpikingTra
     if backend == "spikes" or (backend == "auto" and next(student.parameters()).device.type == "cpu"):
         return SpikeDrivenStudent(student)
     return freeze(student)
+
+
+def _dense_above(weights: SpikeWeights) -> float:
+    large = weights.weight.numel() * weights.weight.element_size() > LARGE_WEIGHTS_BYTES
+    return DENSE_ABOVE if large else math.inf
 
 
 def _blocks(student: SpikingTracker) -> list[ResidualBlock]:

@@ -49,9 +49,9 @@ def assert_same(a, b) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dense_above", [-1.0, 0.2, 2.0])
+@pytest.mark.parametrize("dense_above", [-1.0, 0.2, 2.0, None])
 @pytest.mark.parametrize("events", [40, 6000])
-def test_equals_the_dense_path(student, dense_above: float, events: int) -> None:
+def test_equals_the_dense_path(student, dense_above: float | None, events: int) -> None:
     frozen = freeze(student)
     driven = SpikeDrivenStudent(student, dense_above=dense_above)
     kernel = frozen.encode_template(edge_batch(72), BOX)
