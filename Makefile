@@ -17,7 +17,7 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*)
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint wheel gpu-check clean
+.PHONY: help demo test lint wheel simulators gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test       ruff and all tests"
 	@echo "make lint       ruff and pyright"
 	@echo "make wheel      build the wheel into dist/"
+	@echo "make simulators  the environment of the simulators that need one of their own (.venv-simulators)"
 	@echo "make gpu-check  CUDA tests and GPU benchmark, on a machine with a GPU (needs no make demo before)"
 
 $(STAMP): pyproject.toml requirements-simulators.txt
@@ -54,8 +55,13 @@ lint: $(BUILT)
 wheel: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
+# They need another numpy than ours, or their licence keeps them out of ours; the exporter starts them as processes.
+simulators:
+	$(PYTHON) -m venv $(VENV)-simulators
+	$(VENV)-simulators/bin/python -m pip install --quiet "$(TORCH)" -r requirements-simulators-apart.txt
+
 gpu-check:
 	$(PYTHON) experiments/gpu_check.py
 
 clean:
-	rm -rf build dist runs data_cache had_snn/ops/_native $(VENV)
+	rm -rf build dist runs data_cache had_snn/ops/_native $(VENV) $(VENV)-simulators

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from had_snn.errors import HadError, InputError, MissingExtraError
+from had_snn.errors import ExportError, HadError, InputError, MissingExtraError
 from had_snn.export.adapters import OPENERS
+from had_snn.export.apart import JUDGES, judge_version, run_judge
 from had_snn.export.graph import SearchGraph, Trace, run_graph
 from had_snn.export.nir import read_nir
 from had_snn.export.reference_runner import run_events
@@ -30,16 +31,13 @@ logger = logging.getLogger("had_snn")
 #: The judge that executes spike by spike in NumPy.
 EVENTS = "event_by_event"
 
-#: Simulators that cannot run the file, and why (tried with the versions named).
-UNSUPPORTED = {
-    "spyx": "spyx 1.0.0: subtracts the threshold on reset and fires one step late in every layer, fixed in its code",
-    "rockpool": "rockpool 3.1.0: no Conv2d, and its importer of nir.LIF fails",
-    "brian2": "brian2 2.9.0: no NIR importer, and it needs numpy < 2.4",
-    "nengo": "nengo 4.1.0: no NIR importer; its LIF clips potentials at 0 and times spikes inside a step",
-}
-
 #: What `verify` runs when nothing is asked for.
 DEFAULT = ("norse", "snntorch", "spikingjelly", "sinabs")
+#: All that there is. The `_own` entries leave a simulator's own neuron as it comes; spyx has no other.
+KNOWN = (*OPENERS, EVENTS, *JUDGES)
+
+#: Windows that a judge in another environment gets at once: starting one costs more than holding them.
+_APART_CHUNK = 50
 
 
 @torch.no_grad()
@@ -57,36 +55,31 @@ def verify(
     Args:
         path: A file that `write_nir` wrote.
         windows: Spike counts of the stem on real events, `[T, N, C, H, W]`.
-        simulators: Names out of `norse`, `snntorch`, `spikingjelly`, `sinabs` and `event_by_event`; a name that cannot
-            run the file is listed in the report with the reason.
+        simulators: Names out of `KNOWN`; one that is not installed or fails is listed in the report with the reason.
         graph: The graph in memory; our side runs it instead of what is read back from the file.
         chunk: Windows that are held in memory at once.
         progress: Called with simulator, windows done and windows in all.
 
     Returns:
-        By simulator: `status` ("exact", "differs", "not installed", "not supported", "failed"), `spikes`, `mismatches`,
-        `decisions`, `version`, `notes`, `seconds`, `readout_error` and `layers`; by layer `status`, `spikes`,
-        `mismatches`, `mismatches_alone`, `membrane_error` (largest difference of potentials, in thresholds, where
-        spikes agree), `potential_max` (largest potential of ours that did not fire, in size) and `guaranteed` (the
-        rounding makes every decision exact for potentials of that size, see `rounding`).
+        By simulator: `status` ("exact", "differs", "not installed", "failed"), `spikes`, `mismatches`, `rate`
+        (mismatches by spikes), `decisions`, `version`, `notes`, `seconds`, `readout_error` and `layers`; by layer
+        `status`, `spikes`, `mismatches`, `mismatches_alone`, `membrane_error` (largest difference of potentials, in
+        thresholds, where spikes agree), `potential_max` (largest potential of ours that did not fire, in size) and
+        `guaranteed` (the rounding makes every decision exact for potentials of that size, see `rounding`).
 
     Raises:
         FormatError: If the file cannot be read.
         InputError: If a simulator's name is unknown or the windows do not fit the file.
     """
-    unknown = [name for name in simulators if name not in (*OPENERS, *UNSUPPORTED, EVENTS)]
+    unknown = [name for name in simulators if name not in KNOWN]
     if unknown:
-        known = ", ".join((*OPENERS, EVENTS))
-        raise InputError(f"unknown simulator {', '.join(unknown)}; there are: {known}")
+        raise InputError(f"unknown simulator {', '.join(unknown)}; there are: {', '.join(KNOWN)}")
     graph = graph if graph is not None else read_nir(path)
     if windows.dim() != 5 or tuple(windows.shape[2:]) != graph.input_shape or len(windows) != graph.n_steps:
         expected = f"[{graph.n_steps}, N, {', '.join(map(str, graph.input_shape))}]"
         raise InputError(f"windows are {list(windows.shape)}; the file reads stem counts {expected}")
     report = {}
     for name in simulators:
-        if name in UNSUPPORTED:
-            report[name] = _absent("not supported", UNSUPPORTED[name])
-            continue
         started = time.perf_counter()
         report[name] = _verify_one(name, path, graph, windows, chunk, progress)
         report[name]["seconds"] = round(time.perf_counter() - started, 3)
@@ -95,7 +88,7 @@ def verify(
 
 
 def _absent(status: str, reason: str) -> dict[str, Any]:
-    return {"status": status, "notes": reason, "spikes": 0, "mismatches": 0, "decisions": 0, "layers": {}}
+    return {"status": status, "notes": reason, "spikes": 0, "mismatches": 0, "rate": 0.0, "decisions": 0, "layers": {}}
 
 
 def _verify_one(
@@ -110,12 +103,17 @@ def _verify_one(
     except Exception as error:  # noqa: BLE001
         return _absent("failed", f"{type(error).__name__}: {error}")
     tally = _Tally(graph)
+    chunk = max(chunk, _APART_CHUNK) if name in JUDGES else chunk
     for start in range(0, windows.shape[1], chunk):
         counts = windows[:, start : start + chunk]
         ours = run_graph(graph, counts, with_membranes=True)
-        theirs = run(counts, None)
+        try:
+            theirs, said = run(counts, None)
+        except ExportError as error:
+            return _absent("failed", str(error))
+        notes = said or notes
         if tally.add(ours, theirs):
-            tally.add_alone(ours, run(counts, ours.spikes))
+            tally.add_alone(ours, run(counts, ours.spikes)[0])
         else:
             tally.add_alone(ours, theirs)  # equal inputs everywhere: a run with ours fed in would be the same run
         if progress is not None:
@@ -124,14 +122,16 @@ def _verify_one(
 
 
 def _open(name: str, path: str | Path, graph: SearchGraph):
-    """A function `(counts, feed) -> Trace`, the version and the adapter's notes."""
+    """A function `(counts, feed) -> (Trace, notes)`, the version and the adapter's notes."""
     if name == EVENTS:
         stored = read_nir(path)
         if any(source in stored.convolutions for conv in stored.convolutions for source in stored.sources(conv)):
             raise InputError("a convolution reads real values of another one, which are no events; fuse the matching")
-        return (lambda counts, feed: run_events(stored, counts, feed=feed).trace), "", "no convolution: spikes walk"
+        return (lambda counts, feed: (run_events(stored, counts, feed=feed).trace, "")), "", "spikes walk one by one"
+    if name in JUDGES:
+        return (lambda counts, feed: run_judge(name, path, graph, counts, feed)), judge_version(name), ""
     simulation = OPENERS[name](path, graph)
-    return (lambda counts, feed: simulation.run(counts, feed=feed)), simulation.version, simulation.notes
+    return (lambda counts, feed: (simulation.run(counts, feed=feed), "")), simulation.version, simulation.notes
 
 
 class _Tally:
@@ -186,6 +186,7 @@ class _Tally:
         }
         sums = {key: sum(layer[key] for layer in layers.values()) for key in ("spikes", "mismatches", "decisions")}
         status = "exact" if sums["mismatches"] == 0 else "differs"
+        sums["rate"] = sums["mismatches"] / max(sums["spikes"], 1)
         return {"status": status, **sums, "readout_error": self.readout, "layers": layers}
 
 
@@ -193,26 +194,38 @@ def line(name: str, entry: dict[str, Any]) -> str:
     """One line about a simulator, for a log or a terminal."""
     if not entry["layers"]:
         return f"{name}: {entry['status']} ({entry['notes']})"
-    apart = max(layer["membrane_error"] for layer in entry["layers"].values())
     return (
         f"{name} {entry['version']}: {entry['mismatches']} of {entry['spikes']} spikes differ in {entry['decisions']} "
-        f"decisions, potentials by at most {apart:.1e} thresholds"
+        f"decisions, potentials by at most {membrane_error(entry):.1e} thresholds"
     )
 
 
 def table(report: dict[str, dict[str, Any]]) -> str:
-    """The report as a Markdown table, a row per simulator and layer."""
-    rows = ["| simulator | version | layer | status | spikes | mismatches | of these its own | membrane error |"]
-    rows.append("|---|---|---|---|---:|---:|---:|---:|")
+    """The report as two Markdown tables: a row per simulator, then a row per simulator and layer."""
+    rows = ["| simulator | version | status | spikes | mismatches | rate | membrane error | how, or why not |"]
+    rows.append("|---|---|---|---:|---:|---:|---:|---|")
     for name, entry in report.items():
         if not entry["layers"]:
-            rows.append(f"| {name} | | | {entry['status']}: {entry['notes']} | | | | |")
-        for layer, found in entry["layers"].items():
-            rows.append(
-                f"| {name} | {entry['version']} | {layer} | {found['status']} | {found['spikes']} "
-                f"| {found['mismatches']} | {found['mismatches_alone']} | {found['membrane_error']:.1e} |"
-            )
+            rows.append(f"| {name} | {entry.get('version', '')} | {entry['status']} | | | | | {entry['notes']} |")
+            continue
+        rows.append(
+            f"| {name} | {entry['version']} | {entry['status']} | {entry['spikes']} | {entry['mismatches']} "
+            f"| {100 * entry['rate']:.4g} % | {membrane_error(entry):.1e} | {entry['notes']} |"
+        )
+    rows += ["", "| simulator | layer | status | spikes | mismatches | of these its own | membrane error |"]
+    rows.append("|---|---|---|---:|---:|---:|---:|")
+    for name, entry in report.items():
+        rows += [
+            f"| {name} | {layer} | {found['status']} | {found['spikes']} | {found['mismatches']} "
+            f"| {found['mismatches_alone']} | {found['membrane_error']:.1e} |"
+            for layer, found in entry["layers"].items()
+        ]
     return "\n".join(rows) + "\n"
+
+
+def membrane_error(entry: dict[str, Any]) -> float:
+    """Largest difference of potentials in any layer where spikes agree, in thresholds."""
+    return max(layer["membrane_error"] for layer in entry["layers"].values())
 
 
 def require_exact(report: dict[str, dict[str, Any]]) -> None:
