@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -189,7 +188,7 @@ def open_snntorch(path: str | Path, graph: SearchGraph) -> Simulation:
     _import("snntorch")
     importer = _import("snntorch.import_nir")
     stored = load_nir(path)
-    scales = {name: float(stored.nodes[name].v_threshold.flat[0]) / (1 - n.alpha) for name, n in graph.neurons.items()}
+    scales = {name: float(stored.nodes[name].v_threshold.flat[0]) / (1 - n.decay) for name, n in graph.neurons.items()}
     with _third_party():
         model = importer.import_from_nir(stored)
     return _SnnTorch("snntorch", model, list(graph.neurons), scales=scales, notes="none")
@@ -199,6 +198,8 @@ def open_spikingjelly(path: str | Path, graph: SearchGraph) -> Simulation:
     """SpikingJelly: `v = v + (i - v) / tau`, fires at `>=`, hard reset."""
     # Without Triton, torch logs a warning for every kernel that spikingjelly would offer it.
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    for node in graph.neurons.values():
+        _ = node.decay  # its neurons hold one time constant per layer
     _import("spikingjelly")
     importer = _import("spikingjelly.activation_based.nir_exchange")
     stored = load_nir(path)
@@ -218,13 +219,14 @@ def open_sinabs(path: str | Path, graph: SearchGraph) -> Simulation:
         node = stored.nodes[name]
         # Its importer asks for the truth value of whole arrays, so they must hold one element.
         for key in ("r", "v_leak", "v_reset", "v_threshold", "tau"):
-            setattr(node, key, torch.from_numpy(np.unique(getattr(node, key))).float())
+            setattr(node, key, torch.from_numpy(np.unique(getattr(node, key))[:1]).float())
     with _third_party():
         model = importer.from_nir(stored, num_timesteps=graph.n_steps)
     for name, module in model.named_modules():
         if name in graph.neurons:
-            alpha = graph.neurons[name].alpha
-            module.tau_mem.data = torch.tensor([-1 / math.log(alpha)])
+            alpha = torch.tensor(graph.neurons[name].alpha, dtype=torch.float64)
+            steps = (-1 / alpha.log()).float()
+            module.tau_mem.data = steps.reshape(-1, 1, 1) if steps.dim() else steps.reshape(1)
             module.spike_fn, module.reset_fn = activation.SingleSpike, activation.MembraneReset()
             module.norm_input, module.record_states = True, True
     mended = _in_order(model, graph)

@@ -64,12 +64,24 @@ class Neurons:
     """A layer of LIF neurons with threshold 1 and hard reset to 0.
 
     Attributes:
-        alpha: Decay per micro-step, exactly representable in float32: what the kernels make of `tau` and `dt`.
+        alpha: Decay per micro-step, exactly representable in float32: what the kernels make of `tau` and `dt`. One
+            value for a layer of the body, one per channel for the stem on a clock.
         shape: `(C, H, W)`.
     """
 
-    alpha: float
+    alpha: float | tuple[float, ...]
     shape: tuple[int, int, int]
+
+    @property
+    def decay(self) -> float:
+        """The one decay of the layer.
+
+        Raises:
+            ExportError: If it has one per channel.
+        """
+        if isinstance(self.alpha, tuple):
+            raise ExportError("one time constant per layer is needed here; the stem has one per channel")
+        return self.alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +91,7 @@ class SearchGraph:
     Attributes:
         nodes: Layers by name, in an order in which they can be computed.
         edges: Pairs of names; `"input"` and `"output"` are the ends.
-        input_shape: `(C, H, W)` of the stem's spike counts.
+        input_shape: `(C, H, W)` of the stem's spike counts, or of event counts where the stem is part of the graph.
         n_steps: Micro-steps per window.
         dt_us: Micro-step in microseconds.
         taps: The student's name of each LIF layer.
@@ -272,6 +284,21 @@ class _Builder:
         self.taps[name] = tap
 
 
+def decay_times(alpha: float | tuple[float, ...]) -> tuple[Tensor, float]:
+    """`tau` and `dt` from which the kernels, which take times, make the decay `alpha` to the last bit of float32."""
+    if not isinstance(alpha, tuple):
+        return torch.tensor(1.0), -math.log(alpha)
+    wanted = torch.tensor(alpha, dtype=torch.float32)
+    tau = (-1 / torch.tensor(alpha, dtype=torch.float64).log()).float()
+    # A last digit of tau moves alpha by less than a last digit of alpha, so some neighbour of tau gives it exactly.
+    for _ in range(8):
+        found = decay_factor(tau, 1.0)
+        up = torch.nextafter(tau, torch.full_like(tau, math.inf))
+        down = torch.nextafter(tau, torch.zeros_like(tau))
+        tau = torch.where(found < wanted, up, torch.where(found > wanted, down, tau))
+    return tau, 1.0
+
+
 @torch.no_grad()
 def run_graph(
     graph: SearchGraph, counts: Tensor, *, feed: dict[str, Tensor] | None = None, with_membranes: bool = False,
@@ -281,7 +308,7 @@ def run_graph(
 
     Args:
         graph: The graph.
-        counts: Spike counts of the stem `[T, N, C, H, W]`.
+        counts: Input counts `[T, N, C, H, W]`: the stem's spikes, or events where the stem is part of the graph.
         feed: Spikes by layer that the layers behind it get instead of the computed ones.
         with_membranes: Also record potentials after the reset.
         backend: See `had_snn.ops.lif_multi_step`.
@@ -290,7 +317,7 @@ def run_graph(
         Spikes of every layer and the read-out maps.
     """
     if counts.dim() != 5 or tuple(counts.shape[2:]) != graph.input_shape:
-        raise ExportError(f"stem counts are {tuple(counts.shape)}, the graph reads [T, N, {graph.input_shape}]")
+        raise ExportError(f"input counts are {tuple(counts.shape)}, the graph reads [T, N, {graph.input_shape}]")
     values: dict[str, Tensor] = {INPUT: counts.float()}
     trace = Trace({}, {}, counts)
     for name, node in graph.nodes.items():
@@ -299,11 +326,10 @@ def run_graph(
         if isinstance(node, Conv):
             values[name] = node(current.flatten(0, 1)).unflatten(0, current.shape[:2])
             continue
-        # The kernel takes times, not decays: with tau = 1 this dt gives back `alpha` to the last bit of float32.
+        tau, dt = decay_times(node.alpha)
         spikes, _, membranes = lif_multi_step(
-            current, None, tau=torch.tensor(1.0), dt=-math.log(node.alpha), return_membranes=with_membranes,
-            backend=backend,
-        )  # fmt: skip
+            current, None, tau=tau, dt=dt, return_membranes=with_membranes, backend=backend
+        )
         trace.spikes[name] = spikes > 0
         if membranes is not None:
             trace.membranes[name] = membranes * (1 - spikes)

@@ -148,10 +148,11 @@ def graph_to_nir(graph: SearchGraph) -> Any:
     for name, node in graph.nodes.items():
         channels, height, width = sizes[graph.sources(name)[0]]
         if isinstance(node, Conv):
+            factor = np.array(factors[name])
             nodes[name] = nir.Conv2d(
                 input_shape=(height, width),
-                weight=node.weight.double().numpy() * factors[name],
-                bias=node.bias.double().numpy() * factors[name],
+                weight=node.weight.double().numpy() * factor.reshape(-1, 1, 1, 1),
+                bias=node.bias.double().numpy() * factor,
                 stride=(node.stride, node.stride),
                 padding=(node.padding, node.padding),
                 dilation=(1, 1),
@@ -161,7 +162,7 @@ def graph_to_nir(graph: SearchGraph) -> Any:
             continue
         full = np.ones(node.shape)
         nodes[name] = nir.LIF(
-            tau=full * (NOMINAL_DT / (1 - node.alpha)),
+            tau=full * (NOMINAL_DT / (1 - np.array(node.alpha))).reshape(-1, 1, 1),
             r=full,
             v_leak=full * 0,
             v_reset=full * 0,
@@ -173,10 +174,57 @@ def graph_to_nir(graph: SearchGraph) -> Any:
     return nir.NIRGraph(nodes, list(graph.edges), metadata=notes)
 
 
-def _notes(graph: SearchGraph, factors: dict[str, float], thresholds: dict[str, float]) -> dict[str, Any]:
+#: What the host does in front of and behind each part, and what the input of one step is.
+_HOST = {
+    "body": (
+        "event-driven LIF stem on raw timestamps; input of a micro-step: its spike counts [C, H, W]",
+        "leaky read-out over the micro-steps, then score, offset and size maps are decoded to a box",
+    ),
+    "stem": (
+        "crop; input of a step: events counted by polarity (0 darker, 1 brighter) and crop pixel [2, H, W]",
+        "spikes are summed up to the body's micro-steps and go into the body",
+    ),
+    "one piece": (
+        "crop; input of a step: events counted by polarity (0 darker, 1 brighter) and crop pixel [2, H, W]",
+        "leaky read-out over the steps, then score, offset and size maps are decoded to a box",
+    ),
+}
+
+
+def part_of(graph: SearchGraph) -> str:
+    """Which part of the search branch a graph is: `"body"`, `"stem"` or `"one piece"`."""
+    return str(graph.info.get("part", "body"))
+
+
+def _preprocessing(graph: SearchGraph) -> dict[str, Any]:
+    """How sensor events become the crop's; present when the graph knows its student."""
+    config = graph.info.get("student")
+    if not isinstance(config, dict):
+        return {}
+    size, factor = config["search_size"], config["search_factor"]
+    return {
+        "sensor_hw": graph.info.get("sensor_hw"),
+        "crop": f"square of {factor:g} * sqrt(w * h) around the last box, mapped to {size} x {size} crop pixels",
+        "crop_size": size,
+        "crop_factor": factor,
+        "coordinates": "events move as coordinates, no image is made; those outside the crop are dropped",
+        "window": "half-open [t - window_us, t) before the time of the box; every window starts from rest",
+    }
+
+
+def _tau_us(alpha: float | tuple[float, ...], dt_us: float) -> float | list[float]:
+    times = [-dt_us / math.log(a) for a in (alpha if isinstance(alpha, tuple) else (alpha,))]
+    return times if isinstance(alpha, tuple) else times[0]
+
+
+def _notes(
+    graph: SearchGraph, factors: dict[str, float | list[float]], thresholds: dict[str, float]
+) -> dict[str, Any]:
     """Everything that a reader needs and NIR has no field for."""
+    before, after = _HOST[part_of(graph)]
     return {
         "layout": LAYOUT,
+        "part": part_of(graph),
         "versions": {name: metadata.version(name) for name in ("nir", "torch", "numpy")} | {"had_snn": _version()},
         "dt_nominal_s": NOMINAL_DT,
         "dt_us": graph.dt_us,
@@ -186,10 +234,11 @@ def _notes(graph: SearchGraph, factors: dict[str, float], thresholds: dict[str, 
             "euler": "v = v + dt/tau * (i - v); spike if v > v_threshold; then v = 0 at once; no output delay",
             "reset": "hard", "compare": ">", "weight_scale": factors, "v_threshold": thresholds,
         },
-        "host_before": "event-driven LIF stem on raw timestamps; input of a micro-step: its spike counts [C, H, W]",
-        "host_after": "leaky read-out over the micro-steps, then score, offset and size maps are decoded to a box",
+        "preprocessing": _preprocessing(graph),
+        "host_before": before,
+        "host_after": after,
         "nodes": {
-            name: {"alpha": node.alpha, "tau_us": -graph.dt_us / math.log(node.alpha)}
+            name: {"alpha": node.alpha, "tau_us": _tau_us(node.alpha, graph.dt_us)}
             if isinstance(node, Neurons)
             else {"stride": node.stride}
             for name, node in graph.nodes.items()
@@ -255,8 +304,9 @@ def graph_from_nir(stored: Any, path: str | Path = "NIR graph") -> SearchGraph:
         for name in notes["nodes"]:  # HDF5 sorts by name; the notes keep the order of computation
             node = stored.nodes[name]
             if isinstance(node, nir.Conv2d):
-                factor = notes["neuron"]["weight_scale"][name]
-                weight, bias = (torch.from_numpy(np.asarray(a) / factor).float() for a in (node.weight, node.bias))
+                factor = np.array(notes["neuron"]["weight_scale"][name])
+                weight, bias = np.asarray(node.weight) / factor.reshape(-1, 1, 1, 1), np.asarray(node.bias) / factor
+                weight, bias = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
                 nodes[name] = Conv(weight, bias, int(node.stride[0]), int(node.padding[0]))
             elif isinstance(node, nir.LIF):
                 nodes[name] = _neurons(name, node, notes, path)
@@ -275,13 +325,18 @@ def graph_from_nir(stored: Any, path: str | Path = "NIR graph") -> SearchGraph:
 
 def _neurons(name: str, node: Any, notes: dict[str, Any], path: str | Path) -> Neurons:
     """A LIF node, after checking that it says what the metadata say."""
-    fields = {key: np.unique(getattr(node, key)) for key in ("tau", "r", "v_leak", "v_reset", "v_threshold")}
-    uneven = [key for key, values in fields.items() if len(values) != 1]
-    if uneven:
-        raise FormatError(path, f"node {name} has several values of {', '.join(uneven)}; expected one per layer")
-    alpha = float(np.float32(1 - NOMINAL_DT / fields["tau"][0]))
+    fields = {key: np.unique(getattr(node, key)) for key in ("r", "v_leak", "v_reset", "v_threshold")}
     noted = notes["nodes"][name]
-    if alpha != noted["alpha"] or fields["v_threshold"][0] != notes["neuron"]["v_threshold"][name]:
+    by_channel = isinstance(noted["alpha"], list)
+    fields["tau"] = node.tau[:, 0, 0] if by_channel else np.unique(node.tau)
+    uneven = [key for key, values in fields.items() if len(values) != 1 and not (by_channel and key == "tau")]
+    if uneven or (by_channel and (node.tau != node.tau[:, :1, :1]).any()):
+        uneven = uneven or ["tau in a channel"]
+        raise FormatError(path, f"node {name} has several values of {', '.join(uneven)}; expected one")
+    alphas = [float(np.float32(1 - NOMINAL_DT / tau)) for tau in fields["tau"]]
+    alpha = tuple(alphas) if by_channel else alphas[0]
+    threshold = notes["neuron"]["v_threshold"][name]
+    if alphas != (noted["alpha"] if by_channel else [noted["alpha"]]) or fields["v_threshold"][0] != threshold:
         raise FormatError(path, f"node {name} decays by {alpha} a step, its metadata say {noted['alpha']}")
     channels, height, width = node.tau.shape
     return Neurons(alpha, (channels, height, width))

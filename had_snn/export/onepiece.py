@@ -13,18 +13,15 @@ that costs is measured by tracking with the simulator in the loop, not argued aw
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from had_snn.errors import ExportError, optional_import
+from had_snn.errors import ExportError
 from had_snn.events.stream import EventBatch
 from had_snn.export.deployed import DeployedStudent
-from had_snn.export.graph import INPUT, Conv, SearchGraph, Trace, search_graph
-from had_snn.export.nir import graph_to_nir
+from had_snn.export.graph import INPUT, OUTPUT, Conv, SearchGraph, search_graph
 from had_snn.export.rounding import groups, input_convolutions
-from had_snn.export.stem import ClockedStem, clocked_stem, event_frames, stem_to_nir
+from had_snn.export.stem import STEM_LIF, event_frames, stem_graph
 from had_snn.models import SpikingTracker, TrackerOutput
 from had_snn.models.head import split_readout
 
@@ -41,7 +38,7 @@ def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> Sear
     nodes = dict(fine.nodes)
     for group in groups(fine):
         # Layers that share a convolution also share its bias; the first one's decay sets the factor.
-        factor = (1 - fine.neurons[group[0]].alpha) / (1 - coarse.neurons[group[0]].alpha)
+        factor = (1 - fine.neurons[group[0]].decay) / (1 - coarse.neurons[group[0]].decay)
         for name in input_convolutions(fine, group):
             conv = fine.convolutions[name]
             nodes[name] = Conv(conv.weight, conv.bias * factor, conv.stride, conv.padding)
@@ -50,27 +47,32 @@ def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> Sear
     return fine.with_nodes(nodes, fine_ratio=ratio)
 
 
-def one_piece(student: SpikingTracker, kernel: Tensor, *, dt_us: float, gain: float) -> tuple[SearchGraph, ClockedStem]:
-    """Body and stem on one clock.
+def one_piece(
+    student: SpikingTracker, kernel: Tensor, *, dt_us: float, gain: float | None, **info: object
+) -> SearchGraph:
+    """Stem and body on one clock.
 
     Args:
         student: The network.
         kernel: Template kernel `[1, C, k, k]`.
         dt_us: Step of the clock.
         gain: The stem's gain, one for the whole recording (see `stem.fixed_gain`).
+        **info: Plain values for the file's metadata.
+
+    Returns:
+        A graph from event counts `[2, H, W]` per step to the read-out maps.
+
+    Raises:
+        ExportError: As `stem_graph` and `search_graph`.
     """
-    return fine_graph(student, kernel, dt_us=dt_us), clocked_stem(student.stem, dt_us=dt_us, gain=gain)
-
-
-def one_piece_to_nir(graph: SearchGraph, stem: ClockedStem, size_hw: tuple[int, int]):
-    """One `nir.NIRGraph` from event counts `[2, H, W]` per step to the read-out maps."""
-    nir = optional_import("nir", extra="export")
-    body, front = graph_to_nir(graph), stem_to_nir(stem, size_hw)
-    nodes = {name: node for name, node in front.nodes.items() if name != "output"}
-    nodes |= {name: node for name, node in body.nodes.items() if name != INPUT}
-    edges = [edge for edge in front.edges if edge[1] != "output"]
-    edges += [("stem_lif" if source == INPUT else source, target) for source, target in body.edges]
-    return nir.NIRGraph(nodes, edges, metadata={**body.metadata, "part": "stem and body"})
+    body = fine_graph(student, kernel, dt_us=dt_us)
+    front = stem_graph(student.stem, dt_us=dt_us, gain=gain, size=student.config.search_size, n_steps=body.n_steps)
+    edges = tuple(edge for edge in front.edges if edge[1] != OUTPUT)
+    edges += tuple((STEM_LIF if source == INPUT else source, target) for source, target in body.edges)
+    notes = {**body.info, **front.info, "part": "one piece", **info}
+    return SearchGraph(
+        {**front.nodes, **body.nodes}, edges, front.input_shape, body.n_steps, dt_us, {**front.taps, **body.taps}, notes
+    )
 
 
 class OnePieceStudent(DeployedStudent):
@@ -78,16 +80,10 @@ class OnePieceStudent(DeployedStudent):
 
     Args:
         student: Gives the template branch and the read-out.
-        graph: The body on the fine clock.
-        stem: The stem on the same clock.
-        run: Runs event counts `[steps, N, 2, H, W]`, for example `open_norse(path, graph).run`.
+        graph: From `one_piece`.
+        run: Runs event counts `[steps, N, 2, H, W]`, for example `open_norse(path, graph).run`; our own kernels when
+            None.
     """
-
-    def __init__(
-        self, student: SpikingTracker, graph: SearchGraph, stem: ClockedStem, *, run: Callable[[Tensor], Trace]
-    ) -> None:
-        super().__init__(student, graph, run=run)
-        self.clocked = stem
 
     @torch.no_grad()
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
@@ -98,6 +94,6 @@ class OnePieceStudent(DeployedStudent):
         self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False
     ) -> TrackerOutput:
         """See `SpikingTracker.forward_search`; `kernel` is part of the graph already."""
-        frames = event_frames(events, dt_us=self.clocked.dt_us, first=0, steps=self.graph.n_steps)
+        frames = event_frames(events, dt_us=self.graph.dt_us, first=0, steps=self.graph.n_steps)
         trace = self.run(frames)
         return split_readout(self.student.integrator(trace.readout, dt_us=self.graph.dt_us))

@@ -37,7 +37,7 @@ def run_events(graph: SearchGraph, counts: Tensor, *, feed: dict[str, Tensor] | 
 
     Args:
         graph: The network; a separate matching convolution is refused, because its real values are no events.
-        counts: Spike counts of the stem `[T, N, C, H, W]`, small integers.
+        counts: Input counts `[T, N, C, H, W]`, small integers: the stem's spikes, or events where the stem is part.
         feed: Spikes by layer that the layers behind it get instead of the computed ones.
 
     Returns:
@@ -58,6 +58,12 @@ def run_events(graph: SearchGraph, counts: Tensor, *, feed: dict[str, Tensor] | 
     synops = {name: sum(w.synops[name] for w in windows) for name in graph.convolutions}
     updates = {name: spikes[name].numel() for name in graph.neurons}
     return SparseRun(Trace(spikes, membranes, readout), synops, updates)
+
+
+def thinned(counts: Tensor, share: float, *, seed: int = 0) -> Tensor:
+    """Keeps each spike of integer counts with probability `share`, as if the input were less sensitive."""
+    drawn = np.random.default_rng(seed).binomial(counts.numpy().astype(np.int64), share)
+    return torch.from_numpy(drawn.astype(np.float32))
 
 
 @dataclass
@@ -82,7 +88,8 @@ def _run_window(graph: SearchGraph, counts: np.ndarray, feed: dict[str, np.ndarr
             if isinstance(node, Conv):
                 values[name] = synapses[name].deliver(sum(sources[1:], start=sources[0]))
                 continue
-            v = np.float32(node.alpha) * potentials[name] + sum(sources[1:], start=sources[0])
+            decay = np.array(node.alpha, np.float32).reshape(-1, 1, 1)
+            v = decay * potentials[name] + sum(sources[1:], start=sources[0])
             fired = v > np.float32(1)
             potentials[name] = np.where(fired, np.float32(0), v)
             spikes[name][step] = fired

@@ -10,8 +10,8 @@ spike. The remedy is not luck but numbers that need no rounding:
   equal to the threshold 1: `>` and `>=` decide alike, and the nearest potential to the threshold stays that far away.
 
 With `T` steps a window all potentials below `2**p` fit into float32's 24 bits if `p + q + 1 + m * (T - 1) <= 24`; that
-fixes `q`. A simulator that orders the arithmetic otherwise (Euler form, scaled weights) rounds in its own last bit, far
-below that distance.
+fixes `q`, and what a coarser grid or a shorter decay leaves over goes to `p`. A simulator that orders the arithmetic
+otherwise (Euler form, scaled weights) rounds in its own last bit, far below that distance.
 
 A rounded decay changes how far a layer charges up, so its weights and biases are scaled until a constant drive gives
 the same potential on average over a window (without that, boxes came out slightly worse). Fewer `weight_bits`
@@ -34,6 +34,8 @@ from had_snn.models.neurons import LIF
 
 #: Bits of a float32 significand.
 _SIGNIFICAND = 24
+#: Fraction bits of the finest grid; what a layer could have beyond it serves as headroom.
+_FINEST = 9
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class Rounding:
     Attributes:
         weight_bits: Weights are signed integers of so many bits times a power of two.
         decay_bits: Decays are multiples of `2**-decay_bits`, between the first and the last one in (0, 1).
-        headroom_bits: Potentials up to `2**headroom_bits` thresholds are exact in float32.
+        headroom_bits: Potentials up to `2**headroom_bits` thresholds, or more, are exact in float32.
     """
 
     weight_bits: int = 16
-    decay_bits: int = 3
-    headroom_bits: int = 5
+    decay_bits: int = 4
+    headroom_bits: int = 4
 
     def __post_init__(self) -> None:
         if not (2 <= self.weight_bits <= 24 and 1 <= self.decay_bits <= 8 and 0 <= self.headroom_bits <= 10):
@@ -86,7 +88,7 @@ def round_decay(alpha: float, bits: int) -> tuple[float, int]:
 
 
 @torch.no_grad()
-def snap_time_constants(student: SpikingTracker, *, decay_bits: int = 3) -> dict[str, float]:
+def snap_time_constants(student: SpikingTracker, *, decay_bits: int = 4) -> dict[str, float]:
     """Moves every clocked layer's time constant to the nearest decay that `round_graph` can keep, in place.
 
     Called some time before training ends, with the time constants frozen from then on, it lets the weights settle on
@@ -119,7 +121,7 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
 
     Returns:
         A graph of the same wiring; its metadata name the formats and, per layer, decay, grid and whether float32
-        arithmetic is exact for every potential below `2**headroom_bits`.
+        arithmetic is exact for every potential below `2**headroom_bits`, with the layer's own `headroom_bits`.
     """
     rounding = rounding or Rounding()
     nodes = dict(graph.nodes)
@@ -129,15 +131,16 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
         deepest, gains = 0, []
         for name in group:
             old = graph.neurons[name]
-            alpha, bits = round_decay(old.alpha, rounding.decay_bits)
+            alpha, bits = round_decay(old.decay, rounding.decay_bits)
             nodes[name] = Neurons(alpha, old.shape)
             deepest = max(deepest, bits)
-            gains.append(mean_charge(old.alpha, graph.n_steps) / mean_charge(alpha, graph.n_steps))
-            report[name] = {"alpha_trained": old.alpha, "alpha": alpha, "decay_bits": bits}
+            gains.append(mean_charge(old.decay, graph.n_steps) / mean_charge(alpha, graph.n_steps))
+            report[name] = {"alpha_trained": old.decay, "alpha": alpha, "decay_bits": bits}
         gain = sum(gains) / len(gains)
         feeding = input_convolutions(graph, group)
         scaled = {name: _scaled(graph.convolutions[name], gain) for name in feeding}
-        grid = _SIGNIFICAND - 1 - rounding.headroom_bits - deepest * steps
+        grid = min(_FINEST, _SIGNIFICAND - 1 - rounding.headroom_bits - deepest * steps)
+        headroom = _SIGNIFICAND - 1 - grid - deepest * steps
         # Too many steps for exact sums: keep the weights' own grid and say so instead of throwing precision away.
         exact = grid >= 6 and not _reads_convolutions(graph, feeding)
         limit = grid if exact else _SIGNIFICAND
@@ -149,6 +152,7 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
             nodes[name] = _round_conv(conv, grids[name], bits, bias_grid=bias_grid, odd=name in odd)
         for name in group:
             report[name] |= {"grid_bits": grids, "bias_grid_bits": bias_grid, "exact_float32": exact, "gain": gain}
+            report[name]["headroom_bits"] = headroom
     for name, conv in graph.convolutions.items():
         if nodes[name] is conv:  # the read-out, and a separate matching convolution
             width = min(best_grid(conv.weight, rounding.weight_bits), 12)
@@ -207,8 +211,10 @@ def _round_conv(conv: Conv, grid: int, bits: int, *, bias_grid: int, odd: bool) 
     return Conv(weight.float(), (bias * 2.0**-bias_grid).float(), conv.stride, conv.padding)
 
 
-def input_scales(graph: SearchGraph) -> tuple[dict[str, float], dict[str, float]]:
+def input_scales(graph: SearchGraph) -> tuple[dict[str, float | list[float]], dict[str, float]]:
     """Factor on each convolution's weights, and threshold of each LIF layer, in the Euler form that NIR means.
+
+    Where a layer has a decay per channel, its convolution has a factor per channel.
 
     NIR's neuron is `tau dv/dt = -v + i`; Euler's step at `tau = dt / (1 - alpha)` is `alpha * v + (1 - alpha) * i`,
     so inputs are multiplied by `1 / (1 - alpha)` to get our line back, at threshold 1. Layers that share a convolution
@@ -216,16 +222,21 @@ def input_scales(graph: SearchGraph) -> tuple[dict[str, float], dict[str, float]
     nearest power of two, so that scaling changes no digit, and the threshold carries the rest (it stays 1 for decays
     of the form `1 - 2**-k`).
     """
-    factors: dict[str, float] = {}
+    factors: dict[str, float | list[float]] = {}
     thresholds: dict[str, float] = {}
     for group in groups(graph):
-        share = 1 - graph.neurons[group[0]].alpha
+        decays = graph.neurons[group[0]].alpha
+        if isinstance(decays, tuple):
+            factors |= {name: [1 / (1 - alpha) for alpha in decays] for name in input_convolutions(graph, group)}
+            thresholds |= dict.fromkeys(group, 1.0)
+            continue
+        share = 1 - decays
         if graph.info.get("rounded"):
             share = 2.0 ** round(math.log2(share))
         for name in input_convolutions(graph, group):
             factors[name] = 1 / share
         for name in group:
-            thresholds[name] = (1 - graph.neurons[name].alpha) / share
+            thresholds[name] = (1 - graph.neurons[name].decay) / share
     for name in graph.convolutions:
         factors.setdefault(name, 1.0)
     return factors, thresholds

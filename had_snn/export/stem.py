@@ -10,47 +10,20 @@ NIR says the jump's gain as a factor on the weights, so a gain that follows the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from had_snn.errors import ExportError, InputError, optional_import
+from had_snn.errors import ExportError, InputError
 from had_snn.events.stream import EventBatch
-from had_snn.export.nir import NOMINAL_DT
+from had_snn.export.graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, decay_times
 from had_snn.models.stem import EventLIFStem
 from had_snn.ops import lif_multi_step
 from had_snn.ops.lif import decay_factor
 
+STEM_CONV, STEM_LIF = "stem_conv", "stem_lif"
+
 #: Steps that are held in memory at once.
 _BLOCK = 256
-
-
-@dataclass(frozen=True)
-class ClockedStem:
-    """The stem on a clock.
-
-    Attributes:
-        weight: float32 `[C, 2, k, k]`, gain included.
-        tau_us: float32 `[C]`.
-        stride: Stride.
-        padding: Padding.
-        dt_us: Step in microseconds.
-    """
-
-    weight: Tensor
-    tau_us: Tensor
-    stride: int
-    padding: int
-    dt_us: float
-
-    @property
-    def alpha(self) -> Tensor:
-        """Decay per step, float32 `[C]`."""
-        return decay_factor(self.tau_us, self.dt_us)
 
 
 @torch.no_grad()
@@ -60,43 +33,43 @@ def fixed_gain(stem: EventLIFStem, batch: EventBatch) -> float:
 
 
 @torch.no_grad()
-def clocked_stem(stem: EventLIFStem, *, dt_us: float, gain: float) -> ClockedStem:
+def stem_graph(
+    stem: EventLIFStem, *, dt_us: float, gain: float | None, size: int, n_steps: int, **info: object
+) -> SearchGraph:
     """Puts the stem on a clock.
 
+    Args:
+        stem: The stem.
+        dt_us: Step of the clock in microseconds.
+        gain: Factor on the weights, the same for every window.
+        size: Side of the crop in crop pixels.
+        n_steps: Steps per window.
+        **info: Plain values for the file's metadata.
+
+    Returns:
+        `input [2, H, W] -> stem_conv -> stem_lif -> output`, with a decay per channel.
+
     Raises:
-        ExportError: If the stem is no `EventLIFStem` (its rule is then unknown).
+        ExportError: If the gain is not constant, or the stem is no `EventLIFStem` (its rule is then unknown).
     """
     if type(stem) is not EventLIFStem:
         raise ExportError(f"stem: {type(stem).__name__} has no clocked form; expected EventLIFStem")
-    weight, tau = stem.weight.detach().cpu().float() * gain, stem.tau_us.detach().cpu().float()
-    return ClockedStem(weight, tau, stem.stride, stem.padding, float(dt_us))
-
-
-def stem_to_nir(stem: ClockedStem, size_hw: tuple[int, int]) -> Any:
-    """NIR graph `input [2, H, W] -> stem_conv -> stem_lif -> output`; the form of `nir.graph_to_nir`, per channel."""
-    nir = optional_import("nir", extra="export")
-    share = 1 - stem.alpha.double().numpy()
-    channels, _, kernel, _ = stem.weight.shape
-    sizes = [(side + 2 * stem.padding - kernel) // stem.stride + 1 for side in size_hw]
-    full = np.ones((channels, *sizes))
+    if gain is None:
+        raise ExportError(
+            "stem: its gain follows the event rate of each window, and NIR holds constants only; give one gain for "
+            "the whole recording (fixed_gain takes it from windows)"
+        )
+    weight = stem.weight.detach().cpu().float() * gain
+    channels, _, kernel, _ = weight.shape
+    side = (size + 2 * stem.padding - kernel) // stem.stride + 1
+    decays = decay_factor(stem.tau_us.detach().cpu().float(), dt_us)
     nodes = {
-        "input": nir.Input(np.array([2, *size_hw])),
-        "stem_conv": nir.Conv2d(
-            input_shape=size_hw,
-            weight=stem.weight.double().numpy() / share[:, None, None, None],
-            bias=np.zeros(channels),
-            stride=(stem.stride, stem.stride),
-            padding=(stem.padding, stem.padding),
-            dilation=(1, 1),
-            groups=1,
-        ),
-        "stem_lif": nir.LIF(
-            tau=full * (NOMINAL_DT / share)[:, None, None], r=full, v_leak=full * 0, v_reset=full * 0, v_threshold=full
-        ),
-        "output": nir.Output(np.array(full.shape)),
+        STEM_CONV: Conv(weight, torch.zeros(channels), stem.stride, stem.padding),
+        STEM_LIF: Neurons(tuple(decays.tolist()), (channels, side, side)),
     }
-    edges = [("input", "stem_conv"), ("stem_conv", "stem_lif"), ("stem_lif", "output")]
-    return nir.NIRGraph(nodes, edges, metadata={"dt": NOMINAL_DT, "dt_us": stem.dt_us, "part": "stem"})
+    edges = ((INPUT, STEM_CONV), (STEM_CONV, STEM_LIF), (STEM_LIF, OUTPUT))
+    notes = {"part": "stem", "gain": float(gain), "rounded": False, **info}
+    return SearchGraph(nodes, edges, (2, size, size), n_steps, float(dt_us), {STEM_LIF: "stem"}, notes)
 
 
 def event_frames(batch: EventBatch, *, dt_us: float, first: int, steps: int) -> Tensor:
@@ -114,30 +87,29 @@ def event_frames(batch: EventBatch, *, dt_us: float, first: int, steps: int) -> 
 
 
 @torch.no_grad()
-def run_clocked_stem(stem: ClockedStem, batch: EventBatch, *, n_steps: int) -> Tensor:
+def run_clocked_stem(graph: SearchGraph, batch: EventBatch, *, n_steps: int) -> Tensor:
     """Runs windows from rest on the clock.
 
     Args:
-        stem: The clocked stem.
+        graph: From `stem_graph`.
         batch: Windows of equal length.
         n_steps: Micro-steps to count spikes in.
 
     Returns:
         Spike counts `[n_steps, N, C, H, W]`, comparable with the event-driven stem's.
     """
-    length = int(batch.t_end[0] - batch.t_begin[0])
-    ticks = round(length / stem.dt_us)
-    if abs(ticks * stem.dt_us - length) > 1e-6 or ticks % n_steps:
+    length, ticks = int(batch.t_end[0] - batch.t_begin[0]), graph.n_steps
+    if abs(ticks * graph.dt_us - length) > 1e-6 or ticks % n_steps:
         raise InputError(
-            f"a step of {stem.dt_us:g} us does not divide {n_steps} micro-steps of {length / n_steps:g} us"
+            f"a step of {graph.dt_us:g} us does not divide {n_steps} micro-steps of {length / n_steps:g} us"
         )
+    conv, (tau, dt) = graph.convolutions[STEM_CONV], decay_times(graph.neurons[STEM_LIF].alpha)
     state, counts = None, None
     for first in range(0, ticks, _BLOCK):
         steps = min(_BLOCK, ticks - first)
-        frames = event_frames(batch, dt_us=stem.dt_us, first=first, steps=steps)
-        current = F.conv2d(frames.flatten(0, 1), stem.weight, stride=stem.stride, padding=stem.padding)
-        current = current.unflatten(0, (steps, len(batch)))
-        spikes, state, _ = lif_multi_step(current, state, tau=stem.tau_us, dt=stem.dt_us)
+        frames = event_frames(batch, dt_us=graph.dt_us, first=first, steps=steps)
+        current = conv(frames.flatten(0, 1)).unflatten(0, (steps, len(batch)))
+        spikes, state, _ = lif_multi_step(current, state, tau=tau, dt=dt)
         if counts is None:
             counts = torch.zeros(n_steps, *spikes.shape[1:])
         counts.index_add_(0, (torch.arange(first, first + steps) * n_steps) // ticks, spikes)
@@ -168,8 +140,10 @@ def stem_convergence(
     for dt_us in dts_us:
         clocked = []
         for index, gain in enumerate(stem.gain(batch).tolist()):
-            clock = clocked_stem(stem, dt_us=dt_us, gain=gain)
-            clocked.append(run_clocked_stem(clock, one_window(batch, index), n_steps=n_steps))
+            window = one_window(batch, index)
+            ticks = round(int(window.t_end[0] - window.t_begin[0]) / dt_us)
+            clock = stem_graph(stem, dt_us=dt_us, gain=gain, size=batch.size_hw[0], n_steps=ticks)
+            clocked.append(run_clocked_stem(clock, window, n_steps=n_steps))
         found = torch.cat(clocked, dim=1)
         wrong, spikes = float((found - exact).abs().sum()), float(exact.sum())
         curve.append(

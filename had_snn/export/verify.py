@@ -139,8 +139,7 @@ class _Tally:
 
     def __init__(self, graph: SearchGraph) -> None:
         self.layers = layers = list(graph.neurons)
-        formats, self.rounded = graph.info.get("rounding"), graph.info.get("layers")
-        self.headroom = 2.0 ** formats["headroom_bits"] if isinstance(formats, dict) else 0.0
+        self.rounded = graph.info.get("layers")
         self.potentials = dict.fromkeys(layers, 0.0)
         names = ("spikes", "mismatches", "mismatches_alone", "decisions")
         self.counts = {layer: dict.fromkeys(names, 0) for layer in layers}
@@ -170,8 +169,9 @@ class _Tally:
             self.potentials[layer] = max(self.potentials[layer], float(ours.membranes[layer].abs().max()))
 
     def _guaranteed(self, layer: str) -> bool:
-        exact = isinstance(self.rounded, dict) and bool(self.rounded[layer]["exact_float32"])
-        return exact and self.potentials[layer] < self.headroom
+        if not isinstance(self.rounded, dict) or not self.rounded[layer]["exact_float32"]:
+            return False
+        return self.potentials[layer] < 2.0 ** self.rounded[layer]["headroom_bits"]
 
     def report(self) -> dict[str, Any]:
         layers = {

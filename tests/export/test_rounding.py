@@ -56,7 +56,7 @@ def test_numbers_are_on_their_grids(student, template):
     for name, layer in graph.info["layers"].items():
         node = graph.neurons[name]
         assert node.alpha == layer["alpha"]
-        assert node.alpha * 8 == round(node.alpha * 8)
+        assert node.alpha * 16 == round(node.alpha * 16)
     first = graph.info["layers"]["lif1"]["grid_bits"]["conv1"]
     finest = graph.info["layers"]["lif1"]["bias_grid_bits"]
     assert finest >= first

@@ -19,6 +19,7 @@ _LIF = """
 dv/dt = (r * (current + bias) - v) / tau : 1
 current : 1
 bias : 1 (constant)
+tau : second (constant)
 """
 _SENDER = """
 count : 1
@@ -81,11 +82,9 @@ class Simulation:
     def _layer(self, name: str, node: nir.LIF) -> None:
         group = NeuronGroup(
             node.tau.size, _LIF, method="euler", threshold="v > v_threshold", reset="v = 0", dt=self.dt,
-            name=f"lif_{name}", namespace={
-                "tau": one_value(node, "tau") * second, "r": one_value(node, "r"),
-                "v_threshold": one_value(node, "v_threshold"),
-            },
+            name=f"lif_{name}", namespace={"r": one_value(node, "r"), "v_threshold": one_value(node, "v_threshold")},
         )  # fmt: skip
+        group.tau = node.tau.ravel() * second
         group.state_updater.when = f"step_{name}"
         group.thresholder["spike"].when = f"fire_{name}"
         group.resetter["spike"].when = f"reset_{name}"

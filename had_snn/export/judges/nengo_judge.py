@@ -24,7 +24,7 @@ class EulerLIF(NeuronType):
     negative = False
     spiking = True
 
-    def __init__(self, tau: float, v_threshold: float) -> None:
+    def __init__(self, tau: np.ndarray, v_threshold: float) -> None:
         super().__init__()
         self.tau, self.v_threshold = tau, v_threshold
 
@@ -53,10 +53,10 @@ def build(network: Network, feed: dict[str, np.ndarray], *, own: bool):
         }
         for name, node in network.nodes.items():
             if isinstance(node, nir.LIF):
-                tau, threshold = one_value(node, "tau"), one_value(node, "v_threshold")
+                tau, threshold = node.tau.ravel(), one_value(node, "v_threshold")
                 # Its own LIF fires at 1; it is given the exact decay that the Euler step stands for.
                 exact = -network.dt / np.log(1 - network.dt / tau)
-                builtin = nengo.LIF(exact, 0, min_voltage=-np.inf, amplitude=network.dt)
+                builtin = nengo.LIF(exact.mean(), 0, min_voltage=-np.inf, amplitude=network.dt)
                 kind = builtin if own else EulerLIF(tau, threshold)
                 size = node.tau.size
                 layer = nengo.Ensemble(size, 1, neuron_type=kind, gain=np.ones(size), bias=np.zeros(size))
