@@ -2,12 +2,13 @@
 
     python experiments/export_nir.py checkpoint=tiny verify=[norse,snntorch]
     python experiments/export_nir.py recording=recording.aedat4 box=[42,225,44,17] windows=100
+    python experiments/export_nir.py part=one_piece dt_us=1000 verify=[norse,event_by_event] windows=10
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,22 @@ from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
 from had_snn.events.readers import read_events
-from had_snn.events.stream import EventStream
+from had_snn.events.stream import EventBatch, EventStream
 from had_snn.export.adapters import OPENERS
-from had_snn.export.chips import chip_lines, chip_report
+from had_snn.export.chips import chip_lines, chip_report, chip_table
 from had_snn.export.deployed import DeployedStudent
-from had_snn.export.graph import SearchGraph, run_graph
-from had_snn.export.nir import to_graph, write_nir
+from had_snn.export.graph import INPUT, OUTPUT, SearchGraph, run_graph
+from had_snn.export.nir import HOST, load_nir, part_of, stored_notes, template_kernel, to_graph, write_nir
+from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.rounding import Rounding
+from had_snn.export.stem import STEM_CONV, STEM_LIF, fixed_gain
 from had_snn.export.verify import line, table, verify
-from had_snn.geometry import check_box
+from had_snn.geometry import check_box, search_crop
 from had_snn.models import SpikingTracker
 from had_snn.tracker import OnlineTracker
+from had_snn.viz.graph import Box, draw_graph
+
+PARTS = ("body", "stem", "one_piece")
 
 
 @dataclass(frozen=True)
@@ -80,67 +86,125 @@ def track_with(student: Any, target: Target, times: np.ndarray) -> np.ndarray:
 def collect_windows(
     student: SpikingTracker, graph: SearchGraph, target: Target, times: np.ndarray
 ) -> tuple[Tensor, np.ndarray]:
-    """Stem counts `[T, N, C, H, W]` of the windows that the deployed student looks at, and the boxes it finds."""
+    """Input counts `[T, N, C, H, W]` of the windows that the deployed student looks at, and the boxes it finds."""
     seen: list[Tensor] = []
 
     def watch(counts: Tensor):
         seen.append(counts.contiguous())
         return run_graph(graph, counts)
 
-    boxes = track_with(DeployedStudent(student, graph, run=watch), target, times)
+    kind = OnePieceStudent if part_of(graph) == "one piece" else DeployedStudent
+    boxes = track_with(kind(student, graph, run=watch), target, times)
     if not seen:
         raise InputError(f"{target.name}: no window after {target.start_us} us holds enough events to look at")
     return torch.cat(seen, dim=1), boxes
 
 
+def export_graph(student: SpikingTracker, target: Target, cfg: DictConfig) -> SearchGraph:
+    """The body in the number format asked for, or stem and body on one fine clock."""
+    rounding = Rounding(**cfg.rounding) if cfg.rounding is not None else None
+    options = {"t_us": target.start_us, "n_steps": cfg.n_steps}
+    body = to_graph(student, target.events, target.box_xywh, rounding=rounding, **options)
+    if cfg.part == "body":
+        return body
+    config = student.config
+    kernel = template_kernel(student, target.events, target.box_xywh, t_us=target.start_us)
+    gain = cfg.gain
+    if gain == "template":
+        crop = search_crop(target.box_xywh, factor=config.search_factor, size=config.search_size)
+        start = target.start_us - config.window_us
+        around = target.events.slice_time(start, target.start_us).crop(crop)
+        gain = fixed_gain(student.stem, EventBatch.pack([around], [start], [target.start_us]))
+    notes = {key: body.info[key] for key in ("student", "sensor_hw", "template")}
+    return one_piece(student, kernel, dt_us=float(cfg.dt_us), gain=gain, **notes)
+
+
+def stem_of(graph: SearchGraph) -> SearchGraph:
+    """The stem out of stem and body, ending at its spikes."""
+    nodes = {name: node for name, node in graph.nodes.items() if name in (STEM_CONV, STEM_LIF)}
+    edges = ((INPUT, STEM_CONV), (STEM_CONV, STEM_LIF), (STEM_LIF, OUTPUT))
+    return replace(
+        graph, nodes=nodes, edges=edges, taps={STEM_LIF: graph.taps[STEM_LIF]}, info={**graph.info, "part": "stem"}
+    )
+
+
 def draw(graph: SearchGraph, report: dict[str, Any], path: Path) -> None:
-    """The graph as Graphviz text; spikes per neuron and micro-step, as verified, beside each layer."""
+    """The graph as a picture; spikes per neuron and step, as verified, with each layer."""
     decided = next((entry["layers"] for entry in report.values() if entry["layers"]), {})
-    lines = ["digraph student {", "  rankdir=LR; node [shape=box, fontname=sans];"]
-    for name, conv in graph.convolutions.items():
-        shape = "x".join(map(str, conv.weight.shape))
-        lines.append(f'  {name} [label="{name}\\nconv {shape}, stride {conv.stride}"];')
-    for name, node in graph.neurons.items():
-        rate = f", rate {decided[name]['spikes'] / decided[name]['decisions']:.3f}" if name in decided else ""
-        shape = "x".join(map(str, node.shape))
-        lines.append(f'  {name} [label="{name}\\nLIF {shape}\\nalpha {node.alpha:g}{rate}", shape=ellipse];')
-    lines += [f"  {source} -> {target};" for source, target in graph.edges]
-    with atomic_file(path) as temporary:
-        temporary.write_text("\n".join([*lines, "}"]) + "\n")
+    before, after = HOST[part_of(graph)]
+    boxes = [Box(INPUT, (before.split(";")[0], "x".join(map(str, graph.input_shape))), "host")]
+    for name in graph.nodes:
+        if name in graph.convolutions:
+            conv = graph.convolutions[name]
+            shape = "x".join(map(str, conv.weight.shape))
+            boxes.append(Box(name, (f"conv {shape}, stride {conv.stride}",), "synapses"))
+            continue
+        rate = f"{decided[name]['spikes'] / decided[name]['decisions']:.3f} spikes a step" if name in decided else ""
+        alphas = graph.neurons[name].alpha
+        decay = f"{min(alphas):.3f} to {max(alphas):.3f}" if isinstance(alphas, tuple) else f"{alphas:g}"
+        shape = "x".join(map(str, graph.neurons[name].shape))
+        boxes.append(Box(name, (f"LIF {shape}, decay {decay}", rate), "neurons"))
+    boxes.append(Box(OUTPUT, (after.split(",")[0],), "host"))
+    title = f"{part_of(graph)}: {graph.n_steps} steps of {graph.dt_us:g} us; host grey, synapses blue, neurons orange"
+    draw_graph(path, boxes, graph.edges, title=title)
+
+
+def summary(graph: SearchGraph, record: dict[str, Any], notes: dict[str, Any]) -> str:
+    """What the file is and how it was found to behave, for a reader."""
+    rounding = record["rounding"]["formats"] or {"weights and decays": "as trained"}
+    numbers = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in rounding.items())
+    crop = notes["preprocessing"]
+    lines = [
+        f"# {record['file']}: {part_of(graph)} of the student, template from {Path(record['target']).name}", "",
+        f"- clock: {graph.n_steps} steps of {graph.dt_us:g} us (nominal dt in the file: {notes['dt_nominal_s']} s)",
+        f"- input: {crop['crop']}; {notes['host_before']}", f"- output: {notes['host_after']}",
+        f"- neuron: {notes['neuron']['euler']}", f"- numbers: {numbers}",
+        f"- written with {', '.join(f'{name} {version}' for name, version in notes['versions'].items())}", "",
+        f"## {record['windows']} windows in simulators", "", table(record["simulators"]),
+        "## Chips", "", chip_table(record["chips"]), *chip_lines(record["chips"]), "", "![the graph](graph.png)",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def rounding_report(student: SpikingTracker, graph: SearchGraph, target: Target, times, boxes) -> dict[str, Any]:
+    """Number formats, and how far boxes move from those of the student as trained."""
+    return {
+        "formats": graph.info.get("rounding"), "layers": graph.info.get("layers"),
+        "box_change_px": spread(boxes, track_with(student, target, times)),
+    }  # fmt: skip
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Exports, verifies, writes the run folder; returns spikes, mismatches and status by simulator."""
-    student = load_student(cfg.checkpoint)
-    rounding = Rounding(**cfg.rounding) if cfg.rounding is not None else None
-    target = find_target(cfg)
-    options = {"t_us": target.start_us, "n_steps": cfg.n_steps}
-    graph = to_graph(student, target.events, target.box_xywh, rounding=rounding, **options)
+    if cfg.part not in PARTS:
+        raise InputError(f"part={cfg.part}: expected one of {', '.join(PARTS)}")
+    student, target = load_student(cfg.checkpoint), find_target(cfg)
+    tracked = export_graph(student, target, cfg)
     times = np.linspace(target.start_us, target.end_us, int(cfg.windows) + 1)[1:].astype(np.int64)
-    counts, boxes = collect_windows(student, graph, target, times)
+    counts, boxes = collect_windows(student, tracked, target, times)
+    graph = stem_of(tracked) if cfg.part == "stem" else tracked
     folder = open_run(cfg)
     path = folder / "student.nir"
     write_nir(path, graph)
     with progress("verify", unit="windows") as bar:
         report = verify(path, counts, simulators=list(cfg.verify), progress=lambda name, n, of: bar(n, of, name))
+    kind, short = (DeployedStudent if cfg.part == "body" else OnePieceStudent), times[: cfg.track_windows]
     record = {
-        "file": path.name, "target": target.name, "windows": counts.shape[1], "simulators": report,
-        "rounding": {
-            "formats": graph.info.get("rounding"), "layers": graph.info.get("layers"),
-            "box_change_px": spread(boxes, track_with(student, target, times)),
-        },
+        "file": path.name, "part": part_of(graph), "target": target.name, "windows": counts.shape[1],
+        "simulators": report, "rounding": rounding_report(student, graph, target, times, boxes),
         "tracked_in": {
-            name: spread(boxes[: cfg.track_windows], track_with(
-                DeployedStudent(student, graph, run=OPENERS[name](path, graph).run), target, times[: cfg.track_windows]
+            name: spread(boxes[: len(short)], track_with(
+                kind(student, tracked, run=OPENERS[name](path, graph).run), target, short
             ))
-            for name in cfg.track_in
+            for name in (cfg.track_in if cfg.part != "stem" else ())
         },
         "chips": chip_report(graph), "versions": versions(),
     }  # fmt: skip
-    for name, text in (("verify.json", json.dumps(record, indent=2) + "\n"), ("verify.md", table(report))):
+    text = summary(graph, record, stored_notes(load_nir(path), path))
+    for name, content in (("verify.json", json.dumps(record, indent=2) + "\n"), ("summary.md", text)):
         with atomic_file(folder / name) as temporary:
-            temporary.write_text(text)
-    draw(graph, report, folder / "graph.dot")
+            temporary.write_text(content)
+    draw(graph, report, folder / "graph.png")
     return {name: {key: entry[key] for key in ("status", "spikes", "mismatches")} for name, entry in report.items()}
 
 
@@ -160,7 +224,7 @@ def main(cfg: DictConfig) -> None:
         print(f"boxes tracked in {name} differ by at most {apart['max']:.2g} px")
     print(f"rounding moves boxes by {record['rounding']['box_change_px']['mean']:.2f} px on average")
     print("\n".join(chip_lines(record["chips"])))
-    print(f"wrote {Path(cfg.out) / 'student.nir'}, verify.json, verify.md, graph.dot")
+    print(f"wrote {Path(cfg.out) / 'student.nir'}, verify.json, summary.md, graph.png")
 
 
 if __name__ == "__main__":

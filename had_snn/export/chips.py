@@ -2,7 +2,9 @@
 
 Speck-class: nine cores, one convolution with its neurons each; limits and the two memory formulas are those that the
 vendor's tools state (sinabs 3.1.3, `sinabs/backend/dynapcnn/chips/dynapcnn.py` and `validate_memory_speck.py`).
-Loihi-2-class: 128 cores with up to 8192 neurons each, 120 million synapses (Intel Labs, Loihi 2 brief, 2021).
+Loihi-2-class: 128 cores with up to 8192 neurons each, 120 million synapses in all (Intel Labs, "Taking neuromorphic
+computing to the next level with Loihi 2", brief, 2021); a core's share of the synapses is its limit here, and
+every synapse is written out, because how far a core may share the weights of a convolution is not published.
 A chip with the right numbers can still lack what the graph needs (leak per layer, weights of more than 8 bits): `needs`
 lists that. These are counts, not measurements on a device.
 """
@@ -24,6 +26,7 @@ SPECK_CORES = tuple(
     )
 )
 LOIHI2_CORES, LOIHI2_NEURONS_PER_CORE, LOIHI2_SYNAPSES = 128, 8192, 120_000_000
+LOIHI2_SYNAPSES_PER_CORE = LOIHI2_SYNAPSES // LOIHI2_CORES
 
 
 def layer_needs(graph: SearchGraph) -> dict[str, dict[str, Any]]:
@@ -71,7 +74,7 @@ def chip_report(graph: SearchGraph) -> dict[str, Any]:
     needs = layer_needs(graph)
     rounding = graph.info.get("rounding")
     bits = rounding["weight_bits"] if isinstance(rounding, dict) else 32
-    return {"layers": needs, "weight_bits": bits, "speck": _speck(needs, bits), "loihi2": _loihi2(graph, needs, bits)}
+    return {"layers": needs, "weight_bits": bits, "speck": _speck(needs, bits), "loihi2": _loihi2(needs, bits)}
 
 
 def _speck(needs: dict[str, dict[str, Any]], bits: int) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def _speck(needs: dict[str, dict[str, Any]], bits: int) -> dict[str, Any]:
         reasons.append(f"weights have {bits} bits, the cores hold 8")
     if len(needs) > len(SPECK_CORES):
         reasons.append(f"{len(needs)} convolutions, there are {len(SPECK_CORES)} cores")
-    free = list(SPECK_CORES)
+    free, placed = dict(enumerate(SPECK_CORES)), {}
     for name in sorted(needs, key=lambda name: -_speck_words(needs[name])[0]):
         layer = needs[name]
         kernel_words, neuron_words = _speck_words(layer)
@@ -90,13 +93,17 @@ def _speck(needs: dict[str, dict[str, Any]], bits: int) -> dict[str, Any]:
             reasons.append(f"{name}: feeds {len(layer['feeds'])} layers, a core sends to two")
         if not layer["reads_spikes"]:
             reasons.append(f"{name}: reads real values of another convolution, cores read events")
-        fitting = [core for core in free if core[0] >= kernel_words and core[1] >= neuron_words]
+        fitting = [n for n, core in free.items() if core[0] >= kernel_words and core[1] >= neuron_words]
+        words = {"kernel_words": kernel_words, "neuron_words": neuron_words}
         if fitting:
-            free.remove(min(fitting))
+            number = min(fitting, key=lambda n: free[n])
+            holds = free.pop(number)
+            placed[name] = {"core": number, **words, "of_kernel_words": holds[0], "of_neuron_words": holds[1]}
         else:
+            placed[name] = {"core": None, **words}
             reasons.append(f"{name}: {kernel_words} kernel words and {neuron_words} neuron words fit no free core")
     needed = ["a leak per layer (the cores have a constant leak, not a proportional one)", "hard reset"]
-    return {"fits": not reasons, "reasons": reasons, "needs": needed}
+    return {"fits": not reasons, "reasons": reasons, "needs": needed, "cores": placed}
 
 
 def _speck_words(layer: dict[str, Any]) -> tuple[int, int]:
@@ -107,23 +114,26 @@ def _speck_words(layer: dict[str, Any]) -> tuple[int, int]:
     return kernel, layer["channels"] * 2 ** (math.ceil(math.log2(rows)) + math.ceil(math.log2(columns)))
 
 
-def _loihi2(graph: SearchGraph, needs: dict[str, dict[str, Any]], bits: int) -> dict[str, Any]:
-    neurons = {name: math.prod(node.shape) for name, node in graph.neurons.items()}
-    cores = sum(math.ceil(count / LOIHI2_NEURONS_PER_CORE) for count in neurons.values())
-    synapses = sum(layer["synapses"] for layer in needs.values())
+def _loihi2(needs: dict[str, dict[str, Any]], bits: int) -> dict[str, Any]:
+    cores = {
+        name: max(
+            math.ceil(layer["neurons"] / LOIHI2_NEURONS_PER_CORE),
+            math.ceil(layer["synapses"] / LOIHI2_SYNAPSES_PER_CORE),
+        )
+        for name, layer in needs.items()
+    }
+    total, synapses = sum(cores.values()), sum(layer["synapses"] for layer in needs.values())
     reasons = []
     if bits > 8:
         reasons.append(f"weights have {bits} bits, synapses hold 8")
-    if cores > LOIHI2_CORES:
-        reasons.append(f"{sum(neurons.values())} neurons take {cores} cores, there are {LOIHI2_CORES}")
-    if synapses > LOIHI2_SYNAPSES:
-        largest = max(needs, key=lambda name: needs[name]["synapses"])
+    if total > LOIHI2_CORES:
+        largest = max(cores, key=lambda name: cores[name])
         reasons.append(
-            f"{synapses} synapses written out one by one, there are {LOIHI2_SYNAPSES}; {largest} alone has "
-            f"{needs[largest]['synapses']} (shared convolution weights: {sum(n['weights'] for n in needs.values())})"
+            f"{largest}: {needs[largest]['synapses']} synapses and {needs[largest]['neurons']} neurons take "
+            f"{cores[largest]} of {total} cores, there are {LOIHI2_CORES}"
         )
     needed = ["programmed neurons (Euler step, hard reset)", "graded input spikes for the stem's counts"]
-    return {"fits": not reasons, "reasons": reasons, "needs": needed, "cores_by_neurons": cores, "synapses": synapses}
+    return {"fits": not reasons, "reasons": reasons, "needs": needed, "cores": cores, "synapses": synapses}
 
 
 def chip_lines(report: dict[str, Any]) -> list[str]:
@@ -134,3 +144,24 @@ def chip_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"{chip}: {'fits' if found['fits'] else 'does not fit'}; needs {', '.join(found['needs'])}")
         lines += [f"  {reason}" for reason in found["reasons"]]
     return lines
+
+
+def chip_table(report: dict[str, Any]) -> str:
+    """What each layer needs, and where it would lie, as a Markdown table."""
+    rows = ["| layer | kernel | neurons | synapses | fan-in | fan-out | weights | Speck core (kernel, neuron words) |"]
+    rows[0] += " Loihi 2 cores |"
+    rows.append("|---|---|---:|---:|---:|---:|---:|---|---:|")
+    for name, layer in report["layers"].items():
+        place = report["speck"]["cores"][name]
+        used = [
+            f"{place[key]} of {place[f'of_{key}']}"
+            for key in ("kernel_words", "neuron_words")
+            if place["core"] is not None
+        ]
+        where = f"{place['core']} ({', '.join(used)})" if used else f"none ({place['kernel_words']} kernel words)"
+        rows.append(
+            f"| {name} | {layer['kernel']}x{layer['kernel']} / {layer['stride']} | {layer['neurons']} "
+            f"| {layer['synapses']} | {layer['fan_in']} | {layer['fan_out']} | {layer['weights']} | {where} "
+            f"| {report['loihi2']['cores'][name]} |"
+        )
+    return "\n".join(rows) + "\n"

@@ -57,9 +57,15 @@ class DeployedStudent(nn.Module):
         return kernel
 
     def forward_search(
-        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False
-    ) -> TrackerOutput:
-        """See `SpikingTracker.forward_search`; `kernel` is part of the graph already and is not looked at."""
+        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False,
+        with_state: bool = False,
+    ) -> TrackerOutput:  # fmt: skip
+        """See `SpikingTracker.forward_search`; `kernel` is part of the graph already and is not looked at.
+
+        Raises:
+            ExportError: If membranes are to be carried on: an exported graph starts every window from rest.
+        """
+        refuse_state(with_state)
         steps = n_steps or self.graph.n_steps
         if steps != self.graph.n_steps or int(events.t_end[0] - events.t_begin[0]) != self.graph.dt_us * steps:
             raise ExportError(
@@ -73,6 +79,12 @@ class DeployedStudent(nn.Module):
             spikes = {self.graph.taps[name]: value.float() for name, value in trace.spikes.items()}
             output.taps = Taps(spikes={"stem": counts, **spikes}, rates=spikes["backbone.lif_out"].mean(dim=0))
         return output
+
+
+def refuse_state(with_state: bool) -> None:
+    """An exported graph has no membranes to hand on."""
+    if with_state:
+        raise ExportError("an exported graph starts every window from rest; track with OnlineTracker(carry=False)")
 
 
 def fingerprint(kernel: Tensor) -> Tensor:

@@ -175,7 +175,7 @@ def graph_to_nir(graph: SearchGraph) -> Any:
 
 
 #: What the host does in front of and behind each part, and what the input of one step is.
-_HOST = {
+HOST = {
     "body": (
         "event-driven LIF stem on raw timestamps; input of a micro-step: its spike counts [C, H, W]",
         "leaky read-out over the micro-steps, then score, offset and size maps are decoded to a box",
@@ -217,11 +217,9 @@ def _tau_us(alpha: float | tuple[float, ...], dt_us: float) -> float | list[floa
     return times if isinstance(alpha, tuple) else times[0]
 
 
-def _notes(
-    graph: SearchGraph, factors: dict[str, float | list[float]], thresholds: dict[str, float]
-) -> dict[str, Any]:
+def _notes(graph: SearchGraph, factors: dict[str, float | list[float]], thresholds: dict[str, float]) -> dict[str, Any]:
     """Everything that a reader needs and NIR has no field for."""
-    before, after = _HOST[part_of(graph)]
+    before, after = HOST[part_of(graph)]
     return {
         "layout": LAYOUT,
         "part": part_of(graph),

@@ -7,23 +7,31 @@ its weight whenever it comes); what acted once per trained micro-step is made to
 * the read-out's weights are multiplied by the number of fine steps in a trained one, because its maps are read as
   spikes per trained micro-step.
 
-The rest cannot be kept: neurons that fired at most once in a trained micro-step may now fire several times in it. What
-that costs is measured by tracking with the simulator in the loop, not argued away.
+Neurons that fired at most once in a trained micro-step may now fire several times in it, and what they drive fires
+even more. `match_rates` takes that back on average: on windows of events, layer by layer, it finds the factor on each
+channel's input at which the channel fires as often as on the trained clock. The rest cannot be kept, and what it costs
+is measured by tracking with the simulator in the loop.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from had_snn.errors import ExportError
 from had_snn.events.stream import EventBatch
-from had_snn.export.deployed import DeployedStudent
-from had_snn.export.graph import INPUT, OUTPUT, Conv, SearchGraph, search_graph
+from had_snn.export.deployed import DeployedStudent, refuse_state
+from had_snn.export.graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, decay_times, run_graph, search_graph
 from had_snn.export.rounding import groups, input_convolutions
 from had_snn.export.stem import STEM_LIF, event_frames, stem_graph
 from had_snn.models import SpikingTracker, TrackerOutput
 from had_snn.models.head import split_readout
+from had_snn.ops import lif_multi_step
+
+#: Factors between exp(-3) and exp(3) are searched, halving the range so many times.
+_SEARCHED, _HALVINGS = 3.0, 12
 
 
 def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> SearchGraph:
@@ -47,9 +55,62 @@ def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> Sear
     return fine.with_nodes(nodes, fine_ratio=ratio)
 
 
+def apart(graph: SearchGraph) -> SearchGraph:
+    """Gives every LIF layer convolutions of its own: one that feeds several layers is written once for each."""
+    nodes: dict[str, Conv | Neurons] = {}
+    edges = [edge for edge in graph.edges if edge[0] not in graph.convolutions and edge[1] not in graph.convolutions]
+    for name, node in graph.nodes.items():
+        if not isinstance(node, Conv):
+            nodes[name] = node
+            continue
+        for index, target in enumerate(graph.targets(name)):
+            copy = name if index == 0 else f"{name}_to_{target}"
+            nodes[copy] = node
+            edges += [(source, copy) for source in graph.sources(name)] + [(copy, target)]
+    return replace(graph, nodes=nodes, edges=tuple(edges))
+
+
+@torch.no_grad()
+def match_rates(fine: SearchGraph, coarse: SearchGraph, fine_input: Tensor, coarse_input: Tensor) -> SearchGraph:
+    """Scales the input of every channel so that it fires as often as on the trained clock.
+
+    Args:
+        fine: Body on the fine clock; every LIF layer has convolutions of its own.
+        coarse: The same body on the trained clock.
+        fine_input: Stem spikes of some windows, `[steps, N, C, H, W]`.
+        coarse_input: Stem counts of the same windows, `[T, N, C, H, W]`.
+
+    Returns:
+        The fine graph with scaled weights and biases.
+    """
+    trained = run_graph(coarse, coarse_input).spikes
+    wanted = {name: spikes.float().sum(dim=(0, 1, 3, 4)) for name, spikes in trained.items()}
+    nodes, values = dict(fine.nodes), {INPUT: fine_input.float()}
+    for name, node in fine.nodes.items():
+        current = torch.stack([values[source] for source in fine.sources(name)]).sum(dim=0)
+        if isinstance(node, Conv):
+            values[name] = node(current.flatten(0, 1)).unflatten(0, current.shape[:2])
+            continue
+        low, high = torch.full_like(wanted[name], -_SEARCHED), torch.full_like(wanted[name], _SEARCHED)
+        tau, dt = decay_times(node.alpha)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            spikes = lif_multi_step(current * middle.exp()[:, None, None], None, tau=tau, dt=dt)[0]
+            too_many = spikes.sum(dim=(0, 1, 3, 4)) > wanted[name]
+            low, high = torch.where(too_many, low, middle), torch.where(too_many, middle, high)
+        factor = ((low + high) / 2).exp()
+        for source in fine.sources(name):
+            conv = fine.convolutions[source]
+            weight = conv.weight * factor[:, None, None, None]
+            nodes[source] = Conv(weight, conv.bias * factor, conv.stride, conv.padding)
+        values[name] = lif_multi_step(current * factor[:, None, None], None, tau=tau, dt=dt)[0]
+    return fine.with_nodes(nodes, matched_windows=int(fine_input.shape[1]))
+
+
 def one_piece(
-    student: SpikingTracker, kernel: Tensor, *, dt_us: float, gain: float | None, **info: object
-) -> SearchGraph:
+    student: SpikingTracker, kernel: Tensor, *, dt_us: float, gain: float | None, seen: EventBatch | None = None,
+    **info: object,
+) -> SearchGraph:  # fmt: skip
     """Stem and body on one clock.
 
     Args:
@@ -57,6 +118,7 @@ def one_piece(
         kernel: Template kernel `[1, C, k, k]`.
         dt_us: Step of the clock.
         gain: The stem's gain, one for the whole recording (see `stem.fixed_gain`).
+        seen: Search windows on which firing rates are matched (see `match_rates`); None leaves the weights alone.
         **info: Plain values for the file's metadata.
 
     Returns:
@@ -67,6 +129,12 @@ def one_piece(
     """
     body = fine_graph(student, kernel, dt_us=dt_us)
     front = stem_graph(student.stem, dt_us=dt_us, gain=gain, size=student.config.search_size, n_steps=body.n_steps)
+    if seen is not None:
+        with torch.no_grad():
+            coarse_input = student.stem(seen, n_steps=student.config.n_steps)[0].cpu()
+            frames = event_frames(seen, dt_us=dt_us, first=0, steps=body.n_steps)
+            fine_input = run_graph(front, frames).readout
+        body = match_rates(apart(body), search_graph(student, kernel), fine_input, coarse_input)
     edges = tuple(edge for edge in front.edges if edge[1] != OUTPUT)
     edges += tuple((STEM_LIF if source == INPUT else source, target) for source, target in body.edges)
     notes = {**body.info, **front.info, "part": "one piece", **info}
@@ -91,9 +159,11 @@ class OnePieceStudent(DeployedStudent):
         return self.student.encode_template(events, boxes_cxcywh)
 
     def forward_search(
-        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False
-    ) -> TrackerOutput:
-        """See `SpikingTracker.forward_search`; `kernel` is part of the graph already."""
+        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False,
+        with_state: bool = False,
+    ) -> TrackerOutput:  # fmt: skip
+        """See `DeployedStudent.forward_search`."""
+        refuse_state(with_state)
         frames = event_frames(events, dt_us=self.graph.dt_us, first=0, steps=self.graph.n_steps)
         trace = self.run(frames)
         return split_readout(self.student.integrator(trace.readout, dt_us=self.graph.dt_us))

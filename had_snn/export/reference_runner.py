@@ -95,7 +95,7 @@ def _run_window(graph: SearchGraph, counts: np.ndarray, feed: dict[str, np.ndarr
             spikes[name][step] = fired
             values[name] = feed[name][step] if feed else fired
             membranes[name][step] = potentials[name]
-        readout.append(values[graph.sources(OUTPUT)[0]])
+        readout.append(values[graph.sources(OUTPUT)[0]].astype(np.float32))
     synops = {name: synapse.operations for name, synapse in synapses.items()}
     return _Window(spikes, membranes, np.stack(readout), synops)
 

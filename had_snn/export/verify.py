@@ -61,8 +61,8 @@ def verify(
         progress: Called with simulator, windows done and windows in all.
 
     Returns:
-        By simulator: `status` ("exact", "differs", "not installed", "failed"), `spikes`, `mismatches`, `rate`
-        (mismatches by spikes), `decisions`, `version`, `notes`, `seconds`, `readout_error` and `layers`; by layer
+        By simulator: `status` ("exact", "differs", "not installed", "not supported", "failed"), `spikes`, `mismatches`,
+        `rate` (mismatches by spikes), `decisions`, `version`, `notes`, `seconds`, `readout_error`, `layers`; by layer
         `status`, `spikes`, `mismatches`, `mismatches_alone`, `membrane_error` (largest difference of potentials, in
         thresholds, where spikes agree), `potential_max` (largest potential of ours that did not fire, in size) and
         `guaranteed` (the rounding makes every decision exact for potentials of that size, see `rounding`).
@@ -77,7 +77,7 @@ def verify(
     graph = graph if graph is not None else read_nir(path)
     if windows.dim() != 5 or tuple(windows.shape[2:]) != graph.input_shape or len(windows) != graph.n_steps:
         expected = f"[{graph.n_steps}, N, {', '.join(map(str, graph.input_shape))}]"
-        raise InputError(f"windows are {list(windows.shape)}; the file reads stem counts {expected}")
+        raise InputError(f"windows are {list(windows.shape)}; the file reads counts {expected}")
     report = {}
     for name in simulators:
         started = time.perf_counter()
@@ -99,6 +99,8 @@ def _verify_one(
         run, version, notes = _open(name, path, graph)
     except MissingExtraError as error:
         return _absent("not installed", str(error))
+    except ExportError as error:
+        return _absent("not supported", str(error))
     # Importers fail in their own ways on what they do not know; that is a finding about them, not a crash of ours.
     except Exception as error:  # noqa: BLE001
         return _absent("failed", f"{type(error).__name__}: {error}")

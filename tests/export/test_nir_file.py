@@ -97,3 +97,42 @@ def test_a_missing_node_is_refused(graph, tmp_path):
         del file["node/nodes/lif_head"]
     with pytest.raises(FormatError, match=r"a\.nir"):
         read_nir(path)
+
+
+def test_no_damaged_byte_passes_unnoticed(graph, counts, tmp_path):
+    """Every change of a byte is refused by name, or lies where it changes nothing."""
+    good, bad = tmp_path / "good.nir", tmp_path / "bad.nir"
+    write_nir(good, graph)
+    content, expected = bytearray(good.read_bytes()), run_graph(graph, counts[:, :1]).readout
+    refused = names = 0
+    for position in np.random.default_rng(0).integers(0, len(content), 80):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x5A
+        bad.write_bytes(damaged)
+        try:
+            found = read_nir(bad)
+        except FormatError as error:
+            names += "bad.nir" in str(error)
+            refused += 1
+            continue
+        assert torch.equal(run_graph(found, counts[:, :1]).readout, expected), position
+    assert names == refused > 2
+
+
+def test_a_newer_layout_is_refused(graph, tmp_path):
+    stored = graph_to_nir(graph)
+    notes = json.loads(stored.metadata["had_snn"])
+    stored.metadata["had_snn"] = json.dumps({**notes, "layout": 99})
+    write_nir(tmp_path / "a.nir", stored)
+    with pytest.raises(FormatError, match="newer version"):
+        read_nir(tmp_path / "a.nir")
+
+
+def test_the_notes_say_how_events_become_input(graph, tmp_path):
+    write_nir(tmp_path / "a.nir", graph)
+    notes = json.loads(nir.read(tmp_path / "a.nir").metadata["had_snn"])
+    assert notes["part"] == "body"
+    assert notes["preprocessing"]["sensor_hw"] == [120, 120]
+    assert notes["preprocessing"]["crop_size"] == 64
+    assert "spike counts" in notes["host_before"]
+    assert "leaky read-out" in notes["host_after"]

@@ -12,7 +12,7 @@ from had_snn.errors import ExportError, HadError, InputError
 from had_snn.export import DeployedStudent, read_nir, run_graph, table, to_graph, verify, write_nir
 from had_snn.export.adapters import OPENERS
 from had_snn.export.graph import Neurons
-from had_snn.export.reference_runner import run_events
+from had_snn.export.reference_runner import run_events, thinned
 from had_snn.export.verify import require_exact
 from had_snn.tracker import OnlineTracker
 
@@ -84,7 +84,7 @@ def test_a_wrong_network_is_found_and_located(path, graph, counts, name):
 def test_unknown_names_and_other_windows_are_refused(path, counts):
     with pytest.raises(InputError, match=r"brain.*there are: norse"):
         verify(path, counts, simulators=["brain"])
-    with pytest.raises(InputError, match="stem counts"):
+    with pytest.raises(InputError, match="file reads counts"):
         verify(path, counts[:2], simulators=["norse"])
 
 
@@ -107,6 +107,14 @@ def test_the_event_runner_counts_what_a_convolution_of_ones_counts(graph, counts
     assert doubled.synops["conv1"] == 2 * run.synops["conv1"]
     assert run_events(graph, counts * 0).synops["conv1"] == 0
     assert torch.equal(run.trace.readout, run_graph(graph, counts).readout)
+
+
+def test_operations_follow_spikes_and_updates_do_not(graph, counts):
+    few, all_of_it = (run_events(graph, thinned(counts, share)) for share in (0.2, 1.0))
+    assert torch.equal(thinned(counts, 1.0), counts)
+    assert few.synops["conv1"] == pytest.approx(0.2 * all_of_it.synops["conv1"], rel=0.1)
+    assert sum(few.synops.values()) < 0.6 * sum(all_of_it.synops.values())
+    assert few.updates == all_of_it.updates
 
 
 @pytest.mark.parametrize("name", OPENERS)
