@@ -2,6 +2,8 @@
 #ifndef HAD_SPIKE_CONV_HOST_CUH
 #define HAD_SPIKE_CONV_HOST_CUH
 
+#include <stdlib.h>
+
 // Groups of lanes whose sums are held at once; a CPU without AVX-512 has 16 registers.
 #define HAD_HELD_GROUPS 8
 
@@ -21,16 +23,18 @@ HAD_INLINE unsigned mask_bits(Mask mask) {
 #endif
 }
 
+HAD_INLINE had_i64 lane_groups(const SpikeConv* p) { return (p->K + HAD_LANES - 1) / HAD_LANES; }
+
 // Appends the numbers first + i of the set bits i.
 HAD_INLINE int append_bits(had_u16* list, int n, unsigned bits, had_i64 first) {
   for (; bits; bits &= bits - 1) list[n++] = (had_u16)(first + __builtin_ctz(bits));
   return n;
 }
 
-// One site, channels from c on: `GROUPS` groups of lanes, of which the last holds `tail` channels. `counts` has the length
-// so far of each step's list.
+// One site, channels from c on: `GROUPS` groups of lanes, of which the last holds `tail` channels. `fired_bits`
+// [T, Wo, all groups] takes one word for each group of lanes; null where there are no neurons.
 template <int GROUPS, bool VALUED>
-static void conv_block(const SpikeConv* p, had_u16* entry_out, int* counts, had_i64 b, had_i64 oy, had_i64 ox, had_i64 c,
+static void conv_block(const SpikeConv* p, unsigned* fired_bits, had_i64 b, had_i64 oy, had_i64 ox, had_i64 c,
                        const int tail) {
   const Neuron neuron = {0.0f, 0.0f, 0, 0, 1};
   const had_i64 x0 = ox * p->stride - p->padding, y0 = oy * p->stride - p->padding, W = p->W, C = p->C, Kp = p->Kp;
@@ -72,46 +76,42 @@ static void conv_block(const SpikeConv* p, had_u16* entry_out, int* counts, had_
     if (p->current_out)
       for (int g = 0; g < GROUPS; ++g)
         had_store_f32(p->current_out + out + g * HAD_LANES, sum[g], g == GROUPS - 1 ? tail : HAD_LANES);
-    if (!entry_out) continue;
-    had_u16* list = entry_out + (t * p->N + b) * p->Ho * p->Wo * p->K;
-    int n = counts[t];
+    if (!fired_bits) continue;
+    unsigned* bits = fired_bits + (t * p->Wo + ox) * lane_groups(p) + c / HAD_LANES;
     for (int g = 0; g < GROUPS; ++g) {
       const int count = g == GROUPS - 1 ? tail : HAD_LANES;
       const lanes h = had_charge(u[g], decay, sum[g]), s = had_fire(h, threshold);
       u[g] = had_reset(neuron, h, s, threshold);
       if (p->fired) had_store_f32(p->fired + out + g * HAD_LANES, s, count);
-      const unsigned live = count == HAD_LANES ? ~0u : (1u << count) - 1u;
-      n = append_bits(list, n, mask_bits(h > threshold) & live, ox * p->K + c + g * HAD_LANES);
+      bits[g] = mask_bits(h > threshold) & (count == HAD_LANES ? ~0u : (1u << count) - 1u);
     }
-    counts[t] = n;
   }
   if (p->v)
     for (int g = 0; g < GROUPS; ++g)
       had_store_f32(p->v + site * p->K + c + g * HAD_LANES, u[g], g == GROUPS - 1 ? tail : HAD_LANES);
 }
 
+// One row. Blocks of channels go outside, so that the weights of one block stay in the cache for the whole row.
 template <bool VALUED>
-static void conv_site(const SpikeConv* p, had_u16* entry_out, int* counts, had_i64 b, had_i64 oy, had_i64 ox) {
+static void conv_row(const SpikeConv* p, unsigned* bits, had_i64 b, had_i64 oy) {
   for (had_i64 c = 0; c < p->K; c += HAD_HELD_GROUPS * HAD_LANES) {
     const int rest = (int)had_min(p->K - c, HAD_HELD_GROUPS * HAD_LANES);
     const int groups = (rest + HAD_LANES - 1) / HAD_LANES, tail = rest - (groups - 1) * HAD_LANES;
-    switch (groups) {
-      case 1: conv_block<1, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
-      case 2: conv_block<2, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
-      case 3: conv_block<3, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
-      case 4: conv_block<4, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
-      case 5: conv_block<5, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
-      case 6: conv_block<6, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
-      case 7: conv_block<7, VALUED>(p, entry_out, counts, b, oy, ox, c, tail); break;
-      default: conv_block<8, VALUED>(p, entry_out, counts, b, oy, ox, c, tail);
-    }
+    for (had_i64 ox = 0; ox < p->Wo; ++ox) switch (groups) {
+        case 1: conv_block<1, VALUED>(p, bits, b, oy, ox, c, tail); break;
+        case 2: conv_block<2, VALUED>(p, bits, b, oy, ox, c, tail); break;
+        case 3: conv_block<3, VALUED>(p, bits, b, oy, ox, c, tail); break;
+        case 4: conv_block<4, VALUED>(p, bits, b, oy, ox, c, tail); break;
+        case 5: conv_block<5, VALUED>(p, bits, b, oy, ox, c, tail); break;
+        case 6: conv_block<6, VALUED>(p, bits, b, oy, ox, c, tail); break;
+        case 7: conv_block<7, VALUED>(p, bits, b, oy, ox, c, tail); break;
+        default: conv_block<8, VALUED>(p, bits, b, oy, ox, c, tail);
+      }
   }
 }
 
 // `entry_out` [T, N, Ho, Wo * K] and `start_out` [T, N, Ho, Wo + 1] take the spikes, or are null: then only currents are
-// written. At most HAD_MAX_STEPS steps a call. Returns the number of spikes.
-#define HAD_MAX_STEPS 64
-
+// written. Returns the number of spikes, or -1 where scratch memory could not be had.
 HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, const float* value, const float* weight,
                                        const float* bias, const float* current_in, const float* v0, float* current_out,
                                        float* fired, float* v, had_i64 T, had_i64 N, had_i64 H, had_i64 W, had_i64 C,
@@ -121,25 +121,35 @@ HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start
   const SpikeConv p = {entry, start, value, weight, bias, current_in, v0, current_out, fired, v, T, N, H, W, C, Ho, Wo, K,
                        Kp, k, stride, padding, decay, threshold};
   had_i64 total = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1) reduction(+ : total)
+  int failed = 0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1) reduction(+ : total) reduction(| : failed)
   for (had_i64 row = 0; row < N * Ho; ++row) {
     const had_i64 b = row / Ho, oy = row % Ho;
-    int counts[HAD_MAX_STEPS] = {0};
-    had_u16* lists = entry_out ? entry_out + oy * Wo * K : 0;
-    for (had_i64 ox = 0; ox < Wo; ++ox) {
-      if (start_out)
-        for (had_i64 t = 0; t < T; ++t) start_out[((t * N + b) * Ho + oy) * (Wo + 1) + ox] = counts[t];
-      if (value)
-        conv_site<true>(&p, lists, counts, b, oy, ox);
-      else
-        conv_site<false>(&p, lists, counts, b, oy, ox);
+    const had_i64 groups = lane_groups(&p);
+    unsigned* bits = entry_out ? (unsigned*)malloc((size_t)(T * Wo * groups) * sizeof(unsigned)) : 0;
+    if (entry_out && !bits) {
+      failed = 1;
+      continue;
     }
-    for (had_i64 t = 0; t < T; ++t) {
-      if (start_out) start_out[((t * N + b) * Ho + oy) * (Wo + 1) + Wo] = counts[t];
-      total += counts[t];
+    if (value)
+      conv_row<true>(&p, bits, b, oy);
+    else
+      conv_row<false>(&p, bits, b, oy);
+    for (had_i64 t = 0; t < T && bits; ++t) {
+      const had_i64 out = (t * N + b) * Ho + oy;
+      had_u16* list = entry_out + out * Wo * K;
+      int n = 0;
+      for (had_i64 ox = 0; ox < Wo; ++ox) {
+        start_out[out * (Wo + 1) + ox] = n;
+        for (had_i64 g = 0; g < groups; ++g)
+          n = append_bits(list, n, bits[(t * Wo + ox) * groups + g], ox * K + g * HAD_LANES);
+      }
+      start_out[out * (Wo + 1) + Wo] = n;
+      total += n;
     }
+    free(bits);
   }
-  return total;
+  return failed ? -1 : total;
 }
 
 // Numbers above `most` are listed as `most`. Returns the number of entries.

@@ -26,7 +26,6 @@ _LIST = "pppp" + "iii" + "f"
 _CORRELATE = "pppp" + "iiiiii"
 #: Output channels are padded to a multiple of this, the widest vector register.
 LANES = 16
-MAX_STEPS = 64
 
 
 @dataclass(frozen=True)
@@ -209,8 +208,6 @@ class SpikeConvCall:
     ) -> None:  # fmt: skip
         shape = steps, samples, rows, columns, outputs = weights.output_shape(spikes)
         _, _, channels, height, width = spikes.shape
-        if steps > MAX_STEPS:
-            raise InputError(f"{steps} micro-steps in one call; expected at most {MAX_STEPS}")
         self.current = torch.empty(shape) if keep_current or not neurons else None
         self.fired = torch.empty(shape) if keep_fired else None
         device = spikes.entry.device
@@ -240,9 +237,12 @@ class SpikeConvCall:
         """
         v0, v = build.address(before), build.address(after)
         threads = build.threads_for(self._work)
-        return self._function(
+        number = self._function(
             *self._inputs, v0, *self._outputs, v, *self._sizes, decay, 1.0, *self._lists, threads
         )
+        if number < 0:
+            raise MemoryError("spike_conv: no memory for a row of spikes")
+        return number
 
 
 def spike_conv(

@@ -141,7 +141,5 @@ def test_refuses_what_does_not_fit() -> None:
         spike_conv_lif(spikes, weights, decay=0.5, state=torch.zeros(1, 8, 6, 5))
     with pytest.raises(InputError, match="current is"):
         spike_conv(spikes, weights, current=torch.zeros(1, 1, 8, 6, 5))
-    with pytest.raises(InputError, match="micro-steps in one call"):
-        spike_conv(spike_list(torch.zeros(65, 1, 4, 6, 6)), weights)
     with pytest.raises(InputError, match="odd k"):
         spike_correlate(spikes.dense(), spikes, torch.zeros(1, 4, 2, 2))
