@@ -1,114 +1,177 @@
-"""Measures readers: seconds, events per CPU second (fastest of some repeats) and peak memory, beside other packages.
+"""Measures readers: events per second of processor time and peak memory, beside other packages on the same files.
 
     python experiments/bench_readers.py sizes=[1000000,10000000] formats=[raw,aedat4]
 
 Every reader runs in a process of its own; its memory is the peak above that of the imported package. Peers that are
-not installed are left out. Processor seconds are compared, so that a busy machine does not decide; a ratio above 1
-means that this package needs less than the best peer of the same file.
+not installed are left out. Processor seconds are compared (fastest of some repeats), so that a busy machine does not
+decide; a ratio above 1 means that this package needs less than the best peer of the same file. All readers use one
+thread. Three rows have no peer: `window` reads 20 ms from the middle of a RAW file, `cache_build` fills the cache from
+it, and `cache` opens the filled cache in a new process, its pages not in memory, and takes 20 ms.
 """
 
 from __future__ import annotations
 
-import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from bench_kernels import machine
 from entry import script
 from omegaconf import DictConfig
 
+from had_snn.atomic import atomic_file
+from had_snn.events.stream import EventStream
+
 SENSOR_HW = (720, 1280)
+PIECE = 1 << 22
+SPLIT = "[np.ascontiguousarray(e[n]) for n in 'txyp']"
+DV = (
+    "(lambda r: np.concatenate([b.numpy() for b in iter(r.getNextEventBatch, None)]))"
+    "(__import__('dv_processing').io.MonoCameraRecording(path))"
+)
 PEERS: dict[str, dict[str, str]] = {
-    "raw": {"expelliarmus": "__import__('expelliarmus').Wizard(encoding='evt3', fpath=path).read()"},
-    "evt2": {"expelliarmus": "__import__('expelliarmus').Wizard(encoding='evt2', fpath=path).read()"},
+    "raw": {
+        "expelliarmus": "__import__('expelliarmus').Wizard(encoding='evt3', fpath=path).read()",
+        "evlib": "__import__('evlib').load_events(path).collect()",
+    },
+    "evt2": {
+        "expelliarmus": "__import__('expelliarmus').Wizard(encoding='evt2', fpath=path).read()",
+        "evlib": "__import__('evlib').load_events(path).collect()",
+    },
     "dat": {"expelliarmus": "__import__('expelliarmus').Wizard(encoding='dat', fpath=path).read()"},
     "es": {"event_stream": "np.concatenate(list(__import__('event_stream').Decoder(path)))"},
     "aedat4": {
         "aedat": "np.concatenate([p['events'] for p in __import__('aedat').Decoder(path) if 'events' in p])",
-        "tonic": "__import__('tonic.io').io.read_aedat4(path)",
+        "dv-processing": DV,
     },
-    "npy": {"numpy": "np.load(path)"},
+    "npy": {"numpy": "np.load(path)", "numpy, split into columns": f"[{SPLIT} for e in [np.load(path)]]"},
     "npz": {"numpy": "{k: v for k, v in np.load(path).items()}"},
-    "hdf5": {"h5py": "{k: v[:] for k, v in __import__('h5py').File(path)['events'].items()}"},
-    "csv": {"numpy": "np.loadtxt(path, delimiter=',', skiprows=2, dtype=np.int64)"},
+    "hdf5": {
+        "h5py": "{k: v[:] for k, v in __import__('h5py').File(path)['events'].items()}",
+        "evlib": "__import__('evlib').load_events(path).collect()",
+    },
+    "csv": {
+        "numpy": "np.loadtxt(path, delimiter=',', skiprows=2, dtype=np.int64)",
+        "pandas": "__import__('pandas').read_csv(path, skiprows=1)",
+        "polars": "[c.to_numpy() for c in __import__('polars').read_csv(path, skip_rows=1)]",
+    },
+}  # fmt: skip
+WINDOW = "t0 := int(size) // 10, t0 + 20_000"  # five million events a second: the middle of the file
+OURS = {
+    "window": f"read_events(path, window=({WINDOW}))",
+    "cache_build": "(shutil.rmtree(path + '.cache', ignore_errors=True), open_cached(path, path + '.cache'))",
+    "cache": f"open_cached(path, path + '.cache').events.slice_time({WINDOW}).t.sum()",
 }
-OURS = {"cache": "open_cached(path, path + '.cache').events.slice_time(500_000, 520_000).t.sum()"}
+
+
+def make_events(count: int) -> EventStream:
+    """Moving-edge-like events: runs along rows, bursts in time, five million a second."""
+    t, x, y = np.empty(count, np.int64), np.empty(count, np.uint16), np.empty(count, np.uint16)
+    p = np.empty(count, np.uint8)
+    for start in range(0, count, PIECE):
+        n = min(PIECE, count - start)
+        rng = np.random.default_rng([count, start])
+        cut = slice(start, start + n)
+        t[cut] = start // 5 + np.sort(rng.integers(0, max(1, n // 5), n))
+        y[cut] = np.repeat(rng.integers(0, SENSOR_HW[0], n // 3 + 1), 3)[:n]
+        x[cut] = (np.repeat(rng.integers(0, SENSOR_HW[1], n // 3 + 1), 3)[:n] + np.arange(n) % 3) % SENSOR_HW[1]
+        p[cut] = rng.integers(0, 2, n)
+    return EventStream.from_arrays(t, x, y, p, SENSOR_HW, validate=False)
 
 
 def make_file(folder: Path, kind: str, count: int) -> Path:
-    """A file of moving-edge-like events (runs along rows, bursts in time), made once by conversion."""
-    from had_snn.events.stream import EventStream
+    """A file of such events, made once."""
     from had_snn.events.writers import write_events
 
+    if kind in OURS:
+        kind = "raw"
     # expelliarmus refuses EVT2 in a file that is not called .raw
     path = folder / ("evt2" if kind == "evt2" else "") / f"{count}.{'raw' if kind == 'evt2' else kind}"
     if path.exists():
         return path
-    rng = np.random.default_rng(count)
-    row = np.repeat(rng.integers(0, SENSOR_HW[0], count // 3 + 1), 3)[:count]
-    column = (np.repeat(rng.integers(0, SENSOR_HW[1], count // 3 + 1), 3)[:count] + np.arange(count) % 3) % SENSOR_HW[1]
-    t = np.sort(rng.integers(0, max(1, count // 5), count))  # five million events a second
-    events = EventStream.from_arrays(t, column, row, rng.integers(0, 2, count), SENSOR_HW)
-    encoder = {"evt2": _evt2, "dat": _dat, "es": _es}.get(kind)
-    if encoder is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoder(events))
-    elif kind == "npy":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.save(file, events.to_structured())
-    else:
-        write_events(events, path, format="raw" if kind == "cache" else kind)
+    events = make_events(count)
+    encoder = {"evt2": _evt2, "dat": _dat, "es": _es, "npy": _npy}.get(kind)
+    if encoder is None:
+        return write_events(events, path, format=kind)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        file.writelines(encoder(events))
     return path
 
 
-def _evt2(events) -> bytes:
-    high = events.t >> 6
-    new = np.flatnonzero(np.diff(high, prepend=-1))
-    low = (events.t & 63).astype(np.uint32)
-    words = (events.p.astype(np.uint32) << 28) | (low << 22) | (events.x.astype(np.uint32) << 11) | events.y
-    words = np.insert(words, new, (0x80000000 | high[new]).astype(np.uint32))
-    return b"% evt 2.0\n% geometry 1280x720\n% end\n" + words.astype("<u4").tobytes()
+def _pieces(events: EventStream) -> Iterator[tuple[EventStream, int]]:
+    """Pieces of a stream and the time before each."""
+    for start in range(0, len(events), PIECE):
+        yield events.slice_index(start, start + PIECE), int(events.t[start - 1]) if start else -64
 
 
-def _dat(events) -> bytes:
-    data = (events.p.astype(np.uint32) << 28) | (events.y.astype(np.uint32) << 14) | events.x
-    record = np.stack([events.t.astype(np.uint32), data], axis=1).astype("<u4")
-    return b"% Data file containing CD events.\n% Version 2\n% Height 720\n% Width 1280\n\x0c\x08" + record.tobytes()
+def _evt2(events: EventStream) -> Iterator[bytes]:
+    yield b"% evt 2.0\n% geometry 1280x720\n% end\n"
+    for piece, before in _pieces(events):
+        high = piece.t >> 6
+        new = np.flatnonzero(np.diff(high, prepend=before >> 6))
+        low = (piece.t & 63).astype(np.uint32)
+        words = (piece.p.astype(np.uint32) << 28) | (low << 22) | (piece.x.astype(np.uint32) << 11) | piece.y
+        yield np.insert(words, new, (0x80000000 | high[new]).astype(np.uint32)).astype("<u4").tobytes()
 
 
-def _es(events) -> bytes:
-    record = np.empty(len(events), [("head", "u1"), ("x", "<u2"), ("y", "<u2")])
-    steps = np.minimum(np.diff(events.t, prepend=0), 126)
-    record["head"], record["x"], record["y"] = steps << 1 | events.p, events.x, SENSOR_HW[0] - 1 - events.y
-    return b"Event Stream\x02\x00\x00\x01" + np.array(SENSOR_HW[::-1], "<u2").tobytes() + record.tobytes()
+def _dat(events: EventStream) -> Iterator[bytes]:
+    yield b"% Data file containing CD events.\n% Version 2\n% Height 720\n% Width 1280\n\x0c\x08"
+    for piece, _ in _pieces(events):
+        data = (piece.p.astype(np.uint32) << 28) | (piece.y.astype(np.uint32) << 14) | piece.x
+        yield np.stack([piece.t.astype(np.uint32), data], axis=1).astype("<u4").tobytes()
+
+
+def _es(events: EventStream) -> Iterator[bytes]:
+    yield b"Event Stream\x02\x00\x00\x01" + np.array(SENSOR_HW[::-1], "<u2").tobytes()
+    for piece, before in _pieces(events):
+        record = np.empty(len(piece), [("head", "u1"), ("x", "<u2"), ("y", "<u2")])
+        steps = np.minimum(np.diff(piece.t, prepend=max(before, 0)), 126)
+        record["head"], record["x"], record["y"] = steps << 1 | piece.p, piece.x, SENSOR_HW[0] - 1 - piece.y
+        yield record.tobytes()
+
+
+def _npy(events: EventStream) -> Iterator[bytes]:
+    dtype = events.slice_index(0, 1).to_structured().dtype
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(events),)}
+    text = repr(header)
+    text += " " * (-(10 + len(text) + 1) % 64) + "\n"
+    yield b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+    for piece, _ in _pieces(events):
+        yield piece.to_structured().tobytes()
 
 
 def measure(call: str, path: Path, repeats: int) -> dict | None:
     """Runs one reader in a fresh process; None if its package is not there."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", call, str(path), str(repeats)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, __file__, "--one", call, str(path), str(repeats)]
+    threads = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **threads})
+    if done.returncode and "ModuleNotFoundError" not in done.stderr:
+        print(f"{path.name}: {call[:40]}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
 def one(call: str, path: str, repeats: int) -> None:
     """The measuring process: prints seconds and megabytes as JSON."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from had_snn.events.cache import open_cached
+    from had_snn.events.cache import entry_folder, open_cached
     from had_snn.events.readers import read_events
 
-    run: Callable[[], object] = eval(
-        f"lambda: {call}", {"np": np, "path": path, "read_events": read_events, "open_cached": open_cached}
-    )
-    small = str(Path(path).with_name(f"1000{Path(path).suffix}"))
-    eval(f"lambda: {call}", {"np": np, "path": small, "read_events": read_events, "open_cached": open_cached})()
-    if "open_cached" in call:
-        run()  # builds the entry
+    names = {"np": np, "shutil": shutil, "read_events": read_events, "open_cached": open_cached}
+    small = Path(path).with_name(f"1000{Path(path).suffix}")
+    run: Callable[[], object] = eval(f"lambda: {call}", {**names, "path": path, "size": Path(path).stem})
+    if "slice_time" in call:
+        for column in entry_folder(path, path + ".cache").iterdir():
+            with column.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    else:
+        eval(f"lambda: {call}", {**names, "path": str(small), "size": "1000"})()  # imports what it needs
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = memory("VmRSS")
     wall, cpu = [], []
@@ -134,21 +197,27 @@ def run(cfg: DictConfig) -> list[dict]:
         for size in cfg.sizes:
             path = make_file(Path(cfg.folder), kind, int(size))
             calls = {"had-snn": OURS.get(kind, "read_events(path)"), **PEERS.get(kind, {})}
-            rows = {name: measure(call, path, cfg.repeats) for name, call in calls.items()}
+            repeats = 1 if kind in OURS else max(1, min(cfg.repeats, int(cfg.repeats * 1e7 / size)))
+            rows = {name: measure(call, path, repeats) for name, call in calls.items()}
             peers = [r["cpu"] for name, r in rows.items() if r and name != "had-snn"]
             for name, row in rows.items():
                 if row is None:
                     continue
-                ratio = min(peers) / row["cpu"] if peers and name == "had-snn" else None
                 table.append(
                     {
                         "format": kind, "events": int(size), "reader": name, "seconds": round(row["seconds"], 4),
-                        "cpu_s": round(row["cpu"], 4), "Mev/s": round(size / row["cpu"] / 1e6, 2),
-                        "MB": round(row["megabytes"]),
-                        "ratio": None if ratio is None else round(ratio, 2),
+                        "cpu_s": round(row["cpu"], 4), "MB": round(row["megabytes"]),
                     }
                 )  # fmt: skip
-                print("  ".join(f"{k} {v}" for k, v in table[-1].items() if v is not None), flush=True)
+                if kind not in OURS:
+                    table[-1]["Mev/s"] = round(size / row["cpu"] / 1e6, 2)
+                if peers and name == "had-snn":
+                    table[-1]["ratio"] = round(min(peers) / row["cpu"], 2)
+                print("  ".join(f"{k} {v}" for k, v in table[-1].items()), flush=True)
+            if not cfg.keep and int(size) > 1000 and kind != "cache_build":
+                shutil.rmtree(f"{path}.cache", ignore_errors=True)
+                if kind not in OURS or kind == "cache":
+                    path.unlink()
     return table
 
 
@@ -156,10 +225,15 @@ def run(cfg: DictConfig) -> list[dict]:
 def main(cfg: DictConfig) -> None:
     table = run(cfg)
     if cfg.out is not None:
-        with Path(cfg.out).open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
+        out = Path(cfg.out)
+        before = json.loads(out.read_text())["rows"] if cfg.add and out.exists() else []
+        done = {(row["format"], row["events"]) for row in table}
+        rows = [row for row in before if (row["format"], row["events"]) not in done] + table
+        rows.sort(key=lambda row: (list(cfg.order).index(row["format"]), row["events"]))
+        with atomic_file(out) as temporary:
+            lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+            about = json.dumps(machine(1, "cpu"), indent=1)
+            temporary.write_text(f'{{"rows": [\n{lines}\n],\n"machine": {about}}}\n')
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -38,14 +39,20 @@ def open_npy(path: Path, options: ReadOptions) -> Source:
 
 
 def open_npz(path: Path, options: ReadOptions) -> Source:
-    """Opens an NPZ archive of one array a column (`t`, `x`, `y`, `p` under common names) or one array of all."""
-    arrays: dict[str, np.ndarray] = {}
+    """Opens an NPZ archive of one array a column (`t`, `x`, `y`, `p` under common names) or one array of all.
+
+    Columns of a name each are read piece by piece, so that an archive larger than memory can be read too.
+    """
+    arrays: dict[str, Any] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                name = member.filename.removesuffix(".npy")
-                with archive.open(member) as file, contextlib.suppress(_Skip):
-                    arrays[name] = _npz_member(path, file, member.file_size)
+        archive = zipfile.ZipFile(path)
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            with contextlib.suppress(_Skip):
+                column = _Column(path, archive, member)
+                arrays[name] = column if len(column.shape) == 1 and split_name(name)[0] else column.whole()
+        if not has_roles(arrays):
+            arrays = {name: a.whole() if isinstance(a, _Column) else a for name, a in arrays.items()}
     except FormatError:
         raise
     except (
@@ -53,6 +60,60 @@ def open_npz(path: Path, options: ReadOptions) -> Source:
     ) as error:  # damaged archives raise nearly anything: BadZipFile, zlib.error, UnicodeDecodeError, ...
         raise FormatError(path, f"damaged NPZ archive: {error}", offset=path.stat().st_size) from error
     return source_of(path, "npz", arrays, options, {})
+
+
+class _Column:
+    """A one-dimensional array in an archive, read from its begin to its end in slices."""
+
+    ndim = 1
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+        self.path, self._archive, self._member = path, archive, member
+        self._file, self._at = self._open(), 0
+        self.size = int(np.prod(self.shape, dtype=object))
+        if self.dtype.kind not in "biuf" and self.dtype.names is None:
+            raise _Skip
+        if self.size * self.dtype.itemsize > member.file_size:
+            need = self.size * self.dtype.itemsize
+            raise FormatError(path, f"damaged NPZ archive: {need} bytes announced, {member.file_size} stored")
+
+    def _open(self) -> IO[bytes]:
+        with self._archive.open(self._member) as file:
+            if file.read(6) != np.lib.format.MAGIC_PREFIX:
+                raise _Skip
+        file = self._archive.open(self._member)
+        self.shape, self._fortran, self.dtype = _npy_header(self.path, file)
+        return file
+
+    def __len__(self) -> int:
+        return self.size
+
+    def reshape(self, *_: int) -> _Column:
+        """Itself: it is flat."""
+        return self
+
+    def __getitem__(self, cut: slice) -> np.ndarray:
+        start, stop, _ = cut.indices(self.size)
+        try:
+            if start < self._at:
+                self._file, self._at = self._open(), 0
+            if start > self._at:
+                self._read(start - self._at)
+            return self._read(stop - start)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            problem = f"damaged NPZ archive: {error}"
+            raise FormatError(self.path, problem, offset=self.path.stat().st_size) from error
+
+    def _read(self, count: int) -> np.ndarray:
+        data = self._file.read(count * self.dtype.itemsize)
+        if len(data) != count * self.dtype.itemsize:
+            raise EOFError(f"{self._member.filename} ends early")
+        self._at += count
+        return np.frombuffer(data, self.dtype)
+
+    def whole(self) -> np.ndarray:
+        """All of it, in the shape that its header tells."""
+        return self[:].reshape(self.shape, order="F" if self._fortran else "C")
 
 
 class _Skip(Exception):
@@ -73,28 +134,12 @@ def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.
     return shape, fortran, dtype
 
 
-def _npz_member(path: Path, file: IO[bytes], size: int) -> np.ndarray:
-    if file.read(6) != np.lib.format.MAGIC_PREFIX:
-        raise _Skip
-    file.seek(0)
-    shape, fortran, dtype = _npy_header(path, file)
-    if dtype.kind not in "biuf" and dtype.names is None:
-        raise _Skip
-    need = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if need > size:
-        raise FormatError(path, f"damaged NPZ archive: {need} bytes announced, {size} stored")
-    array = np.frombuffer(file.read(need), dtype)
-    if array.nbytes != need:
-        raise FormatError(path, f"damaged NPZ archive: {need} bytes announced, {array.nbytes} found")
-    return array.reshape(shape, order="F" if fortran else "C")
-
-
 def has_roles(names: Mapping[str, object] | Sequence[str]) -> bool:
     """True if names tell at least time, column and row."""
     return {"t", "x", "y"} <= {split_name(name)[0] for name in names}
 
 
-def source_of(path: Path, kind: str, arrays: Mapping[str, np.ndarray], options: ReadOptions, info: dict) -> Source:
+def source_of(path: Path, kind: str, arrays: Mapping[str, Any], options: ReadOptions, info: dict) -> Source:
     """Finds the events among named arrays."""
     info = {**info}
     columns, names = _pick(path, arrays)
@@ -113,11 +158,11 @@ def source_of(path: Path, kind: str, arrays: Mapping[str, np.ndarray], options: 
     sensor_hw = _stated_sensor(arrays)
     source = Source(path, kind, (), sensor_hw, info, countable_from_one="sensor_hw" not in arrays)
     source.most = len(columns[0])
-    source.chunks = slices(path, columns, plan)
+    source.chunks = slices(path, columns, plan, source)
     return source
 
 
-def _stated_sensor(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
+def _stated_sensor(arrays: Mapping[str, Any]) -> tuple[int, int] | None:
     for key in SENSOR_KEYS:
         value = arrays.get(key)
         if value is not None and value.size == 2 and value.dtype.kind in "iu" and value.min() > 0:
@@ -126,7 +171,7 @@ def _stated_sensor(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
     return None
 
 
-def _pick(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[str] | None]:
+def _pick(path: Path, arrays: Mapping[str, Any]) -> tuple[list[Any], list[str] | None]:
     """The columns, and their names if there are any."""
     structured = [a for a in arrays.values() if a.dtype.names and has_roles(a.dtype.names)]
     if structured:

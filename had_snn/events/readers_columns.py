@@ -16,8 +16,8 @@ import numpy as np
 
 from had_snn.errors import FormatError
 from had_snn.events.checks import smallest_sensor
-from had_snn.events.decoders import Columns
-from had_snn.events.recording import ReadOptions, logger
+from had_snn.events.decoders import Columns, Room, fresh, gather
+from had_snn.events.recording import ReadOptions, Source, logger
 
 NAMES = {
     "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
@@ -31,7 +31,7 @@ _UNIT_WORDS = {"s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µ
 EPOCH_NS = 10**17  # later than 1973 in nanoseconds; as microseconds it would be three thousand years
 SAMPLE = 50_000
 FEW = 50  # events below which spans say little
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # events at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,40 @@ class ColumnPlan:
         order = {position: name for name, position in self.index.items()}
         return "".join(order.get(i, "_") for i in range(width))
 
-    def apply(self, columns: Sequence[np.ndarray]) -> Columns:
-        """Columns of numbers as `t` in microseconds and whole pixels; halves of a pixel go up."""
-        t = self._microseconds(columns[self.index["t"]])
-        p = columns[self.index["p"]] if "p" in self.index else np.ones(len(t), np.int8)
-        return Columns(t, _whole(columns[self.index["x"]]), _whole(columns[self.index["y"]]), _whole(p))
+    def apply(self, columns: Sequence[np.ndarray], room: Room = fresh, offset: int = 0) -> Columns:
+        """Columns of numbers as `t` in microseconds and whole pixels; halves of a pixel go up.
 
-    def _microseconds(self, t: np.ndarray) -> np.ndarray:
+        Args:
+            columns: The file's columns, `[n]` each.
+            room: Where to put them.
+            offset: Microseconds to add to the times.
+        """
+        out = room(len(columns[0]))
+        t = self._microseconds(columns[self.index["t"]], out.t, offset)
+        x, y = (_whole(columns[self.index[name]], target) for name, target in (("x", out.x), ("y", out.y)))
+        if "p" in self.index:
+            return Columns(t, x, y, _whole(columns[self.index["p"]], out.p))
+        out.p[: len(t)] = 1
+        return Columns(t, x, y, out.p[: len(t)])
+
+    def _microseconds(self, t: np.ndarray, target: np.ndarray, offset: int) -> np.ndarray:
         """Times as int64 microseconds, rounded to the nearest."""
         exponent = UNITS[self.unit]
+        if t.dtype == np.int64 and exponent == 0 and offset == 0 and t.dtype.isnative:
+            return gather(t, target)
         if len(t) and max(abs(float(t.max())), abs(float(t.min()))) * 10.0**exponent > 2.0**62:
             raise FormatError(self.path, f"times up to {float(t.max()):g} {self.unit} do not fit 64-bit microseconds")
+        found = target[: len(t)]
         if t.dtype.kind in "iu":
-            t = t.astype(np.int64, copy=False)
-            return t if exponent == 0 else t * 10**exponent if exponent > 0 else (t + 500) // 1000
-        return np.rint(t.astype(np.float64, copy=False) * 10.0**exponent).astype(np.int64)
+            if exponent < 0:
+                found[:] = (t.astype(np.int64, copy=False) + 500) // 1000
+            else:
+                np.multiply(t, 10**exponent, out=found, dtype=np.int64, casting="unsafe")
+        else:
+            found[:] = np.rint(t.astype(np.float64, copy=False) * 10.0**exponent)
+        if offset:
+            found += offset
+        return found
 
 
 def split_name(name: str) -> tuple[str | None, str | None]:
@@ -199,20 +218,27 @@ def _guess_unit(t: np.ndarray, *, decimals: bool) -> str:
     return "ns" if float(t[0]) >= EPOCH_NS else "us"
 
 
-def _whole(column: np.ndarray) -> np.ndarray:
+def _whole(column: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Pixel and polarity columns as integers; undistorted pixels are put into the pixel they fall nearest to."""
-    if column.dtype.kind == "b":  # any byte but 0 is true
-        return (np.ascontiguousarray(column).view(np.uint8) != 0).view(np.int8)
+    if column.dtype.kind == "b" and column.itemsize == target.itemsize:  # any byte but 0 is true
+        found = gather(column.view(np.uint8), target)
+        return np.not_equal(found, 0, out=found.view(np.bool_)).view(np.int8)
     if column.dtype.kind in "iu":
-        return column
-    return np.floor(np.clip(column.astype(np.float64, copy=False), -(2**31), 2**31 - 1) + 0.5).astype(np.int32)
+        return gather(column, target) if column.itemsize == target.itemsize and column.dtype.isnative else column
+    column = column.astype(np.float64, copy=False)
+    return np.floor(np.clip(column, -(2**31), 2**31 - 1) + 0.5).astype(np.int32)
 
 
-def slices(path: Path, columns: Sequence[np.ndarray], plan: ColumnPlan) -> Iterator[Columns]:
+def slices(path: Path, columns: Sequence[np.ndarray], plan: ColumnPlan, source: Source) -> Iterator[Columns]:
     """Pieces of columns that can be sliced (arrays, memory maps), so that a large file is never copied whole."""
     for start in range(0, len(columns[0]), CHUNK):
         piece = [np.asarray(c[start : start + CHUNK]) for c in columns]
-        for column in piece:
-            if column.dtype.kind == "f" and not np.isfinite(column).all():
-                raise FormatError(path, f"holds numbers that are not finite near event {start}")
-        yield plan.apply(piece)
+        check_finite(path, piece, start)
+        yield plan.apply(piece, source.room)
+
+
+def check_finite(path: Path, piece: Sequence[np.ndarray], start: int) -> None:
+    """Refuses numbers that are not finite; `start` is the number of the piece's first event."""
+    for column in piece:
+        if column.dtype.kind == "f" and not np.isfinite(column).all():
+            raise FormatError(path, f"holds numbers that are not finite near event {start}")

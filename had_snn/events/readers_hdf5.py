@@ -11,10 +11,11 @@ import numpy as np
 
 from had_snn.errors import FormatError, optional_import
 from had_snn.events.decoders import Columns
-from had_snn.events.readers_columns import CHUNK, SAMPLE, ColumnPlan, plan_columns, split_name
+from had_snn.events.readers_columns import SAMPLE, ColumnPlan, check_finite, plan_columns, split_name
 from had_snn.events.recording import ReadOptions, Source, logger
 
 MOST_OBJECTS = 10_000
+PIECE = 1 << 18  # events at a time, a multiple of usual chunks
 ECF_FILTER = 36559  # Prophesee's codec for CD events
 
 
@@ -105,17 +106,17 @@ def _open_group(path: Path, file: Any, name: str, datasets: dict[str, Any], opti
     source = Source(path, "hdf5", (), sensor_hw, info, countable_from_one=bool(file.userblock_size))
     first, last = _span(file, options, count, offset or 0)
     source.most = max(last - first, 0)
-    source.chunks = _chunks(path, file, datasets, names, plan, first, last, offset or 0, options)
+    source.chunks = _chunks(source, file, datasets, names, plan, first, last, offset or 0, options)
     return source
 
 
 def _chunks(
-    path: Path, file: Any, datasets: dict[str, Any], names: list[str] | None, plan: ColumnPlan, first: int, last: int,
-    offset: int, options: ReadOptions,
+    source: Source, file: Any, datasets: dict[str, Any], names: list[str] | None, plan: ColumnPlan, first: int,
+    last: int, offset: int, options: ReadOptions,
 ) -> Iterator[Columns]:  # fmt: skip
-    table = datasets.get("table")
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
+    table, path = datasets.get("table"), source.path
+    for start in range(first, last, PIECE):
+        stop = min(start + PIECE, last)
         try:
             if table is not None:
                 rows = table[start:stop]
@@ -124,13 +125,10 @@ def _chunks(
                 piece = [_part(d, start, stop) for d in datasets.values()]
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise _unreadable(path, datasets, error) from error
-        for column in piece:
-            if column.dtype.kind == "f" and not np.isfinite(column).all():
-                raise FormatError(path, f"holds numbers that are not finite near event {start}")
-        columns = plan.apply(piece)
+        check_finite(path, piece, start)
+        yield plan.apply(piece, source.room, offset)
         if options.progress is not None:
             options.progress(stop, last)
-        yield columns._replace(t=columns.t + offset) if offset else columns
     file.close()
 
 
