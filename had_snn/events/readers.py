@@ -231,9 +231,8 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     if looks_like_nmnist(path, head):
         return "nmnist"
     known = "AEDAT, RAW, DAT, ES, N-MNIST, HDF5, NPY, NPZ, MATLAB, ROS bags, text"
-    raise FormatError(
-        path, f"unknown format, first bytes {head[:8]!r}; known are {known}", remedy="format=... states it"
-    )
+    problem = f"unknown format, first bytes {head[:8]!r}; known are {known}"
+    raise FormatError(path, problem, offset=0, remedy="format=... states it")
 
 
 def _first_bytes(path: Path) -> bytes | None:

@@ -181,12 +181,12 @@ def _pick(path: Path, arrays: Mapping[str, Any]) -> tuple[list[Any], list[str] |
     if has_roles(arrays):
         named = {n: a.reshape(-1) for n, a in arrays.items() if split_name(n)[0]}
         return list(named.values()), list(named)
-    matrices = [a for a in arrays.values() if a.ndim == 2 and min(a.shape) >= 3 and a.dtype.kind in "biuf"]
+    matrices = [a for a in arrays.values() if a.ndim == 2 and a.size and a.dtype.kind in "biuf"]
     if matrices:
         matrix = max(matrices, key=lambda a: a.size)
-        if matrix.shape[0] < matrix.shape[1] and matrix.shape[0] <= 6:
+        if 4 <= matrix.shape[0] <= 6 and matrix.shape[0] < matrix.shape[1]:  # a row for each of t, x, y, p
             matrix = matrix.T
-        if matrix.shape[1] <= 16:
+        if 3 <= matrix.shape[1] <= 16:
             return [matrix[:, i] for i in range(matrix.shape[1])], None
     empty = [a for a in arrays.values() if a.ndim == 2 and a.shape[0] == 0 and 3 <= a.shape[1] <= 16]
     if empty:

@@ -111,6 +111,7 @@ def plan_columns(
     names: Sequence[str] | None = None,
     unit: str | None = None,
     decimals: bool = False,
+    at: int | None = None,
 ) -> ColumnPlan:
     """Decides what the columns are.
 
@@ -121,6 +122,7 @@ def plan_columns(
         names: The columns' names, if the file has any.
         unit: Unit of time, if the file tells it.
         decimals: True if the times are written with a decimal point (so that `0.000000` counts as seconds).
+        at: Byte at which the numbers begin, for messages.
 
     Returns:
         The plan.
@@ -138,7 +140,7 @@ def plan_columns(
     elif names is not None:
         index, told = _by_name(path, names)
     else:
-        index = _by_value(path, sample)
+        index = _by_value(path, sample, at)
     unit = options.time_unit or unit or told or _guess_unit(sample[index["t"]], decimals=decimals)
     plan = ColumnPlan(path, index, unit)
     logger.info("%s: columns %s, time in %s", path, plan.describe(len(sample)), unit)
@@ -163,18 +165,19 @@ def _by_name(path: Path, names: Sequence[str]) -> tuple[dict[str, int], str | No
     return index, unit
 
 
-def _by_value(path: Path, sample: Sequence[np.ndarray]) -> dict[str, int]:
+def _by_value(path: Path, sample: Sequence[np.ndarray], at: int | None) -> dict[str, int]:
     if len(sample) < 4:
         raise FormatError(
             path,
             f"{len(sample)} columns; expected t, x, y and polarity",
+            offset=at,
             remedy="columns=... states the order, e.g. xyt",
         )
     columns = [np.asarray(c, np.float64) for c in sample]
     if not len(columns[0]):
         return {name: i for i, name in enumerate("txyp")}
     if not all(np.isfinite(c).all() for c in columns):
-        raise FormatError(path, "holds numbers that are not finite")
+        raise FormatError(path, "holds numbers that are not finite", offset=at)
     spans = [float(np.ptp(c)) for c in columns]
     grows = [float(np.mean(c[1:] >= c[:-1])) if len(c) > 1 else 1.0 for c in columns]
     # A file that is not sorted still has its widest column in time; one window of a still sensor may not.
@@ -187,6 +190,7 @@ def _by_value(path: Path, sample: Sequence[np.ndarray]) -> dict[str, int]:
         raise FormatError(
             path,
             "no column holds two values like 0/1, -1/+1 or 1/2; not an event file?",
+            offset=at,
             remedy="columns=... states the order, e.g. txyp",
         )
     last_but_time = max(i for i in range(len(columns)) if i != t)
@@ -194,7 +198,10 @@ def _by_value(path: Path, sample: Sequence[np.ndarray]) -> dict[str, int]:
     pixels = [i for i in range(len(columns)) if i not in (t, p)]
     if len(pixels) != 2 or any(columns[i].min() < -0.5 or columns[i].max() > 32767 for i in pixels):
         raise FormatError(
-            path, f"{len(columns)} columns that cannot be told apart", remedy="columns=... states the order, e.g. txyp_"
+            path,
+            f"{len(columns)} columns that cannot be told apart",
+            offset=at,
+            remedy="columns=... states the order, e.g. txyp_",
         )
     high = [int(columns[i].max()) for i in pixels]
     straight, swapped = smallest_sensor(high[1], high[0]), smallest_sensor(high[0], high[1])

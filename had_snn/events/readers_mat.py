@@ -66,6 +66,8 @@ def open_mat(path: Path, options: ReadOptions) -> Source:
             at = after
     except (_Broken, zlib.error) as error:
         raise FormatError(path, f"damaged MATLAB file: {error}", offset=at) from error
+    if not structs and not matrices:
+        raise FormatError(path, "no events: the file holds no variables of numbers", offset=len(data))
     if not structs:
         return source_of(path, "mat", matrices, options, {})
     # ATIS files hold grey-level events (EM) beside the change events (TD).

@@ -22,6 +22,7 @@ from had_snn.events.recording import ReadOptions, Source, mend_or_raise, read_fu
 BLOCK = 1 << 19  # what is parsed from it stays in the cache
 LONGEST_LINE = 4096
 SAMPLE_LINES = 5_000
+_NO_NUMBERS = "no line of numbers; expected one event a line: t, x, y and polarity in any order"
 _SPLIT = re.compile(rb"[\s,;]+")
 _TO_BLANKS = bytes.maketrans(b",;\t\r", b"    ")
 
@@ -60,10 +61,10 @@ def open_text(path: Path, options: ReadOptions) -> Source:
         lines.pop()  # may be cut in its middle
     sample = _sample(lines[:SAMPLE_LINES], head.width)
     if not len(sample):
-        raise FormatError(path, "no line of numbers; expected one event a line: t, x, y and polarity in any order")
+        raise FormatError(path, _NO_NUMBERS, offset=head.data_at)
     decimals = any(b"." in line for line in lines[:100])
     unit = head.facts.get("time_unit")
-    plan = plan_columns(path, list(sample.T), options, names=head.names, unit=unit, decimals=decimals)
+    plan = plan_columns(path, list(sample.T), options, names=head.names, unit=unit, decimals=decimals, at=head.data_at)
     info = {"columns": plan.describe(head.width), "time_unit": plan.unit}
     source = Source(path, "text", (), head.sensor_hw, info, countable_from_one="width" not in head.facts)
     source.most = (size - head.data_at) * (len(lines) + 1) // max(len(block), 1) * 21 // 20
@@ -96,9 +97,7 @@ def _read_head(path: Path) -> _Head:
             at = file.tell()
             line = file.readline(LONGEST_LINE)
             if not line or at > BLOCK:
-                raise FormatError(
-                    path, "no line of numbers; expected one event a line: t, x, y and polarity in any order"
-                )
+                raise FormatError(path, _NO_NUMBERS, offset=at)
             if len(line) == LONGEST_LINE or b"\0" in line:
                 raise FormatError(path, f"not text: no line end within {LONGEST_LINE} bytes", offset=at)
             text = line.strip()

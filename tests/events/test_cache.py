@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -167,6 +168,27 @@ def test_killed_builder_leaves_nothing_that_counts(tmp_path, source, monkeypatch
     shutil.copytree(source.parent, left)
     assert same(open_cached(source, tmp_path / "cache").events, make_stream())
     assert not left.exists()
+
+
+def _build_and_hang(path, cache) -> None:
+    import had_snn.events.cache as module
+
+    module._finish_columns = lambda *_: time.sleep(600)
+    open_cached(path, cache)
+
+
+def test_a_builder_killed_with_its_lock_held_stops_nobody(tmp_path, source):
+    process = multiprocessing.get_context("spawn").Process(target=_build_and_hang, args=(source, tmp_path / "cache"))
+    process.start()
+    name = entry_folder(source, tmp_path / "cache").name
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "cache").glob(f".{name}.*/p.u1")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    assert list((tmp_path / "cache").glob(f".{name}.*/p.u1"))  # it was killed in the middle
+    assert same(open_cached(source, tmp_path / "cache").events, make_stream())
+    assert [p.name for p in (tmp_path / "cache").iterdir() if p.is_dir()] == [name]
 
 
 def test_real_recordings_are_the_same_through_the_cache(tmp_path, real_data):

@@ -113,21 +113,24 @@ def test_cut_at_every_byte(tmp_path, kind, caplog):
     check_cuts(tmp_path, kind, range(0, size, 11 if kind == "hdf5" else 1))  # a library reads it, and refuses any cut
 
 
+RECORD = {"dat": 8, "nmnist": 5, "aedat1": 6, "aedat2": 8, "davis": 16, "npy": 32}  # bytes from one event to the next
+
+
 def check_cuts(tmp_path, kind, lengths):
-    """A cut file gives an error, or with repair the events before the cut; never other events, never a traceback."""
+    """A cut file gives an error with an offset, or with repair all events before the cut; never other events."""
     stream = stream_for(kind, 12)
     path = encoded(tmp_path, kind, stream)
     content, expected = path.read_bytes(), rows(stream)
     forced = {} if kind != "nmnist" else {"format": "nmnist"}
-    repaired = 0
+    begin = len(content) - 12 * RECORD.get(kind, 0)
+    counts = [0]
     for length in lengths:
         path.write_bytes(content[:length])
         for repair in (False, True):
             found = read_or_error(path, repair=repair, **forced)
             if isinstance(found, FormatError):
                 assert "\n" not in str(found)
-                named = repair or kind in ("csv", "npz", "hdf5", "mat") or length < 200
-                assert named or found.offset is not None, found
+                assert found.offset is not None, found
                 continue
             if kind == "csv" and len(found) == 1 and found != expected[:1]:
                 continue  # a single number left of the first line
@@ -135,9 +138,13 @@ def check_cuts(tmp_path, kind, lengths):
                 assert found == expected  # padding at the end
                 continue
             assert found == expected[: len(found)], f"cut at {length}, repair={repair}"
-            repaired += repair
+            if repair:
+                assert len(found) >= counts[-1], f"cut at {length} gives fewer events than a cut before it"
+                counts.append(len(found))
+            if repair and kind in RECORD:
+                assert len(found) == max(0, length - begin) // RECORD[kind], f"cut at {length}"
     if kind not in ("hdf5", "npz", "mat"):
-        assert repaired > 10
+        assert len(counts) > 11
 
 
 @pytest.mark.parametrize("kind", [*ENCODERS, "aedat4", "raw", "npy", "npz", "hdf5", "mat"])

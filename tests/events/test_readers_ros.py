@@ -88,3 +88,25 @@ def test_bags_without_events_or_cut(tmp_path):
     (tmp_path / "lonely.db3").write_bytes(b"SQLite format 3\0" + bytes(100))
     with pytest.raises(FormatError, match=r"without .*metadata\.yaml"):
         read_events(tmp_path / "lonely.db3")
+
+
+def test_a_bag_cut_anywhere_is_refused_with_the_offset(tmp_path):
+    with Bag(tmp_path / "e.bag", 1) as bag:
+        bag.events("/events", make_stream(6))
+    content = (tmp_path / "e.bag").read_bytes()
+    for length in range(13, len(content), 7):
+        (tmp_path / "cut.bag").write_bytes(content[:length])
+        with pytest.raises(FormatError) as caught:
+            read_events(tmp_path / "cut.bag")
+        assert caught.value.offset is not None or "no topic of events" in str(caught.value)
+
+
+def test_a_message_that_ends_in_its_header(tmp_path):
+    """Found by fuzzing: the sensor's size is looked for in a message that is too short to hold it."""
+    with Bag(tmp_path / "e.bag", 1) as bag:
+        bag.events("/events", make_stream(3))
+        connection = bag.connections["/events"]
+        bag.writer.write(connection, (START - 10) * 1000, b"\0\0\0\0")
+    with pytest.raises(FormatError, match="message 0 of /events: a message ends in a field"):
+        read_events(tmp_path / "e.bag")
+    assert len(read_events(tmp_path / "e.bag", repair=True)) == 0
