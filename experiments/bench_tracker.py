@@ -145,12 +145,12 @@ def live(cfg: DictConfig) -> list[dict]:
         stream = live_stream(row.rate, outputs * row.period_us, cfg)
         for threads in cfg.threads:
             torch.set_num_threads(threads)
-            tracker = OnlineTracker(load_student(cfg.checkpoint))
+            tracker = OnlineTracker(load_student(cfg.checkpoint), carry=row.carry)
             service, late, in_crop = replay(tracker, stream, period_us=row.period_us, outputs=outputs, paced=True)
             busy = sum(service) / (outputs * row.period_us * 1e-6)
             rows.append({
-                "rate": row.rate, "period_us": row.period_us, "threads": threads, "outputs": outputs,
-                "in_crop": in_crop, "latency_ms": percentiles(late), "busy": round(busy, 3),
+                "rate": row.rate, "period_us": row.period_us, "carry": row.carry, "threads": threads,
+                "outputs": outputs, "in_crop": in_crop, "latency_ms": percentiles(late), "busy": round(busy, 3),
                 "behind_at_the_end_ms": round(late[-1] * 1e3, 3),
             })  # fmt: skip
     return rows
