@@ -88,7 +88,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     assert isinstance(student, SpikingTracker)
     config = student.config
     crops = {k: getattr(config, k) for k in ("template_size", "template_factor", "search_size", "search_factor")}
-    options = {"windows": job["windows"], "centre_jitter": 0.3, "scale_jitter": 0.12, "modalities": ("events",), **crops}
+    options = {"windows": job["windows"], "centre_jitter": 0.3, "scale_jitter": 0.12, "modalities": ("events",)} | crops
     optimizer = torch.optim.AdamW(parameter_groups(task, 1e-4), lr=3e-3)
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
