@@ -50,6 +50,7 @@ KNOWS_ALONE = {
     "rosbags": ["had_snn.events.readers", "experiments.bench_readers"],
     "matplotlib": ["had_snn.viz", "had_snn.evaluate.report", "experiments"],
     "imageio": ["had_snn.viz", "had_snn.evaluate.report"],
+    "rerun": ["had_snn.viz"],
     "jinja2": ["had_snn.evaluate.report"],
     "PIL": ["had_snn.data.pictures", "had_snn.viz"],
     "wandb": ["had_snn.train.logs"],

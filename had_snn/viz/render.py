@@ -233,30 +233,78 @@ def overlay_frames(
     Yields:
         uint8 pictures of equal size.
     """
-    colours = palette(style)
-    height, width = events.sensor_hw
     for name, given in (("boxes", boxes_xywh), ("scores", scores), ("truth", truth_xywh), ("spikes", spikes)):
         if given is not None and len(given) != len(times_us):
             raise InputError(f"{len(times_us)} times but {len(given)} {name}; expected one each")
     top = float(np.percentile(spikes[spikes > 0], 99)) if spikes is not None and (spikes > 0).any() else None
     for row, t_us in enumerate(times_us):
-        background = backgrounds[row] if backgrounds is not None else None
-        window = events.slice_time(int(t_us) - window_us, int(t_us))
-        image = np.ascontiguousarray(enlarge(event_image(window, style=style, background=background), scale))
-        if truth_xywh is not None:
-            draw_box(image, np.asarray(truth_xywh[row]) * scale, colour=colours.truth, dash=3 * scale)
-        draw_box(image, np.asarray(boxes_xywh[row]) * scale, colour=colours.box, thickness=max(1, scale))
-        size = int(np.clip(height * scale // 18, 9, 18))
-        words = [f"{(int(t_us) - int(times_us[0])) / 1e6:.3f} s"]
-        if scores is not None and np.isfinite(scores[row]):
-            words.append(f"score {scores[row]:.2f}")
-        if labels is not None and labels[row]:
-            words.append(labels[row])
-        draw_text(image, "   ".join(words), (4, 3), colour=colours.ink, size=size, ground=colours.ground)
-        if spikes is not None:
-            strip = spike_strip(
-                spikes[: row + 1], width=width * scale, height=max(16, height * scale // 6),
-                steps=int(np.clip(len(times_us), 24, 96)), style=style, top=top,
-            )  # fmt: skip
-            image = np.concatenate([image, strip])
-        yield image
+        yield overlay_frame(
+            events, int(t_us), boxes_xywh[row], start_us=int(times_us[0]),
+            score=float(scores[row]) if scores is not None else float("nan"),
+            truth_xywh=truth_xywh[row] if truth_xywh is not None else None,
+            spikes=spikes[: row + 1] if spikes is not None else None, strongest=top,
+            background=backgrounds[row] if backgrounds is not None else None,
+            label=labels[row] if labels is not None else "", window_us=window_us, scale=scale, style=style,
+            strip_steps=int(np.clip(len(times_us), 24, 96)),
+        )  # fmt: skip
+
+
+def overlay_frame(
+    events: EventStream,
+    t_us: int,
+    box_xywh: np.ndarray,
+    *,
+    start_us: int,
+    score: float = float("nan"),
+    truth_xywh: np.ndarray | None = None,
+    spikes: np.ndarray | None = None,
+    strongest: float | None = None,
+    background: np.ndarray | None = None,
+    label: str = "",
+    window_us: int = 20_000,
+    scale: int = 1,
+    style: str = "dark",
+    strip_steps: int = 96,
+) -> np.ndarray:
+    """One picture of `overlay_frames`, for films that are drawn while the events still come.
+
+    Args:
+        events: At least the events of the window before `t_us`.
+        t_us: Time of the box.
+        box_xywh: `[4]`, sensor pixels.
+        start_us: Time that the film counts from.
+        score: Confidence, NaN for none.
+        truth_xywh: Annotated box `[4]`, or None.
+        spikes: `[M, C]` activity up to now, drawn as a strip below; None for no strip.
+        strongest: Activity that is drawn at full strength; see `spike_strip`.
+        background: Camera frame to draw the events on, or None.
+        label: Extra words for the line of text.
+        window_us: Length of the window that is drawn.
+        scale: Whole-number enlargement.
+        style: `"dark"` or `"light"`.
+        strip_steps: Outputs that fit into the strip.
+
+    Returns:
+        uint8 `[H, W, 3]`.
+    """
+    colours = palette(style)
+    height, width = events.sensor_hw
+    window = events.slice_time(t_us - window_us, t_us)
+    image = np.ascontiguousarray(enlarge(event_image(window, style=style, background=background), scale))
+    if truth_xywh is not None:
+        draw_box(image, np.asarray(truth_xywh) * scale, colour=colours.truth, dash=3 * scale)
+    draw_box(image, np.asarray(box_xywh) * scale, colour=colours.box, thickness=max(1, scale))
+    size = int(np.clip(height * scale // 18, 9, 18))
+    words = [f"{(t_us - start_us) / 1e6:.3f} s"]
+    if np.isfinite(score):
+        words.append(f"score {score:.2f}")
+    if label:
+        words.append(label)
+    draw_text(image, "   ".join(words), (4, 3), colour=colours.ink, size=size, ground=colours.ground)
+    if spikes is not None:
+        strip = spike_strip(
+            spikes, width=width * scale, height=max(16, height * scale // 6), steps=strip_steps, style=style,
+            top=strongest,
+        )  # fmt: skip
+        image = np.concatenate([image, strip])
+    return image

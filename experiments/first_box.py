@@ -1,0 +1,131 @@
+"""Where a first box comes from: the command line, a file, or a mouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import ListConfig
+
+from had_snn.errors import FormatError, InputError, optional_import
+from had_snn.evaluate.results import read_boxes
+from had_snn.events.stream import EventStream
+from had_snn.viz import event_image
+
+
+class TimedBoxes(NamedTuple):
+    """Boxes `[N, 4]` in pixels and their times `[N]` in microseconds, None where a file holds no times."""
+
+    boxes_xywh: np.ndarray
+    times_us: np.ndarray | None
+
+
+def read_timed_boxes(path: str | Path, target: str | None) -> TimedBoxes:
+    """Reads boxes from a text file: `t_us,x,y,w,h` with a header (and perhaps an `object` column), or bare `x,y,w,h`.
+
+    Args:
+        path: The file; lines that start with `#` are left out.
+        target: Which object, when the file holds several.
+
+    Returns:
+        The boxes of that object, in the file's order.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected boxes, as [x,y,w,h] or a file with t_us,x,y,w,h lines")
+    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
+    header = [name.strip().lower() for name in lines[0].split(",")] if lines else []
+    if "t_us" not in header:
+        return TimedBoxes(read_boxes(path), None)
+    if any(name not in header for name in "xywh"):
+        raise FormatError(path, f"its header is {','.join(header)}; expected t_us,x,y,w,h")
+    rows = [dict(zip(header, (v.strip() for v in line.split(",")), strict=False)) for line in lines[1:]]
+    objects = list(dict.fromkeys(row.get("object", "") for row in rows))
+    if target is None and len(objects) > 1:
+        raise InputError(f"{path} holds several objects, {', '.join(objects)}; choose one with object=NAME")
+    if target is not None and target not in objects:
+        raise InputError(f"{path} holds no object {target!r}; it holds {', '.join(objects)}")
+    chosen = [row for row in rows if target is None or row.get("object", "") == target]
+    if not chosen:
+        raise FormatError(path, "holds no boxes")
+    try:
+        boxes = np.array([[float(row[name]) for name in "xywh"] for row in chosen])
+        return TimedBoxes(boxes, np.array([int(float(row["t_us"])) for row in chosen], np.int64))
+    except (KeyError, ValueError) as error:
+        raise FormatError(path, f"a line is no box ({error}); expected {','.join(header)}") from None
+
+
+def parse_box(box: Any) -> np.ndarray:
+    """Four numbers from `[x,y,w,h]` or `"x,y,w,h"`; the tracker checks them against the sensor."""
+    parts = box.split(",") if isinstance(box, str) else list(box)
+    try:
+        numbers = np.array([float(v) for v in parts])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"box={box}: expected four numbers, box=[x,y,w,h]") from error
+    if numbers.shape != (4,):
+        raise InputError(f"box={box}: expected four numbers, box=[x,y,w,h]")
+    return numbers
+
+
+def is_file_name(box: Any) -> bool:
+    """Whether `box=` names a file: words that are neither `draw` nor four numbers."""
+    return isinstance(box, str) and box != "draw" and any(c.isalpha() for c in box.replace("e", ""))
+
+
+def first_box(box: str | ListConfig | None, *, start_us: int | None, target: str | None) -> tuple[Any, int | None]:
+    """The first box and its time from what stands on the command line.
+
+    Args:
+        box: `[x,y,w,h]`, `draw`, or a file.
+        start_us: Time of the box when given; the file's first box at or after it is taken.
+        target: Object in the file.
+
+    Returns:
+        Four numbers, or None for a box that is yet to be drawn; and the time, or None for the recording's start.
+    """
+    if box is None:
+        raise InputError("no first box: give box=[x,y,w,h] in pixels, box=FILE with t_us,x,y,w,h lines, or box=draw")
+    if box == "draw":
+        return None, start_us
+    if not is_file_name(box):
+        return parse_box(box), start_us
+    known = read_timed_boxes(str(box), target)
+    if known.times_us is None:
+        return known.boxes_xywh[0], start_us
+    row = 0 if start_us is None else int(np.searchsorted(known.times_us, start_us))
+    if row == len(known.times_us):
+        raise InputError(f"{box}: no box at or after start_us={start_us}; the last is at {known.times_us[-1]} us")
+    return known.boxes_xywh[row], int(known.times_us[row])
+
+
+def draw_box_by_hand(events: EventStream, window_us: int) -> np.ndarray:
+    """Shows the newest events in a window and waits for a box that is drawn with the mouse.
+
+    Args:
+        events: The events up to the time of the box.
+        window_us: How many microseconds of them are shown.
+
+    Returns:
+        Four numbers.
+    """
+    matplotlib = optional_import("matplotlib", extra="viz")
+    pyplot = optional_import("matplotlib.pyplot", extra="viz")
+    if matplotlib.get_backend().lower() in ("agg", "pdf", "ps", "svg", "cairo", "template"):
+        raise InputError("box=draw needs a display; give box=[x,y,w,h] or box=FILE here")
+    selector = optional_import("matplotlib.widgets", extra="viz").RectangleSelector
+    figure, axis = pyplot.subplots(num="draw the first box, then close the window")
+    axis.imshow(event_image(events.slice_time(events.t_end - window_us, events.t_end), style="dark"))
+    drawn: list[np.ndarray] = []
+
+    def done(press: Any, release: Any) -> None:
+        x, y = sorted((press.xdata, release.xdata)), sorted((press.ydata, release.ydata))
+        drawn.append(np.array([x[0] + 0.5, y[0] + 0.5, x[1] - x[0], y[1] - y[0]]))
+
+    handle = selector(axis, done, interactive=True)
+    pyplot.show(block=True)
+    del handle
+    pyplot.close(figure)
+    if not drawn:
+        raise InputError("no box was drawn; give box=[x,y,w,h] or draw one before the window is closed")
+    return drawn[-1]

@@ -1,0 +1,161 @@
+"""`experiments/track.py`: live streams give the boxes of the recording; boxes from files; what a summary says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra")
+pytest.importorskip("imageio")
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A recording of a drifting blob, and its boxes: one file with two objects, one without times."""
+    from had_snn.events.stream import EventStream
+    from had_snn.events.writers import write_events
+
+    folder = tmp_path_factory.mktemp("track")
+    rng = np.random.default_rng(0)
+    t = np.sort(rng.integers(1_000_000, 1_200_000, 12_000))
+    x = np.clip(rng.normal(120 + (t - 1_000_000) * 5e-5, 10), 0, 239).astype(int)
+    y = np.clip(rng.normal(90, 8, len(t)), 0, 179).astype(int)
+    write_events(EventStream.from_arrays(t, x, y, rng.integers(0, 2, len(t)), (180, 240)), folder / "blob.npz")
+    rows = [f"{k},blob,{100 + (k - 1_000_000) * 5e-5:.2f},75,40,30" for k in range(1_000_000, 1_200_001, 20_000)]
+    (folder / "boxes.csv").write_text("\n".join(["# two", "t_us,object,x,y,w,h", *rows, "1000000,other,1,1,9,9"]))
+    (folder / "plain.txt").write_text("100 75 40 30\n")
+    return folder
+
+
+def track(*arguments: str, cwd: Path, data: bytes | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "experiments" / "track.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, input=data, capture_output=True, timeout=300)
+
+
+def boxes(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_a_live_stream_gives_the_recordings_boxes(folder, tmp_path):
+    from had_snn.events.live import encode_events, encode_header, encode_time
+    from had_snn.events.readers import read_events
+
+    done = track(f"recording={folder / 'blob.npz'}", f"box={folder / 'boxes.csv'}", "object=blob", "start_us=1040000",
+                 f"truth={folder / 'boxes.csv'}", "video=track.gif", "out=file", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    events = read_events(folder / "blob.npz")
+    stream = encode_header(events.sensor_hw) + encode_events(events) + encode_time(1_200_000)
+    done = track(
+        "--live", "box=[102,75,40,30]", "start_us=1040000", "video=null", "out=live", cwd=tmp_path, data=stream
+    )
+    assert done.returncode == 0, done.stderr
+    expected = boxes(tmp_path / "file" / "boxes.csv")
+    assert len(expected) == 16
+    assert boxes(tmp_path / "live" / "boxes.csv") == expected
+    printed = [line.split(",") for line in done.stdout.decode().splitlines()]
+    assert printed == expected[1:]
+    summary = json.loads((tmp_path / "file" / "summary.json").read_text())
+    assert summary["compared_with_truth"] == 7
+    assert 0.3 < summary["mean_iou"] < 1
+    assert set(summary["ms_per_box"]) == {"p50", "p95", "p99"}
+    assert summary["real_time_factor"] > 0
+    assert (tmp_path / "file" / "track.gif").stat().st_size > 1000
+
+
+def test_rerun_file(folder, tmp_path):
+    pytest.importorskip("rerun")
+    done = track(f"recording={folder / 'blob.npz'}", "box=[100,75,40,30]", "end_us=1050000", "video=null",
+                 "rerun=track.rrd", "out=run", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "track.rrd").read_bytes()[:3] == b"RRF"
+
+
+def test_first_boxes(folder):
+    from first_box import first_box
+
+    from had_snn.errors import InputError
+
+    file = str(folder / "boxes.csv")
+    box, start = first_box(file, start_us=None, target="blob")
+    assert (box.tolist(), start) == ([100, 75, 40, 30], 1_000_000)
+    box, start = first_box(file, start_us=1_030_000, target="blob")
+    assert (box.tolist(), start) == ([102, 75, 40, 30], 1_040_000)
+    box, start = first_box(str(folder / "plain.txt"), start_us=7, target=None)
+    assert (box.tolist(), start) == ([100, 75, 40, 30], 7)
+    assert first_box("1,2,3e1,4", start_us=None, target=None)[0].tolist() == [1, 2, 30, 4]
+    assert first_box("draw", start_us=5, target=None) == (None, 5)
+    for given, options, says in (
+        (None, {}, r"box=\[x,y,w,h\]"),
+        (file, {}, "several objects, blob, other; choose one with object=NAME"),
+        (file, {"target": "cat"}, "no object 'cat'"),
+        (file, {"target": "blob", "start_us": 2_000_000}, "no box at or after"),
+        ("nowhere.csv", {}, "nowhere.csv: no such file"),
+        ("1,2,3", {}, "four numbers"),
+    ):
+        with pytest.raises(InputError, match=says):
+            first_box(given, **{"start_us": None, "target": None, **options})
+
+
+def test_drawing_needs_a_display(folder, monkeypatch):
+    pytest.importorskip("matplotlib")
+    import matplotlib
+    from first_box import draw_box_by_hand
+
+    from had_snn.errors import InputError
+    from had_snn.events.readers import read_events
+
+    if os.environ.get("DISPLAY"):
+        matplotlib.use("agg")
+    with pytest.raises(InputError, match="needs a display"):
+        draw_box_by_hand(read_events(folder / "blob.npz"), 20_000)
+
+
+def test_a_drawn_box(folder, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    from types import SimpleNamespace
+
+    from first_box import draw_box_by_hand
+    from matplotlib import pyplot, widgets
+
+    from had_snn.errors import InputError
+    from had_snn.events.readers import read_events
+
+    events = read_events(folder / "blob.npz")
+    monkeypatch.setattr(matplotlib, "get_backend", lambda: "tkagg")
+    made = []
+    monkeypatch.setattr(widgets, "RectangleSelector", lambda axis, done, **options: made.append(done))
+    corners = (SimpleNamespace(xdata=50.0, ydata=30.0), SimpleNamespace(xdata=20.0, ydata=40.0))
+    monkeypatch.setattr(pyplot, "show", lambda block: made[-1](*corners))
+    assert draw_box_by_hand(events, 20_000).tolist() == [20.5, 30.5, 30, 10]
+    monkeypatch.setattr(pyplot, "show", lambda block: None)
+    with pytest.raises(InputError, match="no box was drawn"):
+        draw_box_by_hand(events, 20_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "data", "says"),
+    [
+        (["box=[1,2,30,40]"], None, "give recording=FILE, or --live"),
+        (["--live", "box=[1,2,30,40]"], b"not a stream at all.", "expected b'HADLIVE1'"),
+        (["--live", "recording=no.pipe", "box=[1,2,30,40]"], None, "no such file or pipe"),
+    ],
+    ids=["nothing", "foreign", "no_pipe"],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, data, says):
+    done = track(*arguments, "out=run", cwd=tmp_path, data=data)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.decode().splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert list(tmp_path.iterdir()) == []
