@@ -62,7 +62,6 @@ def test_pieces_of_a_pipe_do_not_matter(piece, through_pipe):
     chunks = list(reader)
     np.testing.assert_array_equal(joined(chunks), events.to_structured())
     assert chunks[-1].now_us == 2**40 + 20_000
-    assert len(chunks[-1].events) == 0 or piece > 7
 
 
 def test_a_file_that_grows_is_followed_until_it_rests(tmp_path):
