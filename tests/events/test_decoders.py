@@ -111,7 +111,7 @@ def test_gather_at_any_address_and_scan():
 
 
 NUMBERS = st.one_of(
-    st.integers(-(10**13), 10**13).map(str),
+    st.integers(-4 * 10**12, 4 * 10**12).map(str),  # in seconds this is just below the 2^62 us that are read
     st.decimals(-(10**6), 10**6, places=9).map(str),
     st.floats(-1e6, 1e6).map(repr),
     st.floats(0, 1e6).map("{:.18e}".format),

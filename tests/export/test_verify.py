@@ -113,7 +113,8 @@ def test_operations_follow_spikes_and_updates_do_not(graph, counts):
     few, all_of_it = (run_events(graph, thinned(counts, share)) for share in (0.2, 1.0))
     assert torch.equal(thinned(counts, 1.0), counts)
     assert few.synops["conv1"] == pytest.approx(0.2 * all_of_it.synops["conv1"], rel=0.1)
-    assert sum(few.synops.values()) < 0.6 * sum(all_of_it.synops.values())
+    # Behind the first layer biases keep some neurons firing whatever comes in, so the sum falls less than the input.
+    assert sum(few.synops.values()) < 0.8 * sum(all_of_it.synops.values())
     assert few.updates == all_of_it.updates
 
 
