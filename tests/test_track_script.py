@@ -55,7 +55,7 @@ def test_a_live_stream_gives_the_recordings_boxes(folder, tmp_path):
                  f"truth={folder / 'boxes.csv'}", "video=track.gif", "out=file", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     events = read_events(folder / "blob.npz")
-    stream = encode_header(events.sensor_hw) + encode_events(events) + encode_time(1_200_000)
+    stream = encode_header(events.sensor_hw) + encode_events(events) + encode_time(int(events.t[-1]))
     done = track(
         "--live", "box=[102,75,40,30]", "start_us=1040000", "video=null", "out=live", cwd=tmp_path, data=stream
     )
