@@ -43,9 +43,10 @@ def _stem(results: list[dict], axis, name: str, label: str) -> None:
     for job in ("had_forward", "had_forward_backward"):
         axis.plot([r[name] for r in rows], [r["ms"][job]["median"] for r in rows], "o-", markersize=3, label=job)
     axis.set(xscale="log", xlabel=label, ylabel="ms", title=f"event-driven LIF against {label}")
-    axis.set_ylim(bottom=0)
     if name == "events":
-        axis.set(yscale="log", ylim=(None, None))
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
     axis.legend(fontsize=7)
 
 
