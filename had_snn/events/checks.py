@@ -135,7 +135,7 @@ def look(piece: Columns) -> Seen:
 
 def _as(column: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Integers that fit a dtype, in it; not copied if only the name of the dtype changes."""
-    if column.dtype != dtype and column.itemsize == dtype.itemsize and column.dtype.kind in "iu":
+    if column.itemsize == dtype.itemsize and column.dtype.kind in "iu" and column.dtype.isnative:
         return column.view(dtype)
     return column.astype(dtype, copy=False)
 

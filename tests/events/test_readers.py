@@ -207,6 +207,16 @@ def test_npy_structured_matrix_and_transposed(tmp_path):
     check(read_events(tmp_path / "fortran.npy"))
 
 
+def test_npy_of_the_other_byte_order(tmp_path):
+    """Fields of the events' own sizes and of others, all big-endian."""
+    for kinds in ((">i8", ">i2", ">u2", ">i1"), (">i4", ">i4", ">u8", ">f4")):
+        records = np.empty(len(T), dtype=list(zip("txyp", kinds, strict=True)))
+        for name, column in zip("txyp", (T, X, Y, P), strict=True):
+            records[name] = column
+        np.save(tmp_path / "e.npy", records)
+        check(read_events(tmp_path / "e.npy"))
+
+
 def test_npy_cut(tmp_path):
     path = tmp_path / "e.npy"
     np.save(path, np.stack([T, X, Y, P], axis=1))
