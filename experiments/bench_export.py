@@ -178,7 +178,8 @@ def measure_one_piece(student: SpikingTracker, cfg: DictConfig, folder: Path) ->
         crop = search_crop(box, factor=config.search_factor, size=config.search_size)
         start = t_us - config.window_us
         around = EventBatch.pack([events.slice_time(start, t_us).crop(crop)], [start], [t_us])
-        graph = one_piece(student, kernel, dt_us=cfg.one_piece.dt_us, gain=fixed_gain(student.stem, around))
+        gain = fixed_gain(student.stem, around)
+        graph = one_piece(student, kernel, dt_us=cfg.one_piece.dt_us, gain=gain, seen=around)
         write_nir(path, graph)
         return OnePieceStudent(student, graph, run=OPENERS[cfg.one_piece.simulator](path, graph).run)
 

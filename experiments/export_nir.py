@@ -109,14 +109,14 @@ def export_graph(student: SpikingTracker, target: Target, cfg: DictConfig) -> Se
         return body
     config = student.config
     kernel = template_kernel(student, target.events, target.box_xywh, t_us=target.start_us)
-    gain = cfg.gain
-    if gain == "template":
-        crop = search_crop(target.box_xywh, factor=config.search_factor, size=config.search_size)
-        start = target.start_us - config.window_us
-        around = target.events.slice_time(start, target.start_us).crop(crop)
-        gain = fixed_gain(student.stem, EventBatch.pack([around], [start], [target.start_us]))
+    crop = search_crop(target.box_xywh, factor=config.search_factor, size=config.search_size)
+    start = target.start_us - config.window_us
+    around = target.events.slice_time(start, target.start_us).crop(crop)
+    seen = EventBatch.pack([around], [start], [target.start_us])
+    gain = fixed_gain(student.stem, seen) if cfg.gain == "template" else cfg.gain
+    graph = one_piece(student, kernel, dt_us=float(cfg.dt_us), gain=gain, seen=seen)
     notes = {key: body.info[key] for key in ("student", "sensor_hw", "template")}
-    return one_piece(student, kernel, dt_us=float(cfg.dt_us), gain=gain, **notes)
+    return graph.with_nodes(graph.nodes, **notes)
 
 
 def stem_of(graph: SearchGraph) -> SearchGraph:

@@ -188,8 +188,8 @@ class _Tally:
         }
         sums = {key: sum(layer[key] for layer in layers.values()) for key in ("spikes", "mismatches", "decisions")}
         status = "exact" if sums["mismatches"] == 0 else "differs"
-        sums["rate"] = sums["mismatches"] / max(sums["spikes"], 1)
-        return {"status": status, **sums, "readout_error": self.readout, "layers": layers}
+        rate = sums["mismatches"] / max(sums["spikes"], 1)
+        return {"status": status, **sums, "rate": rate, "readout_error": self.readout, "layers": layers}
 
 
 def line(name: str, entry: dict[str, Any]) -> str:
