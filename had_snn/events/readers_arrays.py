@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from had_snn.errors import FormatError
 from had_snn.events.readers_columns import SAMPLE, plan_columns, slices, split_name
 from had_snn.events.recording import ReadOptions, Source, mend_or_raise
 
+_MOST = 1 << 62  # bytes
 SENSOR_KEYS = ("sensor_hw", "sensor_resolution", "resolution")
 
 
@@ -129,7 +131,9 @@ def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.
         raise FormatError(path, f"damaged NPY header: {str(error).splitlines()[0]}", offset=0) from error
     if dtype.hasobject:
         raise FormatError(path, "holds Python objects, which are never loaded; expected numbers")
-    if any(not isinstance(n, int) or n < 0 for n in shape):
+    # NumPy cannot hold a shape whose size overflows, not even where another side is 0.
+    whole = all(isinstance(n, int) and n >= 0 for n in shape)
+    if not whole or math.prod(n or 1 for n in shape) * dtype.itemsize > _MOST:
         raise FormatError(path, f"damaged NPY header: shape {shape}", offset=0)
     return shape, fortran, dtype
 

@@ -242,6 +242,12 @@ def test_npy_with_objects_or_a_forged_shape_is_refused(tmp_path):
     (tmp_path / "f.npy").write_bytes(forged)
     with pytest.raises(FormatError, match="are there"):
         read_events(tmp_path / "f.npy")
+    for shape in ("(0, 1099511627776, 1099511627776)", f"(4, {7 * 10**54})"):
+        header = b"{'descr': '<i8', 'fortran_order': False, 'shape': %s, }" % shape.encode()
+        (tmp_path / "f.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+        for repair in (False, True):
+            with pytest.raises(FormatError, match="damaged NPY header: shape"):
+                read_events(tmp_path / "f.npy", repair=repair)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("events.npy", forged)
