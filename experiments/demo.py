@@ -93,7 +93,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
         found["evaluation"] = evaluate.run(
             chain.options(
                 "evaluate", f"checkpoint={student}", f"teacher_checkpoint={teacher}",
-                "baselines=[mean_shift,kcf_events,static]", "report=null",
+                "baselines=[mean_shift,static]", "report=null",
             )  # fmt: skip
         )
     with chain.stage("profile_energy"):
@@ -145,7 +145,7 @@ def show(record: dict[str, Any], folder: Path) -> None:
     table = Table(title=f"HAD-SNN demo, seed {record['seed']} (protocol {record['protocol']})", title_justify="left")
     for column in ("tracker", "SR", "PR", "NPR"):
         table.add_column(column, justify="left" if column == "tracker" else "right")
-    for name in ("student", "teacher", "mean_shift", "kcf_events", "static"):
+    for name in ("student", "teacher", "mean_shift", "static"):
         table.add_row(name, *(f"{record[name][key]:.1f}" for key in ("SR", "PR", "NPR")))
     made = Table(title="what was made", title_justify="left", show_header=False)
     made.add_row("report", str(folder / "report.html"))

@@ -8,6 +8,7 @@ network is trained on and a box that the tracker reads back differ by nothing bu
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,15 +101,18 @@ def check_box(box_xywh: np.ndarray, sensor_hw: tuple[int, int]) -> np.ndarray:
     return box
 
 
-def clip_boxes(boxes_xywh: np.ndarray, sensor_hw: tuple[int, int], *, min_side: float = 4.0) -> np.ndarray:
-    """Limits boxes `[..., 4]`: at least `min_side` pixels of each side stay on the sensor, sizes stay sane."""
+def clip_box(box_xywh: Iterable[float], sensor_hw: tuple[int, int], *, min_side: float = 4.0) -> np.ndarray:
+    """Limits a box: at least `min_side` pixels of each side stay on the sensor, sizes stay sane.
+
+    In plain numbers, because a tracker does this for every box.
+    """
     height, width = sensor_hw
-    boxes = np.array(boxes_xywh, dtype=np.float64)
-    boxes[..., 2] = np.clip(boxes[..., 2], min_side, 2.0 * width)
-    boxes[..., 3] = np.clip(boxes[..., 3], min_side, 2.0 * height)
-    boxes[..., 0] = np.clip(boxes[..., 0], min_side - boxes[..., 2], width - min_side)
-    boxes[..., 1] = np.clip(boxes[..., 1], min_side - boxes[..., 3], height - min_side)
-    return boxes
+    x, y, w, h = (float(value) for value in box_xywh)
+    w = min(max(w, min_side), 2.0 * width)
+    h = min(max(h, min_side), 2.0 * height)
+    x = min(max(x, min_side - w), width - min_side)
+    y = min(max(y, min_side - h), height - min_side)
+    return np.array([x, y, w, h])
 
 
 def xywh_to_cxcywh(boxes_xywh: Tensor) -> Tensor:

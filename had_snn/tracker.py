@@ -172,14 +172,14 @@ class OnlineTracker:
         config, box_xywh = self.student.config, state.follower.first_box
         crop = search_crop(box_xywh, factor=config.template_factor, size=config.template_size)
         cropped = self._window(state, crop, t_end)
-        if len(cropped) < MIN_EVENTS:
+        if cropped is None:
             return None
         x, y, w, h = crop.boxes_to_crop(box_xywh) / crop.size
         box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
         device = next(self.student.parameters()).device
         return self.network.encode_template(_pack(cropped, t_end - self.window_us, t_end, device), box.to(device))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _estimate(self, state: TrackerState, t_us: int) -> Estimate:
         if state.kernel is None and t_us >= state.t_init_us + self.window_us:
             state.kernel = self._read_template(state, t_us)
@@ -197,15 +197,22 @@ class OnlineTracker:
             state.carried = None
         return estimate
 
-    def _window(self, state: TrackerState, crop: Crop, t_us: int) -> EventStream:
-        return state.buffer.window(t_us - self.window_us, t_us, crop, max_events=self.policy.max_events)
+    def _count(self, state: TrackerState, crop: Crop, t_us: int) -> tuple[int, int]:
+        """Events in a crop in the window that ends at `t_us`, and the k of the policy: only every k-th is read."""
+        count, most = state.buffer.count(t_us - self.window_us, t_us, crop), self.policy.max_events
+        return count, 1 if most is None else max(1, -(-count // most))
+
+    def _window(self, state: TrackerState, crop: Crop, t_us: int) -> EventStream | None:
+        """The events to read of the window that ends at `t_us`; None when there are too few."""
+        count, every = self._count(state, crop, t_us)
+        return state.buffer.window(t_us - self.window_us, t_us, crop, every=every) if count >= MIN_EVENTS else None
 
     def _look(
         self, state: TrackerState, kernel: Tensor, t_us: int, crop: Crop, *, keep: bool = False
     ) -> tuple[Crop, TrackerOutput] | None:
         """Reads the window that ends at `t_us` from rest; None when it holds too few events."""
         cropped = self._window(state, crop, t_us)
-        if len(cropped) < MIN_EVENTS:
+        if cropped is None:
             return None
         batch = _pack(cropped, t_us - self.window_us, t_us, kernel.device)
         output = self.network.forward_search(batch, kernel, with_state=keep)
@@ -223,20 +230,20 @@ class OnlineTracker:
         if carried is None or t_us - carried.t_us > self.window_us or not self._same_scale(carried.crop, wanted):
             return self._look(state, kernel, t_us, wanted, keep=True)
         crop, cells = _moved_by_cells(carried.crop, wanted, self.student.grid)
-        cropped = self._window(state, crop, t_us)
-        if len(cropped) < MIN_EVENTS:
+        count, every = self._count(state, crop, t_us)
+        if count < MIN_EVENTS:
             return None
+        new = _pack(state.buffer.window(carried.t_us, t_us, crop, every=every), carried.t_us, t_us, kernel.device)
         step_us = self.window_us / self.student.config.n_steps
         passed = t_us - carried.t_us
         whole = passed >= step_us
         # The rate of a whole window sets the gain: that of a millisecond is mostly chance.
-        gain = self.network.stem.gain(_pack(cropped, t_us - self.window_us, t_us, kernel.device))
+        gain = self.network.stem.gain_at(-(-count // every) / (self.window_us * 1e-6 * crop.size**2))
         search = carried.search.moved(cells)
         output = self.network.forward_search(
-            _pack(cropped.slice_time(carried.t_us, t_us), carried.t_us, t_us, kernel.device), kernel,
-            n_steps=max(1, round(passed / step_us)), state=search, with_state=whole, gain=gain,
-            share=1.0 if whole else passed / step_us,
-        )  # fmt: skip
+            new, kernel, n_steps=max(1, round(passed / step_us)), state=search, with_state=whole,
+            gain=torch.tensor([gain], device=kernel.device), share=1.0 if whole else passed / step_us,
+        )
         kept = output.state if whole and output.state is not None else search
         state.carried = CarriedSearch(crop, t_us if whole else carried.t_us, kept)
         return crop, output

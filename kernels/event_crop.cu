@@ -3,6 +3,21 @@
 
 #define HAD_BLOCK 4096
 
+// Events in columns left .. left + width - 1 and rows top .. top + height - 1.
+HAD_EXPORT had_i64 HAD_SYMBOL(event_count)(const had_u16* x, const had_u16* y, had_i64 n, had_i64 left, had_i64 width,
+                                           had_i64 top, had_i64 height) {
+  const had_u16 x0 = (had_u16)left, y0 = (had_u16)top, w = (had_u16)width, h = (had_u16)height;
+  had_i64 total = 0;
+  for (had_i64 from = 0; from < n; from += HAD_BLOCK) {
+    const int count = (int)(n - from < HAD_BLOCK ? n - from : HAD_BLOCK);
+    had_u16 inside = 0;  // a block holds no more than 16 bits count
+    for (int i = 0; i < count; ++i)
+      inside = (had_u16)(inside + (((had_u16)(x[from + i] - x0) < w) & ((had_u16)(y[from + i] - y0) < h)));
+    total += inside;
+  }
+  return total;
+}
+
 // Sensor columns left .. left + width - 1 lie in the crop, at crop pixels `columns`; rows likewise. Most events of a large
 // sensor lie elsewhere, so a first pass over a block, in vectors, only asks which lie inside, and eight that do not cost
 // one comparison after that. The outputs hold n events, of which the first ones are written. Returns their number.

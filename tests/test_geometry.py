@@ -13,7 +13,7 @@ from had_snn.geometry import (
     box_giou,
     box_iou,
     check_box,
-    clip_boxes,
+    clip_box,
     cxcywh_to_xywh,
     search_crop,
     xywh_to_cxcywh,
@@ -66,7 +66,7 @@ def test_box_forms_are_inverse(box):
 
 @given(boxes)
 def test_clipped_boxes_keep_a_piece_on_the_sensor(box):
-    x, y, w, h = clip_boxes(box, (180, 240))
+    x, y, w, h = clip_box(box, (180, 240))
     assert x <= 236
     assert y <= 176
     assert x + w >= 4

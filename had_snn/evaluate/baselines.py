@@ -13,7 +13,7 @@ import numpy as np
 
 from had_snn.errors import InputError, MissingExtraError, optional_import
 from had_snn.events.stream import EventStream, concatenate
-from had_snn.geometry import check_box, clip_boxes
+from had_snn.geometry import check_box, clip_box
 from had_snn.tracker import Estimate
 from had_snn.viz.render import event_image
 
@@ -113,7 +113,7 @@ class MeanShiftTracker:
             mass = self._seek(int(t_us))
             score = mass / (mass + 0.25 * max(self._mass_at_start, 1.0))  # 0.8 at as many events as at the start
             corner = self._centroid + self._offset - self._size / 2
-            box = clip_boxes(np.concatenate([corner, self._size]), self._sensor_hw)
+            box = clip_box(np.concatenate([corner, self._size]), self._sensor_hw)
             self._centroid = box[:2] + box[2:] / 2 - self._offset
             estimates.append(Estimate(int(t_us), box, float(score)))
         return estimates
@@ -205,7 +205,7 @@ class OpenCVTracker:
                 found, box = self._tracker.update(picture)
                 self._score = float(bool(found))
                 if found and box[2] > 0 and box[3] > 0:
-                    self._box = clip_boxes(np.asarray(box, np.float64), self._sensor_hw)
+                    self._box = clip_box(box, self._sensor_hw)
             estimates.append(Estimate(int(t_us), self._box.copy(), self._score))
         return estimates
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.events.cropping import crop_columns, pixel_table
+from had_snn.events.cropping import count_columns, crop_columns, pixel_table
 from had_snn.geometry import Crop
 
 TONIC_DTYPE = np.dtype([("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")])
@@ -139,6 +139,13 @@ class EventStream:
         t, x, y, p = crop_columns(self.t, self.x, self.y, self.p, columns, rows)
         return EventStream(t, x, y, p, (crop.size, crop.size), self.source)
 
+    def count_in(self, crop: Crop) -> int:
+        """Number of events that `crop` would keep."""
+        height, width = self.sensor_hw
+        columns = pixel_table(width, crop.x0, crop.scale, crop.size)
+        rows = pixel_table(height, crop.y0, crop.scale, crop.size)
+        return count_columns(self.x, self.y, columns, rows)
+
     def resample(self, sensor_hw: tuple[int, int]) -> EventStream:
         """Moves every event to the pixel of another sensor size that its centre falls into.
 
@@ -254,16 +261,17 @@ class EventBatch:
                 raise InputError(
                     f"sample {sample} has events in [{stream.t_start}, {stream.t_end}), outside [{begin}, {end})"
                 )
-        lengths = np.array([len(s) for s in streams], np.int64)
-        t, x, y, p = (np.concatenate([getattr(s, name) for s in streams]) for name in "txyp")
+        offsets = np.zeros(len(streams) + 1, np.int64)
+        np.cumsum([len(s) for s in streams], out=offsets[1:])
+        t, x, y, p = (_joined([getattr(s, name) for s in streams]) for name in "txyp")
         return cls(
             t=torch.from_numpy(t),
             x=torch.from_numpy(x.view(np.int16)),
             y=torch.from_numpy(y.view(np.int16)),
             p=torch.from_numpy(p),
-            offsets=torch.from_numpy(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])),
-            t_begin=torch.tensor([int(v) for v in t_begin], dtype=torch.int64),
-            t_end=torch.tensor([int(v) for v in t_end], dtype=torch.int64),
+            offsets=torch.from_numpy(offsets),
+            t_begin=torch.from_numpy(np.array(t_begin, np.int64)),
+            t_end=torch.from_numpy(np.array(t_end, np.int64)),
             size_hw=size_hw,
         )
 
@@ -272,6 +280,8 @@ class EventBatch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> EventBatch:
         """The same batch with its tensors on `device`."""
+        if self.t.device == torch.device(device):
+            return self
         moved = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
             for name in ("t", "x", "y", "p", "offsets", "t_begin", "t_end")
@@ -289,6 +299,13 @@ class EventBatch:
         """The same batch in page-locked memory (the hook that data loaders call)."""
         names = ("t", "x", "y", "p", "offsets", "t_begin", "t_end")
         return EventBatch(**{name: getattr(self, name).pin_memory() for name in names}, size_hw=self.size_hw)
+
+
+def _joined(columns: list[np.ndarray]) -> np.ndarray:
+    """One after another; a single column that torch can take as it is (whole and writable) is not copied."""
+    if len(columns) == 1 and columns[0].flags.c_contiguous and columns[0].flags.writeable:
+        return columns[0]
+    return np.concatenate(columns)
 
 
 def _read_only(column: np.ndarray, dtype: type) -> np.ndarray:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had_snn.events.stream import EventBatch
@@ -35,6 +36,8 @@ COUNT_LIMIT = 32
 _BITS = 23
 #: Bits behind the point of the 1x1 convolution on the correlation, relative to its largest weight.
 _MIX_BITS = 10
+#: Read-out weights that are kept, one set for each number of micro-steps and share of the newest.
+MAX_READOUT_WEIGHTS = 64
 
 
 class FrozenStem(EventLIFStem):
@@ -52,7 +55,7 @@ class FrozenStudent(SpikingTracker):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__(config)
         self.stem = FrozenStem(config.stem_channels, kernel=config.stem_kernel)
-        self._readout_weights: dict[tuple[int, float], list[float]] = {}
+        self._readout_weights: dict[tuple[int, float, float], Tensor] = {}
 
     @torch.no_grad()
     def encode_template(
@@ -71,25 +74,29 @@ class FrozenStudent(SpikingTracker):
         return (kernel * scale).round() / scale
 
     def _integrate(self, maps: Tensor, state: SearchState | None, *, dt_us: float, share: float) -> Tensor:
-        if state is None:
-            return self._in_order(maps, dt_us)
-        steps, dt_us = self.config.n_steps, self.config.window_us / self.config.n_steps
-        history = torch.cat([state.readout, maps])[-steps:]
-        newest = self._in_order(history, dt_us)
-        if share == 1.0:
-            return newest
-        return share * newest + (1 - share) * self._in_order(state.readout, dt_us)
-
-    def _in_order(self, maps: Tensor, dt_us: float) -> Tensor:
-        """The integrator's weighted sum, one product and one addition after the other."""
-        key = (len(maps), dt_us)
-        if key not in self._readout_weights:
-            self._readout_weights[key] = self.integrator.weights(*key[:1], dt_us=dt_us).tolist()
-        first, *others = zip(maps, self._readout_weights[key], strict=True)
-        total = first[0] * first[1]
-        for step, weight in others:
-            total = total + step * weight
+        if state is not None:
+            dt_us = self.config.window_us / self.config.n_steps
+            maps = torch.cat([state.readout, maps])
+            # The whole window of micro-steps, and the one before it where the newest counts for a share only.
+            maps = maps[-self.config.n_steps - (share < 1.0) :]
+        key = (len(maps), dt_us, share)
+        weights = self._readout_weights.get(key)
+        if weights is None:
+            if len(self._readout_weights) >= MAX_READOUT_WEIGHTS:
+                self._readout_weights.clear()
+            weights = self._readout_weights[key] = self._weights(*key).reshape(-1, 1, 1, 1, 1)
+        total, *others = (maps * weights).unbind()
+        for product in others:
+            total = total + product
         return total
+
+    def _weights(self, steps: int, dt_us: float, share: float) -> Tensor:
+        """The read-out's weight of each micro-step; one step more for a share, which mixes two windows."""
+        if share == 1.0:
+            return self.integrator.weights(steps, dt_us=dt_us)
+        newest = self.integrator.weights(min(steps, self.config.n_steps), dt_us=dt_us)
+        before = self.integrator.weights(steps - 1, dt_us=dt_us)
+        return share * F.pad(newest, (steps - len(newest), 0)) + (1 - share) * F.pad(before, (0, 1))
 
 
 def _mix_grid(weight: Tensor) -> int:

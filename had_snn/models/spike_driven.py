@@ -70,11 +70,11 @@ class _Layer:
         self, rate: float, dt_us: float, before: dict[str, Tensor] | None, after: dict[str, Tensor] | None
     ) -> float:
         """Runs the layer on an input of `rate` spikes per neuron and micro-step; returns its own rate."""
-        v0 = None if before is None else before[self.name].movedim(1, -1).contiguous()
+        v0 = None if before is None else before[self.name].permute(0, 2, 3, 1).contiguous()
         v = None if after is None else torch.empty(self._state_shape)
         fired = self._dense(dt_us, v0, v) if rate > self.dense_above else self.call(self._decay(dt_us), v0, v)
         if after is not None and v is not None:
-            after[self.name] = v.movedim(-1, 1)
+            after[self.name] = v.permute(0, 3, 1, 2)
         return fired / self.neurons
 
     def _decay(self, dt_us: float) -> float:
@@ -163,7 +163,7 @@ class _Plan:
             rate = layer.run(rate, dt_us, before, after)
         self.readout()
         assert self.readout.current is not None
-        return self.readout.current.movedim(-1, 2).contiguous(), stem
+        return self.readout.current.permute(0, 1, 4, 2, 3).contiguous(), stem
 
 
 class SpikeDrivenStudent:

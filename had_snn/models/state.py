@@ -47,7 +47,7 @@ class SearchState:
         Returns:
             The moved state; neurons that were outside before are at rest, and the read-out repeats its border there.
         """
-        if not bool(torch.as_tensor(cells_xy).any()):
+        if not (bool(torch.any(cells_xy)) if isinstance(cells_xy, Tensor) else any(cells_xy)):
             return self
         grid = self.readout.shape[-1]
         oldest = int(self.stem.t_last.min())

@@ -24,6 +24,11 @@ from torch import Tensor, nn
 from had_snn.events.stream import EventBatch
 from had_snn.ops import EventLIFState, Surrogate, atan, event_lif
 
+#: The gain lies between this number and its inverse.
+GAIN_LIMIT = 8.0
+#: Events per pixel and second that are added to every rate: an empty window stays finite, a real rate does not notice.
+RATE_FLOOR = 0.01
+
 
 class EventLIFStem(nn.Module):
     """Event-driven LIF layer over a packed batch of raw events.
@@ -74,10 +79,15 @@ class EventLIFStem(nn.Module):
 
     def gain(self, events: EventBatch) -> Tensor:
         """Scale of the jumps of each window, `[N]`; see the head of this file."""
-        # A hundredth of an event per pixel and second keeps an empty window finite and is far below any real rate.
-        log_rate = torch.log(self.event_rate(events) + 0.01)
+        log_rate = torch.log(self.event_rate(events) + RATE_FLOOR)
         log_gain = torch.sigmoid(self.gamma_logit) * (self.log_reference_rate - log_rate)
-        return log_gain.clamp(-math.log(8.0), math.log(8.0)).exp()
+        return log_gain.clamp(-math.log(GAIN_LIMIT), math.log(GAIN_LIMIT)).exp()
+
+    def gain_at(self, rate: float) -> float:
+        """The same for one window of `rate` events per crop pixel and second, in plain numbers."""
+        gamma = 1 / (1 + math.exp(-float(self.gamma_logit)))
+        gain = math.exp(gamma * (float(self.log_reference_rate) - math.log(rate + RATE_FLOOR)))
+        return min(max(gain, 1 / GAIN_LIMIT), GAIN_LIMIT)
 
     def forward(
         self, events: EventBatch, state: EventLIFState | None = None, *, n_steps: int, gain: Tensor | None = None

@@ -171,10 +171,10 @@ class SpikingTracker(nn.Module):
 
     def _dt_us(self, events: EventBatch, n_steps: int) -> float:
         """Micro-step of a batch in microseconds; one batch holds windows of one length."""
-        lengths = events.t_end - events.t_begin
-        length = int(lengths[0])
-        if not bool((lengths == length).all()):
-            raise InputError(f"windows of one batch must be equally long, found {lengths.unique().tolist()} us")
+        lengths = (events.t_end - events.t_begin).tolist()
+        length = lengths[0]
+        if any(other != length for other in lengths):
+            raise InputError(f"windows of one batch must be equally long, found {sorted(set(lengths))} us")
         return length / n_steps
 
     def encode_template(

@@ -77,20 +77,21 @@ class EventLIFCall:
         places = (self._start.data_ptr(), entries.data_ptr(), build.threads_for(4 * n))
         if self._bucket(*(a.data_ptr() for a in fields), *self._bucket_sizes, *places) != -1:
             bucket_events(*fields, **self._geometry, start=self._start, entries=entries)  # says what is wrong
+        begin = events.t_begin[:, None, None]
         v0 = last0 = None
         if state is not None:
             v0 = state.v.permute(0, 2, 3, 1).contiguous()
-            last0 = state.t_last - events.t_begin[:, None, None]
-            if bool((last0 > 0).any()):
+            last0 = state.t_last - begin
+            if int(last0.max()) > 0:
                 raise InputError("state.t_last lies after t_begin: this state does not come from an earlier window")
-        bound = self._bound(int(events.t_end[0] - events.t_begin[0]))
+        bound = self._bound(int(events.t_end[0]) - int(events.t_begin[0]))
         v, last = torch.empty(self._v_shape), torch.empty(self._v_shape[:-1], dtype=torch.int64)
         tensors = (gain, self._threshold, v0, last0, self.counts, None, v, last)
         first = (entries.data_ptr(), self._start.data_ptr(), bound.data_ptr())
         threads = build.threads_for(self.counts.numel() + entries.numel() * self._v_shape[-1])
         if self._forward(*first, *self._constant, *map(build.address, tensors), *self._rest, threads):
             raise MemoryError("event_lif: no memory for the tables of decays")
-        return EventLIFState(v.permute(0, 3, 1, 2), last + events.t_begin[:, None, None])
+        return EventLIFState(v.permute(0, 3, 1, 2), last.add_(begin))
 
     def _bound(self, window_us: int) -> Tensor:
         """First microsecond of each micro-step and of what follows the last, `[N, T + 1]`."""

@@ -66,17 +66,25 @@ class EventBuffer:
         t, x, y, p = (self._columns[name][self._begin : self._end] for name in "txyp")
         return EventStream(t, x, y, p, self.sensor_hw, self.source)
 
-    def window(self, t0: int, t1: int, crop: Crop, *, max_events: int | None = None) -> EventStream:
-        """Events of `[t0, t1)` in crop pixels; every k-th of them when there are more than `max_events`."""
-        cropped = self.joined().slice_time(t0, t1).crop(crop)
-        if max_events is None or len(cropped) <= max_events:
+    def window(self, t0: int, t1: int, crop: Crop, *, every: int = 1) -> EventStream:
+        """Every `every`-th event of `[t0, t1)` inside a crop, in crop pixels."""
+        cropped = self._cut(t0, t1).crop(crop)
+        if every == 1:
             return cropped
-        step = slice(None, None, -(-len(cropped) // max_events))
-        return EventStream(
-            cropped.t[step], cropped.x[step], cropped.y[step], cropped.p[step], cropped.sensor_hw, cropped.source
-        )
+        t, x, y, p = (column[::every] for column in (cropped.t, cropped.x, cropped.y, cropped.p))
+        return EventStream(t, x, y, p, cropped.sensor_hw, cropped.source)
+
+    def count(self, t0: int, t1: int, crop: Crop) -> int:
+        """Number of events of `[t0, t1)` inside a crop."""
+        return self._cut(t0, t1).count_in(crop)
+
+    def _cut(self, t0: int, t1: int) -> EventStream:
+        live = self._columns["t"][self._begin : self._end]
+        start, stop = live.searchsorted((t0, t1)) + self._begin
+        t, x, y, p = (self._columns[name][start:stop] for name in "txyp")
+        return EventStream(t, x, y, p, self.sensor_hw, self.source)
 
     def forget_before(self, t_us: int) -> None:
         """Drops events that no window will ask for."""
         live = self._columns["t"][self._begin : self._end]
-        self._begin += int(np.searchsorted(live, t_us, side="left"))
+        self._begin += int(live.searchsorted(t_us))

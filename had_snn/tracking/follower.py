@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from had_snn.errors import InputError
-from had_snn.geometry import Crop, check_box, clip_boxes, search_crop
+from had_snn.geometry import Crop, check_box, clip_box, search_crop
 from had_snn.models import TrackerOutput
 from had_snn.models.head import hann_prior
 
@@ -125,7 +125,7 @@ class BoxFollower:
     def __init__(self, *, search_size: int, search_factor: float, grid: int, policy: TrackingPolicy) -> None:
         self.policy = policy
         self.search_size, self.search_factor = search_size, search_factor
-        self.prior = hann_prior(grid, weight=policy.hann_weight)
+        self.prior = hann_prior(grid, weight=policy.hann_weight).numpy()
 
     @staticmethod
     def start(box_xywh: np.ndarray, sensor_hw: tuple[int, int], t_us: int) -> FollowerState:
@@ -164,13 +164,14 @@ class BoxFollower:
         Returns:
             The box and what is known about it.
         """
-        peaks = [output.peak_boxes(self.prior.to(output.score_logits.device)) for _, output in looks]
-        best = max(range(len(looks)), key=lambda i: float(peaks[i][1][0]))
-        (crop, output), (boxes, scores) = looks[best], peaks[best]
-        self._judge(state, float(scores[0]), t_us)
+        peaks = [output.peak(self.prior) for _, output in looks]
+        best = max(range(len(looks)), key=lambda i: peaks[i][1])
+        (crop, output), (box_cxcywh, score) = looks[best], peaks[best]
+        self._judge(state, score, t_us)
         if not state.lost:
-            cx, cy, w, h = (boxes[0].double() * crop.size).tolist()
-            self._move(state, crop.boxes_to_sensor(np.array([cx - w / 2, cy - h / 2, w, h])))
+            side = crop.size / crop.scale
+            cx, cy, w, h = (value * side for value in box_cxcywh)
+            self._move(state, crop.x0 + cx, crop.y0 + cy, w, h)
         activity = None if output.activity is None else output.activity[0].float().cpu().numpy()
         return Estimate(t_us, state.box.copy(), state.score, state.lost, activity)
 
@@ -195,9 +196,10 @@ class BoxFollower:
         if not state.lost:
             state.usual_score += (1 - math.exp(-passed / policy.usual_tau_us)) * (score - state.usual_score)
 
-    def _move(self, state: FollowerState, found: np.ndarray) -> None:
-        size = state.box[2:] ** (1 - self.policy.size_rate) * found[2:] ** self.policy.size_rate
-        low, high = self.policy.size_limits
-        size = np.clip(size, low * state.first_box[2:], high * state.first_box[2:])
-        centre = found[:2] + found[2:] / 2
-        state.box = clip_boxes(np.concatenate([centre - size / 2, size]), state.sensor_hw)
+    def _move(self, state: FollowerState, cx: float, cy: float, w: float, h: float) -> None:
+        """Moves the box to a centre, and its size some way towards a size; all in sensor pixels."""
+        rate, (low, high) = self.policy.size_rate, self.policy.size_limits
+        sides = []
+        for old, new, first in zip(state.box[2:].tolist(), (w, h), state.first_box[2:].tolist(), strict=True):
+            sides.append(min(max(old ** (1 - rate) * new**rate, low * first), high * first))
+        state.box = clip_box((cx - sides[0] / 2, cy - sides[1] / 2, *sides), state.sensor_hw)

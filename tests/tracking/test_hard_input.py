@@ -144,7 +144,8 @@ def test_boxes_keep_to_their_limits(found, width, height, cx, cy):
     follower = BoxFollower(search_size=96, search_factor=3.0, grid=12, policy=TrackingPolicy())
     state = follower.start(np.array([cx - width / 2, cy - height / 2, width, height]), SENSOR, 0)
     for _ in range(5):
-        follower._move(state, np.abs(found) + np.array([-1500, -1500, 1e-3, 1e-3]))
+        far = np.abs(found) + np.array([-1500, -1500, 1e-3, 1e-3])
+        follower._move(state, *far.tolist())
         x, y, w, h = state.box
         assert 4 - 1e-9 <= w <= 480 + 1e-9
         assert 4 - 1e-9 <= h <= 360 + 1e-9
