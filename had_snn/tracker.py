@@ -25,7 +25,7 @@ from torch import Tensor
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.geometry import Crop, search_crop
-from had_snn.models import SpikingTracker, TrackerOutput
+from had_snn.models import SearchState, SpikingTracker, TrackerOutput
 from had_snn.models.spike_driven import search_network
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.follower import BoxFollower, Estimate, TrackingPolicy
@@ -217,14 +217,14 @@ class OnlineTracker:
         batch = _pack(cropped, t_us - self.window_us, t_us, kernel.device)
         output = self.network.forward_search(batch, kernel, with_state=keep)
         if output.state is not None:
-            state.carried = CarriedSearch(crop, t_us, output.state)
+            state.carried = CarriedSearch(crop, t_us, t_us, output.state)
         return crop, output
 
     def _look_on(self, state: TrackerState, kernel: Tensor, t_us: int) -> tuple[Crop, TrackerOutput] | None:
-        """Reads only what is new since the membranes were kept; from rest where they cannot be kept.
+        """Reads only what is new since the last box; from rest where membranes cannot be kept.
 
-        A micro-step that is not over yet is read but not kept: its events are read again with the rest of it, and its
-        read-out counts by the share of the micro-step that has passed.
+        A micro-step that is not over yet keeps its stem spikes, and its read-out counts by the share of the micro-step
+        that has passed.
         """
         carried, wanted = state.carried, self.follower.region(state.follower)
         if carried is None or t_us - carried.t_us > self.window_us or not self._same_scale(carried.crop, wanted):
@@ -233,20 +233,36 @@ class OnlineTracker:
         count, every = self._count(state, crop, t_us)
         if count < MIN_EVENTS:
             return None
-        new = _pack(state.buffer.window(carried.t_us, t_us, crop, every=every), carried.t_us, t_us, kernel.device)
-        step_us = self.window_us / self.student.config.n_steps
-        passed = t_us - carried.t_us
-        whole = passed >= step_us
+        new = _pack(state.buffer.window(carried.read_us, t_us, crop, every=every), carried.read_us, t_us, kernel.device)
         # The rate of a whole window sets the gain: that of a millisecond is mostly chance.
         gain = self.network.stem.gain_at(-(-count // every) / (self.window_us * 1e-6 * crop.size**2))
-        search = carried.search.moved(cells)
+        search, begin = self._ready_for(carried, t_us, kernel, gain)
+        step_us, passed = self.window_us / self.student.config.n_steps, t_us - begin
+        steps, whole = max(1, round(passed / step_us)), passed >= step_us
         output = self.network.forward_search(
-            new, kernel, n_steps=max(1, round(passed / step_us)), state=search, with_state=whole,
+            new, kernel, n_steps=steps, state=search.moved(cells), with_state=True,
             gain=torch.tensor([gain], device=kernel.device), share=1.0 if whole else passed / step_us,
-        )
-        kept = output.state if whole and output.state is not None else search
-        state.carried = CarriedSearch(crop, t_us if whole else carried.t_us, kept)
+            dt_us=passed / steps,
+        )  # fmt: skip
+        assert output.state is not None
+        state.carried = CarriedSearch(crop, t_us if whole else begin, t_us, output.state)
         return crop, output
+
+    def _ready_for(self, carried: CarriedSearch, t_us: int, kernel: Tensor, gain: float) -> tuple[SearchState, int]:
+        """The state to read the events up to `t_us` with, and the begin of its micro-step.
+
+        Where they would make the micro-step under way much too long, it ends where reading stopped.
+        """
+        search, step_us = carried.search, self.window_us / self.student.config.n_steps
+        if search.counts is None or t_us - carried.t_us < 1.5 * step_us:
+            return search, carried.t_us
+        nothing = EventStream.empty((carried.crop.size, carried.crop.size))
+        output = self.network.forward_search(
+            _pack(nothing, carried.read_us, carried.read_us + 1, kernel.device), kernel, n_steps=1, state=search,
+            with_state=True, gain=torch.tensor([gain], device=kernel.device), dt_us=carried.read_us - carried.t_us,
+        )  # fmt: skip
+        assert output.state is not None
+        return output.state, carried.read_us
 
     def _same_scale(self, crop: Crop, wanted: Crop) -> bool:
         ratio = crop.scale / wanted.scale

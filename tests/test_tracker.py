@@ -116,6 +116,21 @@ def test_a_gap_or_another_scale_starts_from_rest(student):
     assert tracker.state.carried.crop.scale == pytest.approx(scale / 1.3, rel=0.01)
 
 
+def test_a_step_under_way_ends_before_it_gets_much_too_long(student):
+    events = blob_events(0, 150_000)
+    tracker = OnlineTracker(student, carry=True, policy=TrackingPolicy(scale_tolerance=9.0, lost_share=0.0))
+    tracker.init(events.slice_time(0, 50_000), BOX, t_us=50_000)
+    tracker.update(events.slice_time(50_000, 150_000), at_us=[90_000])
+    begins = []
+    for t_us in (98_000, 104_000, 107_000, 120_000, 150_000):
+        tracker.update(EventStream.empty(SENSOR), at_us=[t_us])
+        begins.append(tracker.state.carried.t_us)
+        assert tracker.state.carried.read_us == t_us
+        assert (tracker.state.carried.search.counts is None) == (begins[-1] == t_us)
+    # A micro-step is 10 ms: 8 ms of one; 14 ms; 3 ms of one, which ends there, as it would have become 16; three more.
+    assert begins == [90_000, 104_000, 104_000, 120_000, 150_000]
+
+
 @MODES
 def test_state_goes_on_from_a_file(student, tmp_path, carry):
     events = blob_events(0, 150_000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -261,8 +262,7 @@ class EventBatch:
                 raise InputError(
                     f"sample {sample} has events in [{stream.t_start}, {stream.t_end}), outside [{begin}, {end})"
                 )
-        offsets = np.zeros(len(streams) + 1, np.int64)
-        np.cumsum([len(s) for s in streams], out=offsets[1:])
+        offsets = np.array([0, *accumulate(len(s) for s in streams)], np.int64)
         t, x, y, p = (_joined([getattr(s, name) for s in streams]) for name in "txyp")
         return cls(
             t=torch.from_numpy(t),

@@ -73,6 +73,9 @@ class FrozenStudent(SpikingTracker):
         scale = torch.exp2(_BITS - reach.log2().ceil() - _mix_grid(weight))[:, None, None, None]
         return (kernel * scale).round() / scale
 
+    def _with_earlier(self, counts: Tensor, state: SearchState | None) -> Tensor:
+        return super()._with_earlier(counts, state).clamp(max=COUNT_LIMIT)
+
     def _integrate(self, maps: Tensor, state: SearchState | None, *, dt_us: float, share: float) -> Tensor:
         if state is not None:
             dt_us = self.config.window_us / self.config.n_steps

@@ -152,6 +152,10 @@ class _Plan:
         """Read-out maps `[T, N, 5, G, G]` and the stem's new state; membranes go into `after`."""
         before = None if state is None else state.membranes
         stem = self.stem(events, gain, None if state is None else state.stem)
+        if state is not None and state.counts is not None:
+            if len(self.stem.counts) != 1:
+                raise InputError("a micro-step is under way; finish it with n_steps=1 before reading several")
+            self.stem.counts.add_(state.counts.permute(0, 1, 3, 4, 2))
         rate = self.list_counts() / self.stem.counts.numel()
         for layer in self.layers:
             rate = layer.run(rate, dt_us, before, after)
@@ -208,10 +212,11 @@ class SpikeDrivenStudent:
         with_state: bool = False,
         gain: Tensor | None = None,
         share: float = 1.0,
+        dt_us: float | None = None,
     ) -> TrackerOutput:
         """See `SpikingTracker.forward_search`: the same maps and the same state, to the last bit."""
         steps, samples = n_steps or self.config.n_steps, len(events)
-        dt_us = self.student._dt_us(events, steps)
+        dt_us = self.student._dt_us(events, steps) if dt_us is None else dt_us
         plan = self._plans.get((steps, samples))
         if plan is None:
             while len(self._plans) >= MAX_PLANS:
@@ -220,14 +225,16 @@ class SpikeDrivenStudent:
                 self.student, self._packed, steps=steps, samples=samples, dense_above=self.dense_above
             )
             self._plans[(steps, samples)] = plan
-        after: dict[str, Tensor] | None = {} if with_state else None
+        # After a micro-step that is not over, the membranes are those of its begin.
+        after: dict[str, Tensor] | None = {} if with_state and share == 1.0 else None
         gain = self.stem.gain(events) if gain is None else gain
         maps, stem = plan.run(events, kernel, gain, state, after, dt_us=dt_us)
         output = split_readout(self.student._integrate(maps, state, dt_us=dt_us, share=share))
         output.activity = plan.fired.mean(dim=(0, 2, 3))
-        if after is not None:
-            history = maps if state is None else torch.cat([state.readout, maps])
-            output.state = SearchState(stem, after, history[-self.config.n_steps :])
+        if with_state:
+            counts = plan.stem.counts.permute(0, 1, 4, 2, 3)
+            counts = counts.clamp(max=COUNT_LIMIT) if share < 1.0 else counts
+            output.state = self.student._state_after(state, stem, after or {}, maps, counts, share=share)
         return output
 
 

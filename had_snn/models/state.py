@@ -26,16 +26,20 @@ class SearchState:
         membranes: Potentials `[N, C, H, W]` of each clocked layer, by the layer's name in `Taps`.
         readout: The newest read-out maps `[T, N, 5, G, G]`, oldest first: the read-out looks back over one window of
             micro-steps, as it did in training.
+        counts: Stem spikes `[1, N, C, H, W]` of a micro-step that is not over yet: the stem has read its events so far,
+            membranes and read-out are those of its begin. None between micro-steps.
     """
 
     stem: EventLIFState
     membranes: dict[str, Tensor]
     readout: Tensor
+    counts: Tensor | None = None
 
     def detach(self) -> SearchState:
         """The same state, cut from the graph (truncated backpropagation)."""
         membranes = {name: v.detach() for name, v in self.membranes.items()}
-        return SearchState(self.stem.detach(), membranes, self.readout.detach())
+        counts = None if self.counts is None else self.counts.detach()
+        return SearchState(self.stem.detach(), membranes, self.readout.detach(), counts)
 
     def moved(self, cells_xy: tuple[int, int] | Tensor) -> SearchState:
         """The state as a crop sees it that lies `cells_xy` output cells further right and down.
@@ -53,11 +57,14 @@ class SearchState:
         oldest = int(self.stem.t_last.min())
         stem = EventLIFState(_moved(self.stem.v, cells_xy, grid, 0.0), _moved(self.stem.t_last, cells_xy, grid, oldest))
         membranes = {name: _moved(v, cells_xy, grid, 0.0) for name, v in self.membranes.items()}
-        return SearchState(stem, membranes, _moved(self.readout, cells_xy, grid, None))
+        counts = None if self.counts is None else _moved(self.counts, cells_xy, grid, 0.0)
+        return SearchState(stem, membranes, _moved(self.readout, cells_xy, grid, None), counts)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a file."""
         named = {f"membranes.{name}": v for name, v in self.membranes.items()}
+        if self.counts is not None:
+            named["counts"] = self.counts
         return {"stem.v": self.stem.v, "stem.t_last": self.stem.t_last, "readout": self.readout, **named}
 
     @classmethod
@@ -74,7 +81,8 @@ class SearchState:
             )
         start = "membranes."
         membranes = {name.removeprefix(start): v for name, v in tensors.items() if name.startswith(start)}
-        return cls(EventLIFState(tensors["stem.v"], tensors["stem.t_last"]), membranes, tensors["readout"])
+        stem = EventLIFState(tensors["stem.v"], tensors["stem.t_last"])
+        return cls(stem, membranes, tensors["readout"], tensors.get("counts"))
 
 
 def _moved(values: Tensor, cells_xy: tuple[int, int] | Tensor, grid: int, fill: float | None) -> Tensor:

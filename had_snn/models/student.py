@@ -25,6 +25,7 @@ from had_snn.models.neurons import LIF, ConvNorm, LeakyReadout
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.models.state import SearchState
 from had_snn.models.stem import EventLIFStem
+from had_snn.ops import EventLIFState
 
 #: Potentials by layer name, read before and written after a window; None when each window starts from rest.
 _Membranes = dict[str, Tensor] | None
@@ -209,6 +210,7 @@ class SpikingTracker(nn.Module):
         with_state: bool = False,
         gain: Tensor | None = None,
         share: float = 1.0,
+        dt_us: float | None = None,
     ) -> TrackerOutput:
         """Finds the template in search windows.
 
@@ -221,17 +223,20 @@ class SpikingTracker(nn.Module):
                 configured number of micro-steps, however few this window has.
             with_state: Also return the new state.
             gain: Scale of the stem's jumps `[N]`; from these windows' own event rates when None.
-            share: Weight in (0, 1] of the newest micro-steps in a read-out with state; below 1 for a micro-step that
-                is not over yet.
+            share: Weight in (0, 1] of the newest micro-step in a read-out with state. Below 1 it is not over yet: the
+                new state keeps its stem spikes, and the next call goes on with it.
+            dt_us: Length of a micro-step, where that is not the window's over `n_steps`: these events may be the rest
+                of a micro-step that began earlier.
 
         Returns:
             The head's maps on a `G x G` grid.
         """
         steps = n_steps or self.config.n_steps
-        dt_us = self._dt_us(events, steps)
+        dt_us = self._dt_us(events, steps) if dt_us is None else dt_us
         taps = (with_taps if isinstance(with_taps, Taps) else Taps()) if with_taps else None
         membranes = dict(state.membranes) if state is not None else {} if with_state else None
         counts, potentials, stem = self.stem(events, None if state is None else state.stem, n_steps=steps, gain=gain)
+        counts = self._with_earlier(counts, state)
         if taps is not None:
             taps.add("stem", counts, potentials)
         features = self.backbone(counts, dt_us=dt_us, taps=taps, tag="backbone.", membranes=membranes)
@@ -250,9 +255,26 @@ class SpikingTracker(nn.Module):
         output.activity = features.detach().mean(dim=(0, 3, 4))
         output.taps = taps
         if with_state and membranes is not None and maps is not None:
-            history = maps if state is None else torch.cat([state.readout, maps])
-            output.state = SearchState(stem, membranes, history[-self.config.n_steps :])
+            output.state = self._state_after(state, stem, membranes, maps, counts, share=share)
         return output
+
+    def _with_earlier(self, counts: Tensor, state: SearchState | None) -> Tensor:
+        """Adds what a micro-step under way has counted before."""
+        if state is None or state.counts is None:
+            return counts
+        if len(counts) != 1:
+            raise InputError(f"a micro-step is under way; finish it with n_steps=1 before reading {len(counts)}")
+        return counts + state.counts
+
+    def _state_after(
+        self, before: SearchState | None, stem: EventLIFState, membranes: dict[str, Tensor], maps: Tensor,
+        counts: Tensor, *, share: float,
+    ) -> SearchState:  # fmt: skip
+        """The new state; after a micro-step that is not over, all but the stem is as before."""
+        if before is not None and share < 1.0:
+            return SearchState(stem, before.membranes, before.readout, counts)
+        history = maps if before is None else torch.cat([before.readout, maps])
+        return SearchState(stem, membranes, history[-self.config.n_steps :])
 
     def _read_out_once(self, spikes: Tensor, *, dt_us: float) -> Tensor:
         """Read-out and integration of a whole window, exchanged: both are linear, so one convolution does for all

@@ -36,12 +36,14 @@ class CarriedSearch:
 
     Attributes:
         crop: The crop they belong to.
-        t_us: Events before this time have been read.
+        t_us: Begin of the micro-step under way.
+        read_us: Events before this time have been read.
         search: The network's state.
     """
 
     crop: Crop
     t_us: int
+    read_us: int
     search: SearchState
 
 
@@ -90,7 +92,9 @@ def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
         "last_t": state.buffer.last_t, "follower": follower,
     }  # fmt: skip
     if state.carried is not None:
-        numbers["carried"] = {"t_us": state.carried.t_us, "crop": dataclasses.asdict(state.carried.crop)}
+        carried = state.carried
+        times = {"t_us": carried.t_us, "read_us": carried.read_us}
+        numbers["carried"] = {**times, "crop": dataclasses.asdict(carried.crop)}
         tensors |= {f"search.{name}": value for name, value in state.carried.search.tensors().items()}
     with atomic_file(path) as temporary:
         plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -128,8 +132,9 @@ def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerStat
     carried = None
     if "carried" in numbers:
         search = {name.removeprefix("search."): v for name, v in tensors.items() if name.startswith("search.")}
-        crop = Crop(**numbers["carried"]["crop"])
-        carried = CarriedSearch(crop, numbers["carried"]["t_us"], SearchState.from_tensors(search))
+        found = numbers["carried"]
+        state = SearchState.from_tensors(search)
+        carried = CarriedSearch(Crop(**found["crop"]), found["t_us"], found["read_us"], state)
     return TrackerState(
         made_for=numbers["made_for"], t_init_us=numbers["t_init_us"], next_t_us=numbers["next_t_us"],
         follower=follower, buffer=buffer, kernel=tensors.get("kernel"), carried=carried,

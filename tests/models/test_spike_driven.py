@@ -73,10 +73,16 @@ def test_equals_the_dense_path_with_state(student) -> None:
                    zip((frozen.forward_search, driven.forward_search), states, strict=True)]  # fmt: skip
         assert_same(*outputs)
         states = [o.state.moved((1, -1)) for o in outputs]
-    short = edge_batch(96, t0=120_000)
-    options = {"n_steps": 1, "gain": gain, "share": 0.4}
-    assert_same(*(f(short, kernel, state=s, **options) for f, s in
-                  zip((frozen.forward_search, driven.forward_search), states, strict=True)))  # fmt: skip
+    for i, share in enumerate((0.4, 0.8, 1.0)):  # one micro-step in three parts
+        part = edge_batch(96, t0=120_000 + 40_000 * i, seed=i)
+        options = {"n_steps": 1, "gain": gain, "share": share, "dt_us": 10_000 * share, "with_state": True}
+        outputs = [f(part, kernel, state=s, **options) for f, s in
+                   zip((frozen.forward_search, driven.forward_search), states, strict=True)]  # fmt: skip
+        assert_same(*outputs)
+        states = [o.state.moved((0, 1)) for o in outputs]
+    under_way = dataclasses.replace(states[1], counts=torch.zeros(1, 1, 16, 24, 24))
+    with pytest.raises(InputError, match="micro-step is under way"):
+        driven.forward_search(edge_batch(96, t0=400_000), kernel, n_steps=2, state=under_way)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -97,9 +99,32 @@ def test_a_step_that_is_not_over_counts_by_its_share(student, random_batch):
 
 
 @torch.no_grad()
+def test_a_step_in_parts_is_the_step(student, random_batch):
+    kernel, gain = student.encode_template(random_batch(1, 72), BOX), torch.tensor([1.2])
+    first = student.forward_search(batch(0, 40_000), kernel, gain=gain, with_state=True)
+    options = {"n_steps": 1, "gain": gain, "with_state": True}
+    whole = student.forward_search(batch(40_000, 50_000), kernel, state=first.state, **options)
+    state = first.state
+    for begin, end in ((40_000, 43_000), (43_000, 49_000)):
+        part = student.forward_search(
+            batch(begin, end), kernel, state=state, share=(end - 40_000) / 10_000, dt_us=end - 40_000, **options
+        )
+        state = part.state
+        assert state.counts.sum() > 0
+        assert all(torch.equal(state.membranes[n], v) for n, v in first.state.membranes.items())
+    last = student.forward_search(batch(49_000, 50_000), kernel, state=state, dt_us=10_000, **options)
+    assert torch.equal(last.score_logits, whole.score_logits)
+    assert last.state.tensors().keys() == whole.state.tensors().keys()
+    assert all(torch.equal(v, last.state.tensors()[name]) for name, v in whole.state.tensors().items())
+    with pytest.raises(InputError, match="micro-step is under way"):
+        student.forward_search(batch(49_000, 50_000), kernel, state=state, n_steps=2)
+
+
+@torch.no_grad()
 def test_names_and_back(student, random_batch):
     kernel = student.encode_template(random_batch(1, 72), BOX)
     state = student.forward_search(random_batch(1, 96), kernel, with_state=True).state
+    state = replace(state, counts=torch.ones(1, 1, 16, 24, 24))
     again = SearchState.from_tensors({**state.tensors(), "kernel": kernel})
     assert again.tensors().keys() == state.tensors().keys()
     assert all(torch.equal(a, b) for a, b in zip(again.tensors().values(), state.tensors().values(), strict=True))
