@@ -12,6 +12,7 @@ from had_snn.errors import CheckpointError, InputError
 from had_snn.events.stream import EventStream
 from had_snn.models import student_tiny
 from had_snn.tracker import MIN_EVENTS, OnlineTracker, TrackingPolicy
+from had_snn.tracking.follower import BoxFollower
 
 BOX = np.array([100.0, 60.0, 40.0, 30.0])
 SENSOR = (180, 240)
@@ -114,6 +115,34 @@ def test_a_gap_or_another_scale_starts_from_rest(student):
     tracker.state.follower.box[2:] *= 1.3
     assert tracker.update(rest, at_us=[150_000])
     assert tracker.state.carried.crop.scale == pytest.approx(scale / 1.3, rel=0.01)
+
+
+def test_asking_more_often_changes_no_box_from_rest(student):
+    events, policy = blob_events(0, 210_000), TrackingPolicy(region_us=40_000, region_share=1.0, lost_share=0.0)
+    found = []
+    for period_us in (5_000, 10_000, 40_000):
+        tracker = OnlineTracker(student, output_period_us=period_us, policy=policy)
+        tracker.init(events.slice_time(0, 50_000), BOX, t_us=50_000)
+        found.append({e.t_us: e.box_xywh for e in tracker.update(events.slice_time(50_000, 210_000))})
+    rarely = found[-1]
+    assert len(rarely) == 3
+    for often in found[:-1]:
+        assert len(often) >= 12
+        for t_us, box in rarely.items():
+            np.testing.assert_array_equal(often[t_us], box)
+
+
+def test_the_region_follows_a_fast_target_at_once(student):
+    follower = BoxFollower(search_size=96, search_factor=3.0, grid=12, policy=TrackingPolicy())
+    state = follower.start(np.array([50.0, 50, 20, 20]), SENSOR, 0)
+    for step, (cx, cy) in enumerate(((63, 60), (66, 60), (69, 60), (71, 62))):
+        state.t_us = 1_000 * (step + 1)
+        follower._move(state, cx, cy, 20, 20)
+        follower._follow(state, 60)  # an eighth: 7.5 px
+        assert state.region_t_us == (0 if step < 2 else 3_000)
+    state.t_us = 33_000
+    follower._follow(state, 60)
+    assert state.region_box is state.box
 
 
 def test_a_step_under_way_ends_before_it_gets_much_too_long(student):

@@ -52,6 +52,10 @@ class TrackingPolicy:
         found_share: While lost, a box is believed from this share of the usual score on.
         lost_widening: Width of the region that is searched while lost, in units of the ordinary one; it is looked at
             in overlapping crops of the ordinary scale, the only one that networks are good at.
+        region_us: The search region stays where it is for so long, however many boxes are asked for: answers differ by
+            about half a cell of the network's grid, and a region that followed each of them would walk at random, the
+            faster the more often it is asked.
+        region_share: The region follows at once when the target's centre has moved by this share of its side.
         silence_tau_us: Time constant with which the score decays while there are no events to look at.
         max_events: Of a crop with more events than this in one window, every k-th is read, with the smallest k that
             keeps the number: a burst must not stop the tracker. None for no limit.
@@ -67,12 +71,14 @@ class TrackingPolicy:
     usual_tau_us: float = 1_000_000.0
     found_share: float = 0.9
     lost_widening: float = 2.0
+    region_us: float = 30_000.0
+    region_share: float = 0.125
     silence_tau_us: float = 200_000.0
     max_events: int | None = 200_000
     scale_tolerance: float = 1.15
 
     def __post_init__(self) -> None:
-        for name in ("hann_weight", "size_rate", "lost_share", "found_share"):
+        for name in ("hann_weight", "size_rate", "lost_share", "found_share", "region_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
         low, high = self.size_limits
@@ -81,6 +87,8 @@ class TrackingPolicy:
         for name in ("size_rate", "recent_tau_us", "usual_tau_us", "silence_tau_us"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: expected a number above 0")
+        if not self.region_us >= 0:
+            raise InputError(f"region_us={self.region_us}: expected a time of at least 0")
         if not (1 <= self.lost_widening <= 5 and self.scale_tolerance >= 1):
             raise InputError("lost_widening must be from 1 to 5, scale_tolerance at least 1")
         if self.max_events is not None and self.max_events < 1:
@@ -96,6 +104,8 @@ class FollowerState:
         first_box: The given box.
         box: The newest box.
         t_us: Its time.
+        region_box: The box that the search region lies around.
+        region_t_us: Since when.
         score: Its score.
         recent_score: Running mean of the newest scores; None before the first.
         usual_score: Running mean over a longer time while the target was not lost.
@@ -106,6 +116,8 @@ class FollowerState:
     first_box: np.ndarray
     box: np.ndarray
     t_us: int
+    region_box: np.ndarray
+    region_t_us: int
     score: float = 1.0
     recent_score: float | None = None
     usual_score: float = 1.0
@@ -131,11 +143,11 @@ class BoxFollower:
     def start(box_xywh: np.ndarray, sensor_hw: tuple[int, int], t_us: int) -> FollowerState:
         """State at a given box; an `InputError` says what is wrong with the box."""
         box = check_box(box_xywh, sensor_hw)
-        return FollowerState(sensor_hw, box.copy(), box, t_us)
+        return FollowerState(sensor_hw, box.copy(), box, t_us, box, t_us)
 
     def region(self, state: FollowerState) -> Crop:
         """Where to look next."""
-        return search_crop(state.box, factor=self.search_factor, size=self.search_size)
+        return search_crop(state.region_box, factor=self.search_factor, size=self.search_size)
 
     def regions(self, state: FollowerState) -> list[Crop]:
         """All places to look at next: one, or while lost several around it, half a crop apart."""
@@ -145,7 +157,7 @@ class BoxFollower:
         reach = (self.policy.lost_widening - 1) / 2
         offsets = np.linspace(-reach, reach, 2 * math.ceil(2 * reach) + 1) * (middle.size / middle.scale)
         height, width = state.sensor_hw
-        cx, cy = state.box[:2] + state.box[2:] / 2
+        cx, cy = state.region_box[:2] + state.region_box[2:] / 2
         return [
             Crop(middle.x0 + right, middle.y0 + down, middle.scale, middle.size)
             for down in offsets
@@ -172,6 +184,7 @@ class BoxFollower:
             side = crop.size / crop.scale
             cx, cy, w, h = (value * side for value in box_cxcywh)
             self._move(state, crop.x0 + cx, crop.y0 + cy, w, h)
+            self._follow(state, side)
         activity = None if output.activity is None else output.activity[0].float().cpu().numpy()
         return Estimate(t_us, state.box.copy(), state.score, state.lost, activity)
 
@@ -200,6 +213,15 @@ class BoxFollower:
         """Moves the box to a centre, and its size some way towards a size; all in sensor pixels."""
         rate, (low, high) = self.policy.size_rate, self.policy.size_limits
         sides = []
-        for old, new, first in zip(state.box[2:].tolist(), (w, h), state.first_box[2:].tolist(), strict=True):
+        for old, new, first in zip(state.region_box[2:].tolist(), (w, h), state.first_box[2:].tolist(), strict=True):
             sides.append(min(max(old ** (1 - rate) * new**rate, low * first), high * first))
         state.box = clip_box((cx - sides[0] / 2, cy - sides[1] / 2, *sides), state.sensor_hw)
+
+    def _follow(self, state: FollowerState, side: float) -> None:
+        """Moves the search region, `side` sensor pixels wide, to the box when it is time."""
+        x, y, w, h = state.box.tolist()
+        x0, y0, w0, h0 = state.region_box.tolist()
+        moved = max(abs(x + w / 2 - x0 - w0 / 2), abs(y + h / 2 - y0 - h0 / 2))
+        rested = state.t_us - state.region_t_us
+        if rested >= self.policy.region_us or moved >= self.policy.region_share * side:
+            state.region_box, state.region_t_us = state.box, state.t_us

@@ -28,6 +28,7 @@ from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.follower import FollowerState
 
 _KIND = "tracker_state"
+_BOXES = ("first_box", "box", "region_box")
 
 
 @dataclass
@@ -82,11 +83,11 @@ def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
     """
     events = state.buffer.joined()
     tensors = {f"events.{name}": torch.from_numpy(np.array(getattr(events, name), np.int64)) for name in "txyp"}
-    tensors["first_box"] = torch.from_numpy(state.follower.first_box)
-    tensors["box"] = torch.from_numpy(state.follower.box)
+    for name in _BOXES:
+        tensors[name] = torch.from_numpy(getattr(state.follower, name))
     if state.kernel is not None:
         tensors["kernel"] = state.kernel
-    follower = {k: v for k, v in vars(state.follower).items() if k not in ("first_box", "box")}
+    follower = {k: v for k, v in vars(state.follower).items() if k not in _BOXES}
     numbers: dict[str, Any] = {
         "made_for": state.made_for, "t_init_us": state.t_init_us, "next_t_us": state.next_t_us,
         "last_t": state.buffer.last_t, "follower": follower,
@@ -125,7 +126,7 @@ def load_state(path: str | os.PathLike[str], *, device: str | torch.device = "cp
 def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerState:
     columns = {name: tensors[f"events.{name}"].cpu().numpy() for name in "txyp"}
     given = {**numbers["follower"], "sensor_hw": tuple(numbers["follower"]["sensor_hw"])}
-    boxes = {name: tensors[name].cpu().numpy() for name in ("first_box", "box")}
+    boxes = {name: tensors[name].cpu().numpy() for name in _BOXES}
     follower = FollowerState(**given, **boxes)
     buffer = EventBuffer(EventStream.from_arrays(**columns, sensor_hw=follower.sensor_hw))
     buffer.last_t = numbers["last_t"]
