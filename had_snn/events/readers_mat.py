@@ -119,12 +119,20 @@ def _numbers(kind: int, body: memoryview, order: str) -> np.ndarray:
     return np.frombuffer(body, dtype)
 
 
+def _whole_numbers(kind: int, body: memoryview, order: str) -> np.ndarray:
+    """Flags, sizes and lengths, which the format writes as integers."""
+    numbers = _numbers(kind, body, order)
+    if numbers.dtype.kind not in "iu":
+        raise _Broken(f"flags, sizes or lengths as {numbers.dtype}")
+    return numbers
+
+
 def _matrix(data: memoryview, order: str, depth: int) -> _Variable:
     """A matrix element: flags, sizes, name, then numbers or fields."""
     kind, body, at = _element(data, 0, order)
-    flags = _numbers(kind, body, order)
+    flags = _whole_numbers(kind, body, order)
     kind, body, at = _element(data, at, order)
-    shape = [int(v) for v in _numbers(kind, body, order)]
+    shape = [int(v) for v in _whole_numbers(kind, body, order)]
     kind, body, at = _element(data, at, order)
     variable = _Variable(bytes(body).decode("latin-1"))
     if len(flags) == 0 or len(shape) < 2 or min(shape) < 0:
@@ -144,7 +152,7 @@ def _matrix(data: memoryview, order: str, depth: int) -> _Variable:
 def _fields(data: memoryview, at: int, order: str, depth: int) -> dict[str, np.ndarray]:
     """The numeric fields of a 1 x 1 struct, flat."""
     kind, body, at = _element(data, at, order)
-    lengths = _numbers(kind, body, order)
+    lengths = _whole_numbers(kind, body, order)
     kind, body, at = _element(data, at, order)
     length = int(lengths[0]) if len(lengths) else 0
     if not 0 < length <= 64:

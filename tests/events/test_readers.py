@@ -317,6 +317,12 @@ def test_mat_struct_matrix_and_cut(tmp_path):
     scipy_io.savemat(tmp_path / "m.mat", {"events": np.stack([X, Y, np.where(P, 1, -1), T], axis=1)})
     check(read_events(tmp_path / "m.mat"))
     content = (tmp_path / "m.mat").read_bytes()
+    sizes = 128 + 8 + 16  # behind the file's head, the matrix' tag and its flags: int32, 8 bytes
+    assert content[sizes : sizes + 8] == np.array([5, 8], "<u4").tobytes()
+    wrong = np.array([7, 8], "<u4").tobytes() + np.full(2, np.nan, "<f4").tobytes()
+    (tmp_path / "nan.mat").write_bytes(content[:sizes] + wrong + content[sizes + 16 :])
+    with pytest.raises(FormatError, match="damaged MATLAB file: flags, sizes or lengths as float32"):
+        open_recording(tmp_path / "nan.mat")
     (tmp_path / "cut.mat").write_bytes(content[:-100])
     with pytest.raises(FormatError, match="damaged MATLAB"):
         read_events(tmp_path / "cut.mat")
