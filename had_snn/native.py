@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 import sys
 import sysconfig
@@ -58,12 +59,33 @@ def library_path() -> Path:
     )
 
 
+def digest_of_kernels(folder: Path) -> str:
+    """Digest of the kernels' text, as `CMakeLists.txt` puts it into the library."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".cu", ".cuh"))
+    digests = "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    return hashlib.sha256(digests.encode()).hexdigest()
+
+
 @functools.lru_cache(maxsize=8)
 def _load(path: Path) -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeLibraryError(f"{path} cannot be loaded ({error}); rebuild it with: pip install -e .") from error
+    kernels = Path(had_snn.__path__[0]).parent / "kernels"
+    if ENVIRONMENT_OVERRIDE not in os.environ and (kernels / "prelude.cuh").is_file():
+        _check_digest(library, path, kernels)
+    return library
+
+
+def _check_digest(library: ctypes.CDLL, path: Path, kernels: Path) -> None:
+    """Calling functions whose arguments have changed would end the process without a word."""
+    function = getattr(library, "had_digest", None)
+    if function is not None:
+        function.restype = ctypes.c_char_p
+    if function is None or function().decode() != digest_of_kernels(kernels):
+        message = f"{path} was built from other kernels than {kernels}; rebuild it with: pip install -e ."
+        raise NativeLibraryError(message)
 
 
 def load_library() -> ctypes.CDLL:
