@@ -6,19 +6,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from entry import open_run, script, versions
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from sources import clip_sampler
+from sources import clip_sampler, training_sequences
 from training import best_validation, run_fit
+from unlabelled import followed, split_by_label
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher, save_weights
 from had_snn.collective import rank
 from had_snn.data.clips import ClipSampler
+from had_snn.data.sequence import TrackingSequence
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.errors import InputError
 from had_snn.models import SpikingTracker
@@ -45,16 +49,28 @@ def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
     distillation = distillation_for(
         cfg.distill.mode, student.config.channels[1], teacher.config.dim, weights=dict(weights) if weights else None
     )
-    return StudentTask(
-        student, distillation=distillation, teacher=teacher, distill_every=cfg.distill_every, **options
-    )
+    until = None if cfg.distill_until is None else round(cfg.distill_until * cfg.fit.iterations)
+    return StudentTask(student, distillation=distillation, teacher=teacher, distill_until=until, **options)
 
 
 def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
-    """Clips with what the student and its teacher need; windows that touch when membranes are carried."""
+    """Clips with what the student and its teacher need; windows that touch when membranes are carried.
+
+    With `labels` below 1, a student without a teacher sees the labelled sequences only; with one, the guided clips come
+    from all sequences.
+    """
     modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
     cell_px = student.config.search_size // student.grid if cfg.carry is not None else None
-    return clip_sampler(cfg, student.config, modalities, cell_px=cell_px)
+    found: Sequence[TrackingSequence] = training_sequences(cfg)
+    labelled, others = split_by_label(found, cfg.labels) if cfg.labels < 1 else (found, [])
+    options: dict[str, Any] = {"sequences": labelled}
+    if cfg.distill.mode != "none":
+        until = None if cfg.distill_until is None else round(cfg.distill_until * cfg.fit.iterations)
+        options["guide_every"] = cfg.distill_every
+        options["guide_pool"] = cfg.distill_pool
+        options["guide_until"] = None if until is None else until * cfg.fit.batch_size * cfg.fit.accumulate
+        options["unlabelled"] = followed(others, cfg.teacher_checkpoint, cfg.tracks) if others else []
+    return clip_sampler(cfg, student.config, modalities, cell_px=cell_px, **options)
 
 
 def run(cfg: DictConfig) -> Path:

@@ -95,7 +95,8 @@ def validation_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
 
 
 def clip_sampler(
-    cfg: DictConfig, network: StudentConfig | TeacherConfig, modalities: tuple[str, ...], *, cell_px: int | None = None
+    cfg: DictConfig, network: StudentConfig | TeacherConfig, modalities: tuple[str, ...], *, cell_px: int | None = None,
+    sequences: Sequence[TrackingSequence] | None = None, **options: Any,
 ) -> ClipSampler:
     """Clips of the training split, cropped the way a network will crop when it tracks.
 
@@ -104,6 +105,8 @@ def clip_sampler(
         network: The network's numbers, which fix the crops.
         modalities: What the clips must hold.
         cell_px: Side of an output cell in crop pixels, for clips whose windows touch; None for ordinary ones.
+        sequences: Where clips come from; the training split when None.
+        **options: Further ones of `ClipSampler`.
 
     Returns:
         The sampler.
@@ -112,12 +115,12 @@ def clip_sampler(
         name: getattr(network, name)
         for name in ("window_us", "template_size", "template_factor", "search_size", "search_factor")
     }
-    found, opened = training_sequences(cfg), []
+    found, opened = training_sequences(cfg) if sequences is None else sequences, []
     with progress("open", unit="sequences") as bar:
         for sequence in found:
             opened.append(sequence)
             bar(len(opened), len(found), sequence.name)
-    numbers = {"seed": cfg.seed, "modalities": modalities, **crops, **_plain(cfg.clips)}
+    numbers = {"seed": cfg.seed, "modalities": modalities, **crops, **_plain(cfg.clips), **options}
     if cell_px is not None:
         return StreamingClips(opened, cell_px=cell_px, **numbers)
     return ClipSampler(opened, **numbers)

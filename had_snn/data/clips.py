@@ -51,15 +51,26 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A template and `K` consecutive search windows of one sequence."""
+    """A template and `K` consecutive search windows of one sequence.
+
+    Attributes:
+        template: The template window.
+        search: The search windows.
+        labelled: Whether the boxes are labels; if not, they are a teacher's.
+        slot: Number of the clip among those that come again and again, or None for one that comes once.
+    """
 
     template: Window
     search: tuple[Window, ...]
+    labelled: bool = True
+    slot: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
     """`B` clips of `K` windows as tensors. Search windows are k-major: sample `k * B + b` is window `k` of clip `b`.
+
+    Images and voxel grids, which only a teacher needs, may be there for some of the clips: the `G` named by `guided`.
 
     Attributes:
         template_box: float32 `[B, 4]`, cxcywh in units of the template crop's side.
@@ -67,11 +78,14 @@ class ClipBatch:
         visible: float32 `[K, B]`, 1 where the box counts.
         template_events: `B` samples, or None.
         search_events: `K * B` samples, or None.
-        template_image: float32 `[B, 3, S, S]` in [0, 1], or None.
-        search_image: float32 `[K * B, 3, S, S]`, or None.
-        template_voxel: float32 `[B, bins, S, S]`, or None.
-        search_voxel: float32 `[K * B, bins, S, S]`, or None.
+        template_image: float32 `[G, 3, S, S]` in [0, 1], or None.
+        search_image: float32 `[K * G, 3, S, S]`, or None.
+        template_voxel: float32 `[G, bins, S, S]`, or None.
+        search_voxel: float32 `[K * G, bins, S, S]`, or None.
         move_cells: int64 `[K, B, 2]`, see `Window`, or None.
+        guided: int64 `[G]`, the clips with images or voxel grids in order; None when that is all of them or none.
+        labelled: bool `[B]`, clips whose boxes are labels; None when all are.
+        slots: int64 `[G]`, `Clip.slot` of the guided clips; None when each comes once.
     """
 
     template_box: Tensor
@@ -84,16 +98,20 @@ class ClipBatch:
     template_voxel: Tensor | None = None
     search_voxel: Tensor | None = None
     move_cells: Tensor | None = None
+    guided: Tensor | None = None
+    labelled: Tensor | None = None
+    slots: Tensor | None = None
 
     def windows(self, start: int, stop: int) -> ClipBatch:
         """Windows `start` to `stop` (exclusive) of every clip, with the same templates."""
-        clips = self.boxes.shape[1]
-        low, high = start * clips, min(stop, len(self.boxes)) * clips
-        cut = {
-            name: value[start:stop] if name in ("boxes", "visible", "move_cells") else value[low:high]
-            for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel")
-            if (value := getattr(self, name)) is not None
-        }
+        clips, stop = self.boxes.shape[1], min(stop, len(self.boxes))
+        low, high = start * clips, stop * clips
+        cut = {}
+        for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel"):
+            value = getattr(self, name)
+            if value is not None:
+                per_window = len(value) // len(self.boxes)
+                cut[name] = value[start * per_window : stop * per_window]
         if self.search_events is not None:
             cut["search_events"] = self.search_events.samples(low, high)
         return replace(self, **cut)
@@ -134,6 +152,11 @@ class ClipSampler(Dataset[Clip]):
         seed: Seed of all draws.
         epoch_length: Clips per epoch.
         modalities: Of `MODALITIES`, what to prepare; no `rgb` where no sequence has frames.
+        guide_every: Every so manieth clip, the first included, is a guided one: it holds images and voxel grids.
+        guide_until: Clips from this one on are not guided; None for no end.
+        guide_pool: Guided clips are these many, the same over and over, so that a teacher's answers can be kept; None
+            for new ones all the time.
+        unlabelled: Sequences that guided clips are drawn from as well; their boxes only say where to look.
 
     Raises:
         InputError: If no sequence holds a clip.
@@ -157,13 +180,21 @@ class ClipSampler(Dataset[Clip]):
         seed: int = 0,
         epoch_length: int = 1_000_000,
         modalities: Sequence[str] = MODALITIES,
+        guide_every: int = 1,
+        guide_until: int | None = None,
+        guide_pool: int | None = None,
+        unlabelled: Sequence[TrackingSequence] = (),
     ) -> None:
         unknown = set(modalities) - set(MODALITIES)
         if unknown:
             raise InputError(f"unknown modalities {sorted(unknown)}; choose from {', '.join(MODALITIES)}")
-        if windows < 1 or window_us < 1 or epoch_length < 1:
-            raise InputError(f"windows {windows}, window_us {window_us}, epoch_length {epoch_length}: must be positive")
-        self.sequences = list(sequences)
+        if windows < 1 or window_us < 1 or epoch_length < 1 or guide_every < 1:
+            raise InputError(
+                f"windows {windows}, window_us {window_us}, epoch_length {epoch_length}, guide_every {guide_every}: "
+                "must be positive"
+            )
+        self.sequences, self.labels = [*sequences, *unlabelled], len(sequences)
+        self.guide_every, self.guide_until, self.guide_pool = guide_every, guide_until, guide_pool
         self.windows, self.window_us = windows, window_us
         self.template_size, self.template_factor = template_size, template_factor
         self.search_size, self.search_factor = search_size, search_factor
@@ -176,12 +207,12 @@ class ClipSampler(Dataset[Clip]):
         self._strides = [_label_stride(s, window_us) for s in self.sequences]
         self._starts = [_starts(s, stride, windows) for s, stride in zip(self.sequences, self._strides, strict=True)]
         weights = np.array([min(len(starts), 100) for starts in self._starts], np.float64)
-        if not weights.sum():
+        if not weights[: self.labels].sum():
             raise InputError(
-                f"none of {len(self.sequences)} sequences holds a clip: a clip needs a visible target at {windows + 1} "
+                f"none of {self.labels} sequences holds a clip: a clip needs a visible target at {windows + 1} "
                 f"consecutive labels about {window_us / 1000:g} ms apart"
             )
-        self._cumulative = np.cumsum(weights / weights.sum())
+        self._cumulative = np.cumsum(weights)
 
     def __len__(self) -> int:
         return self.epoch_length
@@ -192,40 +223,51 @@ class ClipSampler(Dataset[Clip]):
 
     def __getitem__(self, index: int) -> Clip:
         later, place = divmod(int(index), self.epoch_length)
-        rng = np.random.default_rng([self.seed, self.epoch + later, place])
-        which = self._draw(rng)
+        guided = self.guides(index)
+        slot = index // self.guide_every % self.guide_pool if guided and self.guide_pool is not None else None
+        # A third number that no clip's place can be keeps the two kinds of draws apart.
+        draw = [self.seed, self.epoch + later, place] if slot is None else [self.seed, 0, self.epoch_length + slot]
+        rng = np.random.default_rng(draw)
+        which = self._draw(rng, among=len(self.sequences) if guided else self.labels)
         sequence, stride, starts = self.sequences[which], self._strides[which], self._starts[which]
         start = int(starts[rng.integers(len(starts))])
         # The template comes from any earlier visible label: near or far, as in a long run of a tracker.
         earlier = np.flatnonzero(usable_labels(sequence)[: start - stride + 1])
-        template = self.template_window(sequence, int(earlier[rng.integers(len(earlier))]))
-        search = self.search_windows(sequence, start, stride, rng)
-        if rng.random() < self.strangers and (other := self._draw(rng)) != which:
+        template = self.template_window(sequence, int(earlier[rng.integers(len(earlier))]), guided=guided)
+        search = self.search_windows(sequence, start, stride, rng, guided=guided)
+        if rng.random() < self.strangers and (other := self._draw(rng, among=self.labels)) != which:
             seen = np.flatnonzero(usable_labels(self.sequences[other]))
-            template = self.template_window(self.sequences[other], int(seen[rng.integers(len(seen))]))
+            template = self.template_window(self.sequences[other], int(seen[rng.integers(len(seen))]), guided=guided)
             search = tuple(replace(window, visible=False) for window in search)
-        clip = Clip(template, search)
+        clip = Clip(template, search, labelled=which < self.labels, slot=slot)
         return _mirrored(clip) if self.flip and rng.random() < self.flip else clip
 
-    def _draw(self, rng: np.random.Generator) -> int:
-        """A sequence, in proportion to its number of usable starts."""
-        return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.sequences) - 1)
+    def guides(self, index: int) -> bool:
+        """Whether clip `index` is a guided one."""
+        return index % self.guide_every == 0 and (self.guide_until is None or index < self.guide_until)
 
-    def template_window(self, sequence: TrackingSequence, k: int) -> Window:
+    def _draw(self, rng: np.random.Generator, *, among: int) -> int:
+        """One of the first `among` sequences, in proportion to its number of usable starts."""
+        shares = self._cumulative[:among]
+        return min(int(np.searchsorted(shares, rng.random() * shares[-1], side="right")), among - 1)
+
+    def template_window(self, sequence: TrackingSequence, k: int, *, guided: bool = True) -> Window:
         """The window that ends at label `k`, cropped around that label's box."""
         crop = search_crop(sequence.boxes_xywh[k], factor=self.template_factor, size=self.template_size)
-        return self.crop_window(sequence, k, crop)
+        return self.crop_window(sequence, k, crop, guided=guided)
 
     def search_windows(
-        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator
+        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, *, guided: bool = True
     ) -> tuple[Window, ...]:
         """The `K` windows of a clip whose first one ends at label `start`, each with a crop of its own."""
         labels = start + stride * np.arange(self.windows)
-        return tuple(self.search_window(sequence, int(k), int(k) - stride, rng) for k in labels)
+        return tuple(self.search_window(sequence, int(k), int(k) - stride, rng, guided=guided) for k in labels)
 
-    def search_window(self, sequence: TrackingSequence, k: int, before: int, rng: np.random.Generator) -> Window:
+    def search_window(
+        self, sequence: TrackingSequence, k: int, before: int, rng: np.random.Generator, *, guided: bool = True
+    ) -> Window:
         """The window that ends at label `k`, cropped as `search_region` says."""
-        return self.crop_window(sequence, k, self.search_region(sequence, before, rng))
+        return self.crop_window(sequence, k, self.search_region(sequence, before, rng), guided=guided)
 
     def search_region(self, sequence: TrackingSequence, before: int, rng: np.random.Generator) -> Crop:
         """The region around the last visible box up to label `before`, jittered as a tracker's estimate is off."""
@@ -239,14 +281,15 @@ class ClipSampler(Dataset[Clip]):
         box = np.concatenate([centre - size / 2, size])
         return search_crop(box, factor=self.search_factor, size=self.search_size)
 
-    def crop_window(self, sequence: TrackingSequence, k: int, crop: Crop) -> Window:
+    def crop_window(self, sequence: TrackingSequence, k: int, crop: Crop, *, guided: bool = True) -> Window:
         """Everything that a network sees of the window that ends at label `k` through a given crop."""
         t1, box, visible = int(sequence.label_times_us[k]), sequence.boxes_xywh[k], bool(usable_labels(sequence)[k])
-        return self.crop_until(sequence, t1, crop, box, visible)
+        return self.crop_until(sequence, t1, crop, box, visible, guided=guided)
 
     def crop_until(
-        self, sequence: TrackingSequence, t1: int, crop: Crop, box_xywh: np.ndarray, visible: bool
-    ) -> Window:
+        self, sequence: TrackingSequence, t1: int, crop: Crop, box_xywh: np.ndarray, visible: bool, *,
+        guided: bool = True,
+    ) -> Window:  # fmt: skip
         """The same for the window that ends at any time, with the box that is true there."""
         t0 = t1 - self.window_us
         box = crop.boxes_to_crop(box_xywh) / crop.size
@@ -255,11 +298,12 @@ class ClipSampler(Dataset[Clip]):
         if not np.isfinite(box).all():
             box = np.array([0.5, 0.5, 0.25, 0.25], np.float32)
         events = image = voxel = None
-        if "events" in self.modalities or "voxel" in self.modalities:
+        wanted = self.modalities if guided else tuple(m for m in self.modalities if m == "events")
+        if "events" in wanted or "voxel" in wanted:
             events = sequence.events.slice_time(t0, t1).crop(crop)
-        if "voxel" in self.modalities and events is not None:
+        if "voxel" in wanted and events is not None:
             voxel = voxel_grid(events, t0, t1, bins=self.bins)
-        if "rgb" in self.modalities:
+        if "rgb" in wanted:
             frame = sequence.frame_at(t1)
             image = np.zeros((3, crop.size, crop.size), np.float32) if frame is None else crop_image(frame, crop)
         return Window(t0, t1, box, visible, events if "events" in self.modalities else None, image, voxel)
@@ -270,10 +314,13 @@ class ClipSampler(Dataset[Clip]):
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:
-    """Joins clips with the same number of windows and the same modalities into a batch."""
+    """Joins clips with the same number of windows into a batch."""
     template = [c.template for c in clips]
     count = len(clips[0].search)
     search = [c.search[k] for k in range(count) for c in clips]
+    guided = [i for i, window in enumerate(template) if window.image is not None or window.voxel is not None]
+    labelled = [c.labelled for c in clips]
+    slots = [clips[i].slot for i in guided]
     boxes = torch.from_numpy(np.stack([w.box_cxcywh for w in search])).view(count, len(clips), 4)
     visible = torch.tensor([float(w.visible) for w in search]).view(count, len(clips))
     return ClipBatch(
@@ -287,6 +334,9 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         template_voxel=_stack([w.voxel for w in template]),
         search_voxel=_stack([w.voxel for w in search]),
         move_cells=torch.tensor([w.move_cells for w in search], dtype=torch.int64).view(count, len(clips), 2),
+        guided=torch.tensor(guided) if 0 < len(guided) < len(clips) else None,
+        labelled=None if all(labelled) else torch.tensor(labelled),
+        slots=None if None in slots or not slots else torch.tensor(slots),
     )
 
 
@@ -299,7 +349,7 @@ def _pack(windows: Sequence[Window]) -> EventBatch | None:
 
 def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
     present = [a for a in arrays if a is not None]
-    return torch.from_numpy(np.stack(present)) if len(present) == len(arrays) else None
+    return torch.from_numpy(np.stack(present)) if present else None
 
 
 def usable_labels(sequence: TrackingSequence) -> np.ndarray:
@@ -324,7 +374,7 @@ def _starts(sequence: TrackingSequence, stride: int, windows: int) -> np.ndarray
 
 
 def _mirrored(clip: Clip) -> Clip:
-    return Clip(_mirror(clip.template), tuple(_mirror(w) for w in clip.search))
+    return replace(clip, template=_mirror(clip.template), search=tuple(_mirror(w) for w in clip.search))
 
 
 def _mirror(window: Window) -> Window:

@@ -115,8 +115,9 @@ class HierarchicalDistillation(nn.Module):
             if "response" in self.levels:
                 named.update(
                     self.response(
-                        student.score_logits, student.boxes.float(), teacher_logits=teacher.score_logits,
-                        teacher_boxes=teacher.boxes.float(), boxes=boxes.float(), visible=visible,
+                        student.score_logits, student.boxes.float(), student.box_maps.float(),
+                        teacher_logits=teacher.score_logits, teacher_boxes=teacher.boxes.float(), boxes=boxes.float(),
+                        visible=visible,
                     )
                 )  # fmt: skip
             total = boxes.new_zeros((), dtype=torch.float32)

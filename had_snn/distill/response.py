@@ -1,10 +1,10 @@
 """Response level: where and how large the teacher says the target is, as far as the teacher deserves to be heard.
 
 Three terms per window: the Kullback-Leibler divergence from the teacher's to the student's spatial score distribution,
-both softened by a temperature, and GIoU and L1 between the boxes. Each window is weighted by how much better than the
-student the teacher fits the label (`teacher_quality`): a teacher that is worse than what the student already knows has
-weight 0. Sums are divided by the number of visible windows, not by the sum of weights, so a teacher that is rarely
-better has little to say altogether.
+both softened by a temperature, and GIoU and L1 between the teacher's box and the boxes of the student's cells where the
+teacher sees the target. Each window is weighted by how much better than the student the teacher fits the label
+(`teacher_quality`): a teacher that is worse than what the student already knows has weight 0. Sums are divided by the
+number of visible windows, not by the sum of weights, so a teacher that is rarely better has little to say altogether.
 
 Score maps are compared as distributions over cells (a softmax over positions), not cell by cell: the divergence is
 minimal exactly at the teacher's map, up to a constant, whatever the maps' ranges.
@@ -12,6 +12,7 @@ minimal exactly at the teacher's map, up to a constant, whatever the maps' range
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +86,26 @@ def score_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperat
     return temperature**2 * F.kl_div(log_student, wanted, reduction="none").sum(dim=1)
 
 
+def regression_weight(teacher_logits: Tensor, grid_hw: Sequence[int]) -> Tensor:
+    """How much each of the student's cells shall predict the teacher's box: as much as the teacher sees it there.
+
+    The box that the student reads at its own peak will not do: while it still looks elsewhere, that cell would learn to
+    point across the crop.
+
+    Args:
+        teacher_logits: `[N, H', W']`.
+        grid_hw: Rows and columns of the student's maps.
+
+    Returns:
+        `[N, H, W]`, each sample summing to 1: scores above 0.3 of the highest, 0 elsewhere.
+    """
+    scores = teacher_logits.detach().float().sigmoid()
+    if tuple(scores.shape[1:]) != tuple(grid_hw):
+        scores = F.interpolate(scores[:, None], size=tuple(grid_hw), mode="bilinear", align_corners=False)[:, 0]
+    kept = torch.where(scores > 0.3 * scores.amax(dim=(1, 2), keepdim=True), scores, torch.zeros_like(scores))
+    return kept / kept.sum(dim=(1, 2), keepdim=True)
+
+
 def teacher_quality(teacher_boxes: Tensor, student_boxes: Tensor, boxes: Tensor, *, margin: float) -> Tensor:
     """How much a teacher's answer is worth: its IoU with the label times its lead over the student's.
 
@@ -117,6 +138,7 @@ class ResponseDistillation(nn.Module):
         self,
         student_logits: Tensor,
         student_boxes: Tensor,
+        student_box_maps: Tensor,
         *,
         teacher_logits: Tensor,
         teacher_boxes: Tensor,
@@ -127,7 +149,8 @@ class ResponseDistillation(nn.Module):
 
         Args:
             student_logits: `[K, B, H, W]`.
-            student_boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side.
+            student_boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side, read at the peak; only weighs.
+            student_box_maps: `[K, B, 4, H, W]`, the box of each cell.
             teacher_logits: `[K, B, H', W']`.
             teacher_boxes: `[K, B, 4]`.
             boxes: Labels `[K, B, 4]`.
@@ -146,10 +169,15 @@ class ResponseDistillation(nn.Module):
         divergence = score_divergence(
             student_logits.flatten(0, 1), teacher_logits.flatten(0, 1), temperature=options.temperature
         ).view_as(quality)
+        at = regression_weight(teacher_logits.flatten(0, 1), student_logits.shape[-2:]).view_as(student_logits)
+        told = student_box_maps.movedim(2, -1)
+        wanted = teacher_boxes[:, :, None, None, :].expand_as(told)
+        giou = ((1 - box_giou(told, wanted)) * at).sum(dim=(2, 3))
+        l1 = ((told - wanted).abs().sum(dim=-1) * at).sum(dim=(2, 3))
         terms = {
             "response_kl": weighted_mean(divergence * quality, seen),
-            "response_giou": weighted_mean((1 - box_giou(student_boxes, teacher_boxes)) * quality, seen),
-            "response_l1": weighted_mean((student_boxes - teacher_boxes).abs().sum(dim=-1) * quality, seen),
+            "response_giou": weighted_mean(giou * quality, seen),
+            "response_l1": weighted_mean(l1 * quality, seen),
         }
         factors = {"response_kl": options.kl, "response_giou": options.giou, "response_l1": options.l1}
         total = torch.stack([factors[name] * value for name, value in terms.items()]).sum()

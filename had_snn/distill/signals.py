@@ -17,13 +17,15 @@ class StudentSignals:
         membranes: Membranes of one layer at micro-step ends, `[K, T, B, C, H, W]`, in units of the threshold.
         rates: Mean spikes per micro-step of one layer, `[K, B, C, H, W]`.
         score_logits: `[K, B, G, G]`.
-        boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side.
+        boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side, read at the peak of the scores.
+        box_maps: The box that each cell predicts, `[K, B, 4, G, G]`.
     """
 
     membranes: Tensor
     rates: Tensor
     score_logits: Tensor
     boxes: Tensor
+    box_maps: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def check_signals(student: StudentSignals, teacher: TeacherSignals, boxes: Tenso
     dims = {
         "student membranes": (student.membranes, 6), "student rates": (student.rates, 5),
         "student score logits": (student.score_logits, 4), "student boxes": (student.boxes, 3),
+        "student box maps": (student.box_maps, 5),
         "teacher features": (teacher.features, 5), "teacher score logits": (teacher.score_logits, 4),
         "teacher boxes": (teacher.boxes, 3), "label boxes": (boxes, 3), "visible flags": (visible, 2),
     }  # fmt: skip

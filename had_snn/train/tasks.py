@@ -7,6 +7,7 @@ minimised, the others are what it is made of.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -169,8 +170,8 @@ class StudentTask(nn.Module):
         distillation: A module of `had_snn.distill` that is called with the signals of both networks, or None to train
             on labels alone.
         teacher: The frozen teacher; needed with `distillation`.
-        distill_every: Distil at every so many steps, weighted by that number: the same gradient on average for a
-            fraction of the teacher's and the transport's time.
+        distill_until: Step at which the weight of distillation, which falls along a half cosine from 1, reaches 0; the
+            teacher is not asked from then on. None keeps it at 1.
         rate_weight: Weight of the spike-rate guard.
         rate_range: Mean spikes per neuron and micro-step that no layer may leave without a penalty.
         carry: Windows that the gradient flows through with carried state (the clips must come from
@@ -183,7 +184,7 @@ class StudentTask(nn.Module):
         *,
         distillation: nn.Module | None = None,
         teacher: RGBETeacher | None = None,
-        distill_every: int = 1,
+        distill_until: int | None = None,
         rate_weight: float = 1.0,
         rate_range: tuple[float, float] = (0.01, 0.4),
         carry: int | None = None,
@@ -199,14 +200,14 @@ class StudentTask(nn.Module):
         # A tuple hides the teacher from nn.Module: it is neither trained, nor moved to train mode, nor checkpointed.
         frozen = [teacher.eval().requires_grad_(False)] if teacher is not None else []
         self._teacher: tuple[RGBETeacher, ...] = tuple(frozen)
+        self._answers: dict[int, TeacherSignals] = {}
         self.rate_weight, self.rate_range = rate_weight, rate_range
-        self.distill_every = distill_every
+        self.distill_until = distill_until
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    @property
-    def membrane_layer(self) -> str:
-        """The layer whose membranes are distilled: the last of the backbone."""
-        return "backbone.lif_out"
+    #: The layer whose membranes and spike rates are distilled: the first behind the matching. The teacher's features
+    #: know the template, and what lies before the matching cannot.
+    distilled_layer = "lif_mix"
 
     def pieces(self, batch: ClipBatch) -> Iterator[Piece]:
         """The parts of a batch that get a backward pass each, in order."""
@@ -230,7 +231,7 @@ class StudentTask(nn.Module):
             )
         else:
             output = self._run_windows(batch, carried)
-        losses = tracking_losses(output, batch.boxes.flatten(0, 1), batch.visible.flatten())
+        losses = self._supervised(batch, output)
         taps = output.taps
         assert taps is not None
         with torch.no_grad():
@@ -243,12 +244,27 @@ class StudentTask(nn.Module):
         losses["total"] = losses["total"] + self.rate_weight * guard
         step = int(self.steps)
         self.steps += 1
-        if self.distillation is not None and step % self.distill_every == 0:
-            losses.update(self._distil(batch, output, losses["total"]))
+        weight = self.distill_weight(step)
+        if self.distillation is not None and weight > 0 and _has_guides(batch):
+            losses.update(self._distil(batch, output, losses["total"], weight))
         losses.update({f"rate/{name}": rate.detach() for name, rate in rates.items()})
         if step % SILENCE_EVERY == 0:
             losses.update({f"silent/{name}": silent_channels(spikes) for name, spikes in taps.spikes.items()})
         return losses
+
+    def distill_weight(self, step: int) -> float:
+        """Of distillation at a step: strong while the student knows little, nothing at the end: there labels count."""
+        if self.distill_until is None:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.distill_until)))
+
+    def _supervised(self, batch: ClipBatch, output: TrackerOutput) -> dict[str, Tensor]:
+        """Losses against the labels, on the clips that have some."""
+        boxes, visible = batch.boxes, batch.visible
+        if batch.labelled is not None:
+            chosen = batch.labelled.nonzero()[:, 0]
+            output, boxes, visible = _of_clips(output, chosen, len(boxes)), boxes[:, chosen], visible[:, chosen]
+        return tracking_losses(output, boxes.flatten(0, 1), visible.flatten())
 
     def _taps(self) -> Taps:
         """Collects spikes, and membranes too where they are distilled."""
@@ -279,42 +295,83 @@ class StudentTask(nn.Module):
         above = [F.relu(rate - high) / high for name, rate in rates.items() if name != "stem"]
         return torch.stack(below + above).square().sum()
 
-    def _distil(self, batch: ClipBatch, output: TrackerOutput, supervised: Tensor) -> dict[str, Tensor]:
+    def _distil(self, batch: ClipBatch, output: TrackerOutput, supervised: Tensor, weight: float) -> dict[str, Tensor]:
+        """Losses against the teacher, on the guided clips, added to the total."""
         assert self.distillation is not None
         assert output.taps is not None
-        assert output.taps.rates is not None
-        windows = batch.boxes.shape[0]
-        teacher = self._teacher[0]
-        with torch.no_grad():
-            guide = teacher(
-                batch.template_image, batch.template_voxel, batch.template_box, batch.search_image,
-                batch.search_voxel, with_taps=True,
-            )  # fmt: skip
-            guide_boxes, _ = guide.peak_boxes()
-        assert guide.taps is not None
+        windows, clips = batch.boxes.shape[:2]
+        chosen = torch.arange(clips, device=batch.boxes.device) if batch.guided is None else batch.guided
 
         def by_window(maps: Tensor) -> Tensor:
             return maps.unflatten(0, (windows, -1))
 
-        membranes = output.taps.membranes[self.membrane_layer]
+        def guided(maps: Tensor) -> Tensor:
+            return by_window(maps) if batch.guided is None else by_window(maps)[:, chosen]
+
+        membranes = output.taps.membranes[self.distilled_layer].unflatten(1, (windows, clips))
         student_boxes, _ = output.peak_boxes()
         named = self.distillation(
             student=StudentSignals(
-                membranes=membranes.unflatten(1, (windows, -1)).transpose(0, 1),
-                rates=by_window(output.taps.rates),
-                score_logits=by_window(output.score_logits),
-                boxes=by_window(student_boxes),
+                membranes=(membranes if batch.guided is None else membranes[:, :, chosen]).transpose(0, 1),
+                rates=guided(output.taps.spikes[self.distilled_layer].mean(dim=0)),
+                score_logits=guided(output.score_logits),
+                boxes=guided(student_boxes),
+                box_maps=guided(output.box_maps()),
             ),
-            teacher=TeacherSignals(
-                features=by_window(guide.taps.features),
-                score_logits=by_window(guide.score_logits),
-                boxes=by_window(guide_boxes),
-            ),
-            boxes=batch.boxes,
-            visible=batch.visible,
+            teacher=self._teacher_signals(batch, chosen),
+            boxes=batch.boxes[:, chosen],
+            visible=batch.visible[:, chosen],
         )
-        total = supervised + self.distill_every * named["total"]
+        total = supervised + weight * named["total"]
         return {**{f"distill/{name}": value for name, value in named.items()}, "total": total}
+
+    @torch.no_grad()
+    def _teacher_signals(self, batch: ClipBatch, chosen: Tensor) -> TeacherSignals:
+        """What the teacher says of the guided clips; of clips that come again, what it said the first time."""
+        if batch.slots is None:
+            return self._ask_teacher(batch, chosen, torch.arange(len(chosen), device=chosen.device))
+        slots = batch.slots.tolist()
+        new = [i for i, slot in enumerate(slots) if slot not in self._answers]
+        if new:
+            answers = self._ask_teacher(batch, chosen, torch.tensor(new, device=chosen.device))
+            for place, i in enumerate(new):
+                parts = (answers.features, answers.score_logits, answers.boxes)
+                # Copies: a view would keep the whole batch alive.
+                self._answers[slots[i]] = TeacherSignals(*(part[:, place].clone() for part in parts))
+        kept = [self._answers[slot] for slot in slots]
+        return TeacherSignals(
+            features=torch.stack([answer.features for answer in kept], dim=1),
+            score_logits=torch.stack([answer.score_logits for answer in kept], dim=1),
+            boxes=torch.stack([answer.boxes for answer in kept], dim=1),
+        )
+
+    def _ask_teacher(self, batch: ClipBatch, chosen: Tensor, which: Tensor) -> TeacherSignals:
+        """Runs the teacher on some of the guided clips; `which` are their places among them."""
+        count = len(chosen)
+        guide = self._teacher[0](
+            _pick(batch.template_image, which, count), _pick(batch.template_voxel, which, count),
+            batch.template_box[chosen[which]], _pick(batch.search_image, which, count),
+            _pick(batch.search_voxel, which, count), with_taps=True,
+        )  # fmt: skip
+        assert guide.taps is not None
+        parts = (guide.taps.features, guide.score_logits, guide.peak_boxes()[0])
+        return TeacherSignals(*(part.unflatten(0, (len(batch.boxes), -1)) for part in parts))
+
+
+def _pick(maps: Tensor | None, clips: Tensor, count: int) -> Tensor | None:
+    """Some clips of window-major maps `[K * count, ...]`."""
+    return None if maps is None else maps.unflatten(0, (-1, count))[:, clips].flatten(0, 1)
+
+
+def _has_guides(batch: ClipBatch) -> bool:
+    """Whether a teacher can say anything about some clip."""
+    return batch.search_image is not None or batch.search_voxel is not None
+
+
+def _of_clips(output: TrackerOutput, chosen: Tensor, windows: int) -> TrackerOutput:
+    """The maps of some clips, window-major as before."""
+    maps = (output.score_logits, output.offsets, output.sizes)
+    return TrackerOutput(*(m.unflatten(0, (windows, -1))[:, chosen].flatten(0, 1) for m in maps))
 
 
 def _touching(events: EventBatch, windows: int) -> bool:

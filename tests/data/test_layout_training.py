@@ -46,7 +46,7 @@ def test_one_step_of_teacher_and_student_and_a_short_evaluation(name, tiny, netw
 
     step(TeacherTask(teacher), batch)
     distillation = distillation_for("full", student.config.channels[1], teacher.config.dim)
-    step(StudentTask(student, distillation=distillation, teacher=teacher, distill_every=1), batch)
+    step(StudentTask(student, distillation=distillation, teacher=teacher), batch)
 
     shown = layout.sequences("test")[0]
     columns = {

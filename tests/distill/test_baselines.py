@@ -11,8 +11,9 @@ from had_snn.distill.signals import StudentSignals, TeacherSignals
 def arguments(rates: torch.Tensor, features: torch.Tensor, score: torch.Tensor) -> dict:
     windows, clips = rates.shape[:2]
     boxes = torch.tensor([0.5, 0.5, 0.25, 0.25]).expand(windows, clips, 4)
+    maps = boxes[..., None, None].expand(-1, -1, 4, *score.shape[2:])
     return {
-        "student": StudentSignals(torch.zeros(windows, 1, clips, 1, 2, 2), rates, score, boxes),
+        "student": StudentSignals(torch.zeros(windows, 1, clips, 1, 2, 2), rates, score, boxes, maps),
         "teacher": TeacherSignals(features, score, boxes), "boxes": boxes, "visible": torch.ones(windows, clips),
     }  # fmt: skip
 

@@ -26,6 +26,7 @@ def signals(*, requires_grad: bool = False) -> dict:
         membranes=torch.randn(STEPS, WINDOWS, CLIPS, CHANNELS, 8, 8).transpose(0, 1),
         rates=torch.rand(WINDOWS, CLIPS, CHANNELS, 8, 8),
         score_logits=torch.randn(WINDOWS, CLIPS, 8, 8), boxes=some_boxes(),
+        box_maps=some_boxes()[..., None, None] + 0.05 * torch.randn(WINDOWS, CLIPS, 4, 8, 8),
     )  # fmt: skip
     teacher = TeacherSignals(
         features=torch.randn(WINDOWS, CLIPS, DIM, 4, 4), score_logits=torch.randn(WINDOWS, CLIPS, 4, 4), boxes=labels
@@ -46,8 +47,8 @@ def test_every_mode_gives_finite_losses_and_trains_the_student(mode):
     assert all(torch.isfinite(value) for value in named.values())
     reached = {f.name for f in dataclasses.fields(StudentSignals) if getattr(given["student"], f.name).grad is not None}
     wanted = {
-        "membrane": {"membranes"}, "rate": {"rates"}, "response": {"score_logits", "boxes"},
-        "full": {"membranes", "rates", "score_logits", "boxes"},
+        "membrane": {"membranes"}, "rate": {"rates"}, "response": {"score_logits", "box_maps"},
+        "full": {"membranes", "rates", "score_logits", "box_maps"},
         "plain": {"rates", "score_logits"}, "public": {"rates", "score_logits"},
     }  # fmt: skip
     assert reached == wanted[mode]
@@ -92,7 +93,7 @@ def test_nothing_visible_teaches_nothing():
     given = {**signals(requires_grad=True), "visible": torch.zeros(WINDOWS, CLIPS)}
     HierarchicalDistillation(CHANNELS, DIM)(**given)["total"].backward()
     student = given["student"]
-    assert all((t.grad == 0).all() for t in (student.membranes, student.rates, student.score_logits, student.boxes))
+    assert all((t.grad == 0).all() for t in (student.membranes, student.rates, student.score_logits, student.box_maps))
 
 
 def test_runs_under_autocast_in_full_precision():

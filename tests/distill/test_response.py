@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from had_snn.distill.response import (
     ResponseDistillation,
     ResponseOptions,
+    regression_weight,
     score_distribution,
     score_divergence,
     teacher_quality,
@@ -25,8 +26,9 @@ def shifted(dx: float) -> torch.Tensor:
 def respond(student_logits, student_boxes, teacher_logits, teacher_boxes, *, boxes=None, visible=None, **options):
     """The level on `[K, B]` windows, all labelled `LABEL` unless said."""
     shape = student_logits.shape[:2]
+    maps = student_boxes[..., None, None].expand(-1, -1, -1, *student_logits.shape[2:])
     return ResponseDistillation(options=ResponseOptions(**options))(
-        student_logits, student_boxes, teacher_logits=teacher_logits, teacher_boxes=teacher_boxes,
+        student_logits, student_boxes, maps, teacher_logits=teacher_logits, teacher_boxes=teacher_boxes,
         boxes=LABEL.expand(*shape, 4) if boxes is None else boxes,
         visible=torch.ones(shape) if visible is None else visible,
     )  # fmt: skip
@@ -102,6 +104,29 @@ def test_a_better_teacher_pulls_score_and_box():
     out["response"].backward()
     assert logits.grad[0, 0].argmin() == 2 * 6 + 3
     assert boxes.grad[0, 0, 0] > 0, "the box must move left"
+
+
+def test_cells_regress_where_the_teacher_sees_the_target_wherever_the_student_looks():
+    teacher_logits = torch.full((1, 1, 6, 6), -6.0)
+    teacher_logits[..., 2, 3], teacher_logits[..., 2, 4] = 3.0, 1.0
+    student_logits = torch.zeros(1, 1, 6, 6)
+    student_logits[..., 5, 0] = 4.0
+    maps = shifted(0.08)[:, None, None].expand(1, 1, 4, 6, 6).clone().requires_grad_()
+    out = ResponseDistillation()(
+        student_logits, shifted(0.3).expand(1, 1, 4), maps, teacher_logits=teacher_logits,
+        teacher_boxes=shifted(0.0).expand(1, 1, 4), boxes=LABEL.expand(1, 1, 4), visible=torch.ones(1, 1),
+    )  # fmt: skip
+    (out["response_giou"] + out["response_l1"]).backward()
+    touched = maps.grad.abs().sum(dim=2)[0, 0] > 0
+    assert touched.nonzero().tolist() == [[2, 3], [2, 4]]
+    assert maps.grad[0, 0, 0, 2, 3] > maps.grad[0, 0, 0, 2, 4] > 0
+
+
+@pytest.mark.parametrize("grid_hw", [(6, 6), (12, 12), (3, 3)])
+def test_regression_weights_sum_to_one_on_any_grid(grid_hw):
+    weight = regression_weight(2 * torch.randn(3, 6, 6), grid_hw)
+    assert weight.shape == (3, *grid_hw)
+    torch.testing.assert_close(weight.sum(dim=(1, 2)), torch.ones(3))
 
 
 def test_total_is_the_weighted_sum_of_its_terms():

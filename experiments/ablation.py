@@ -1,0 +1,165 @@
+"""The ablation of distillation: every arm, seed and share of the labels, tested beside the teacher and the baselines.
+
+    python experiments/ablation.py out=runs/ablation
+    python experiments/ablation.py out=runs/ablation teacher_checkpoint=runs/teacher/teacher.safetensors workers=2
+
+Each job is a process of its own with one thread. A job whose result is there is not run again, so the same command goes
+on where it was stopped, and a larger plan only adds what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import ablation_report
+import train_teacher
+from ablation_plan import SHUFFLED, Cost, Job, check_arms, costs, plan
+from entry import compose, open_run, script
+from omegaconf import DictConfig, OmegaConf
+from progress import progress
+from sources import sequences
+
+from had_snn.atomic import atomic_file
+from had_snn.distill.hierarchy import MODES
+from had_snn.errors import HadError, InputError
+
+log = logging.getLogger("had_snn")
+
+
+def data_options(cfg: DictConfig) -> list[str]:
+    """The data of this ablation as options of another script."""
+    return [str(option) for option in cfg.data_options]
+
+
+def run_job(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a job: from its file when the very same job was run before, else from a process of its own.
+
+    Args:
+        folder: The job's folder.
+        job: What `ablation_worker.py` takes.
+
+    Raises:
+        HadError: If the process fails; its last words are in the message, all of them in `worker.log`.
+    """
+    result = folder / "result.json"
+    if result.is_file():
+        record = json.loads(result.read_text())
+        if record["job"] == job:
+            return record
+        log.warning("%s: the plan has changed, so this job is run again", folder.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "job.json"
+    path.write_text(json.dumps(job, indent=1) + "\n")
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} | {"OMP_WAIT_POLICY": "passive"}
+    command = [sys.executable, str(Path(__file__).with_name("ablation_worker.py")), str(path)]
+    with (folder / "worker.log").open("w") as words:
+        done = subprocess.run(command, stdout=words, stderr=words, env=os.environ | threads, check=False)
+    if done.returncode != 0:
+        last = (folder / "worker.log").read_text().strip().splitlines()[-1:]
+        raise HadError(f"{folder.name} failed with code {done.returncode}: {' '.join(last)}")
+    return json.loads(result.read_text())
+
+
+def teachers(cfg: DictConfig, folder: Path) -> dict[int, str]:
+    """Each seed's teacher: the given one for all, or one of its own, trained now if it is not there."""
+    if cfg.teacher_checkpoint is not None:
+        return {seed: str(Path(cfg.teacher_checkpoint).resolve()) for seed in cfg.seeds}
+    found = {}
+    for seed in cfg.seeds:
+        path = folder / f"teacher-seed{seed}" / "teacher.safetensors"
+        if not path.is_file():
+            options = [f"seed={seed}", f"out={path.parent}", *(f"fit.{k}={v}" for k, v in cfg.teacher.items())]
+            train_teacher.run(compose("train_teacher", [*data_options(cfg), *options]))
+        found[seed] = str(path.resolve())
+    return found
+
+
+def student_options(cfg: DictConfig, mode: str, teacher: str) -> list[str]:
+    """Options of a student of one mode; a student on its own knows nothing of a teacher."""
+    options = [*data_options(cfg), f"distill={mode}", *map(str, cfg.student_options), "fit.checkpoint_every=0"]
+    if mode == "none":
+        return options
+    return [*options, f"teacher_checkpoint={teacher}", *(f"distill_{name}={v}" for name, v in cfg.distill.items())]
+
+
+def costs_of(cfg: DictConfig, measured: Mapping[str, Mapping[str, float]]) -> dict[str, Cost]:
+    """What each mode costs over a run under this config's distillation."""
+    clips_per_step = compose("distill_student", data_options(cfg)).fit.batch_size / cfg.distill.every
+    pool_steps = None if cfg.distill.pool is None else cfg.distill.pool / clips_per_step
+    return costs(measured, until=cfg.distill.until, pool_steps=pool_steps)
+
+
+def student_job(cfg: DictConfig, job: Job, folder: Path, teacher: str, test: Mapping[str, Any]) -> dict[str, Any]:
+    """A planned job as the worker takes it."""
+    own = [f"seed={job.seed}", f"labels={job.labels}", f"fit.iterations={job.iterations}"]
+    options = [*student_options(cfg, job.mode, teacher), *own]
+    return {
+        "kind": "student", **job.as_dict(), "folder": str(folder), "shuffled": job.arm == SHUFFLED,
+        "overrides": options, **test,
+    }  # fmt: skip
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Runs what is missing and writes `ablation.json` and `ablation.png`."""
+    sets = [entry for entry in OmegaConf.to_container(cfg.sets, resolve=True) if entry]  # pyright: ignore
+    for entry in sets:
+        check_arms(entry["arms"])
+    if not sets or not cfg.seeds:
+        raise InputError("nothing to do: give sets and seeds")
+    folder = open_run(cfg)
+    known = compose("prepare_data", data_options(cfg))
+    for split in ("train", cfg.split):
+        sequences(known.data, split)
+    guides = teachers(cfg, folder)
+    test = {"data": data_options(cfg), "split": cfg.split, "limit": cfg.limit, "protocol": cfg.protocol}
+    # Of all modes, so that more sets need no new measurement.
+    modal = {
+        mode: student_options(cfg, mode, guides[cfg.seeds[0]]) for mode in MODES
+    }  # all, so that more sets need no new measurement
+    measured = run_job(folder / "speed", {"kind": "speed", "modes": modal, "turns": cfg.speed_turns})["speed"]
+    jobs = plan(sets, cfg.seeds, seconds=cfg.seconds, cost=costs_of(cfg, measured))
+    work = {job.name: student_job(cfg, job, folder / job.name, guides[job.seed], test) for job in jobs}
+    work |= {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
+    for path in dict.fromkeys(guides.values()):
+        name = "teacher" if len(set(guides.values())) == 1 else f"teacher-{Path(path).parent.name}"
+        work[name] = {"kind": "teacher", "checkpoint": path, **test}
+    results = run_all(folder, work, workers=cfg.workers)
+    record = ablation_report.summarise(results, speed=measured, resamples=cfg.resamples)
+    record["setting"] = OmegaConf.to_container(cfg, resolve=True)
+    with atomic_file(folder / "ablation.json") as temporary:
+        temporary.write_text(ablation_report.as_text(record))
+    ablation_report.plot(record, folder / "ablation.png")
+    return record
+
+
+def run_all(folder: Path, work: Mapping[str, dict[str, Any]], *, workers: int) -> dict[str, dict[str, Any]]:
+    """Results by name; jobs start in the order given, `workers` at a time, and one that fails stops the others."""
+    results: dict[str, dict[str, Any]] = {}
+    with progress("ablation", unit="jobs") as bar, ThreadPoolExecutor(max_workers=workers) as pool:
+        waiting = {name: pool.submit(run_job, folder / name, job) for name, job in work.items()}
+        try:
+            for name, future in waiting.items():
+                results[name] = future.result()
+                bar(len(results), len(work), name)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return results
+
+
+@script("ablation")
+def main(cfg: DictConfig) -> None:
+    print(ablation_report.table(run(cfg)), end="")
+    print(f"wrote {Path(cfg.out) / 'ablation.json'}")
+
+
+if __name__ == "__main__":
+    main()

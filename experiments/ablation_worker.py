@@ -1,0 +1,156 @@
+"""One job of an ablation, in a process of its own: train a student, track the test split, write what came out.
+
+    python experiments/ablation_worker.py JOB.json      # {kind, folder, overrides, ...}, see the functions below
+
+A result is a file that appears whole or not at all, so a job that was killed is simply run again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import distill_student
+import torch
+from entry import compose, versions
+from evaluate import baseline
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from sources import sequences
+from torch import nn
+
+from had_snn.atomic import atomic_file
+from had_snn.checkpoint import load_teacher, save_weights
+from had_snn.evaluate.metrics import SCORES
+from had_snn.evaluate.one_pass import evaluate_tracker
+from had_snn.evaluate.results import EvaluationResult
+from had_snn.models.outputs import Taps, TrackerOutput
+from had_snn.tracker import OnlineTracker
+from had_snn.tracking import TeacherTracker
+from had_snn.train.loop import fit
+
+
+class ShuffledTeacher(nn.Module):
+    """A teacher that answers about the next clip of the batch: the control for what its answers are worth.
+
+    Args:
+        teacher: The teacher.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, *inputs: Any, **options: Any) -> TrackerOutput:
+        """The teacher's output, passed on from each clip to the next one."""
+        output, clips = self.teacher(*inputs, **options), len(inputs[2])
+
+        def passed_on(maps: torch.Tensor) -> torch.Tensor:
+            return maps.unflatten(0, (-1, clips)).roll(1, dims=1).flatten(0, 1)
+
+        taps = None if output.taps is None else Taps(features=passed_on(output.taps.features))
+        return TrackerOutput(
+            passed_on(output.score_logits), passed_on(output.offsets), passed_on(output.sizes), taps=taps
+        )
+
+
+def scores_of(result: EvaluationResult) -> dict[str, Any]:
+    """Scores, scores by attribute, and SR, PR and NPR of each sequence in order."""
+    return {
+        "scores": {name: result.scores[name] for name in SCORES},
+        "by_attribute": {
+            name: {score: summary.scores[score] for score in ("SR", "PR", "NPR")} | {"sequences": summary.sequences}
+            for name, summary in result.by_attribute.items()
+        },
+        "sequences": [curves.name for curves in result.curves],
+        "per_sequence": {
+            score: [round(curves.score(score), 3) for curves in result.curves] for score in ("SR", "PR", "NPR")
+        },
+        "protocol": result.protocol,
+    }
+
+
+def tested(job: dict[str, Any], tracker: Any) -> dict[str, Any]:
+    """A tracker's scores on the job's split."""
+    cfg = compose("evaluate", job["data"])
+    chosen = list(sequences(cfg.data, job["split"]))[: job["limit"]]
+    return scores_of(evaluate_tracker(tracker, chosen, protocol=job["protocol"], resamples=0))
+
+
+def train_student(job: dict[str, Any]) -> dict[str, Any]:
+    """Trains one student and evaluates it; the seconds are the computing time of training, all of it."""
+    cfg = compose("distill_student", job["overrides"])
+    torch.manual_seed(cfg.seed)
+    student = instantiate(cfg.student)
+    task = distill_student.build_task(cfg, student)
+    if job["shuffled"]:
+        task._teacher = (ShuffledTeacher(task._teacher[0]),)  # pyright: ignore[reportAttributeAccessIssue]
+    clips = distill_student.clips_for(cfg, student)
+    folder = Path(job["folder"])
+    begun = time.process_time()
+    trained = fit(task, clips, instantiate(cfg.fit, seed=cfg.seed), run_dir=folder, accelerator="cpu", resume=False)
+    seconds = time.process_time() - begun
+    card = {"made_by": "experiments/ablation.py", "seed": cfg.seed, "versions": versions(),
+            "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
+    save_weights(folder / "student.safetensors", trained.student, card=card)
+    found = {"seconds": seconds, "seconds_per_step": seconds / cfg.fit.iterations}
+    return found | tested(job, OnlineTracker(trained.student))
+
+
+def test_teacher(job: dict[str, Any]) -> dict[str, Any]:
+    """Scores of the teacher."""
+    return tested(job, TeacherTracker(load_teacher(job["checkpoint"])))
+
+
+def test_baseline(job: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a tracker that is not trained."""
+    return tested(job, baseline(job["baseline"]))
+
+
+def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
+    """Computing seconds of a training step of each mode, clips included: the arms take turns, the median counts.
+
+    The clips come twice: `fresh` is the first round, in which a teacher is asked, `kept` the second.
+    """
+    tasks = {}
+    for mode, options in job["modes"].items():
+        cfg = compose("distill_student", options)
+        torch.manual_seed(cfg.seed)
+        student = instantiate(cfg.student)
+        task = distill_student.build_task(cfg, student).train()
+        tasks[mode] = task, distill_student.clips_for(cfg, student), cfg.fit.batch_size
+    found: dict[str, dict[str, float]] = {mode: {} for mode in tasks}
+    for name in ("fresh", "kept"):
+        seconds: dict[str, list[float]] = {mode: [] for mode in tasks}
+        for turn in range(job["turns"] + 1):
+            for mode, (task, clips, size) in tasks.items():
+                task.steps.zero_()
+                begun = time.process_time()
+                batch = clips.collate([clips[i] for i in range(turn * size, (turn + 1) * size)])
+                task(batch)["total"].backward()
+                task.zero_grad()
+                seconds[mode].append(time.process_time() - begun)
+        for mode, values in seconds.items():
+            found[mode][name] = statistics.median(values[1:])
+    return {"speed": found}
+
+
+KINDS = {"student": train_student, "teacher": test_teacher, "baseline": test_baseline, "speed": measure_speed}
+
+
+def main() -> None:
+    """Runs the job whose file is named on the command line and writes `result.json` beside it."""
+    path = Path(sys.argv[1])
+    job = json.loads(path.read_text())
+    torch.set_num_threads(1)
+    found = KINDS[job["kind"]](job)
+    with atomic_file(path.with_name("result.json")) as temporary:
+        temporary.write_text(json.dumps({"job": job, **found}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

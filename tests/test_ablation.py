@@ -1,0 +1,139 @@
+"""The ablation: what it plans, what it does not run twice, and the figures it draws from results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import ablation  # noqa: E402
+import ablation_report  # noqa: E402
+from ablation_plan import Cost, costs, plan  # noqa: E402
+from ablation_worker import ShuffledTeacher  # noqa: E402
+from unlabelled import split_by_label  # noqa: E402
+
+from had_snn.errors import HadError, InputError  # noqa: E402
+from had_snn.models import teacher_tiny  # noqa: E402
+
+COST = {"none": Cost(0.1), "full": Cost(0.2), "plain": Cost(0.15, once=1.0)}
+
+
+def test_equal_time_counts_what_distillation_costs_and_equal_steps_do_not():
+    sets = [
+        {"labels": 1.0, "budget": "time", "arms": ["none", "full", "plain", "shuffled"]},
+        {"labels": 1.0, "budget": "steps", "arms": ["none"]},
+        {"labels": 0.1, "budget": "time", "arms": ["none"]},
+    ]
+    jobs = plan(sets, [0, 1], seconds=10, cost=COST)
+    steps = {job.name: job.iterations for job in jobs}
+    assert len(jobs) == len(steps) == 12
+    assert steps["none-labels1-time-seed0"] == 100
+    assert steps["full-labels1-time-seed1"] == steps["shuffled-labels1-time-seed0"] == 50
+    assert steps["plain-labels1-time-seed0"] == 60
+    assert steps["none-labels1-steps-seed1"] == 50
+    assert [job.seed for job in jobs[:4]] == [0, 1, 0, 1]
+    assert {job.mode for job in jobs if job.arm == "shuffled"} == {"full"}
+
+
+def test_cost_of_a_teacher_whose_answers_are_kept():
+    measured = {"none": {"fresh": 1.0, "kept": 1.0}, "full": {"fresh": 3.0, "kept": 2.0}}
+    kept = costs(measured, until=0.5, pool_steps=10)
+    assert kept["full"] == Cost(per_step=1.5, once=10.0)
+    assert kept["none"] == Cost(1.0)
+    assert costs(measured, until=None, pool_steps=None)["full"] == Cost(3.0)
+
+
+def test_unknown_arms_and_budgets_are_refused():
+    with pytest.raises(InputError, match="unknown arm fuller"):
+        plan([{"labels": 1, "budget": "time", "arms": ["fuller"]}], [0], seconds=1, cost=COST)
+    with pytest.raises(InputError, match="expected time or steps"):
+        plan([{"labels": 1, "budget": "joules", "arms": ["full"]}], [0], seconds=1, cost=COST)
+
+
+def test_a_finished_job_is_not_run_again_and_a_changed_one_is(tmp_path, monkeypatch):
+    worker = tmp_path / "ablation_worker.py"
+    worker.write_text(
+        "import json, sys, pathlib\n"
+        "path = pathlib.Path(sys.argv[1]); job = json.loads(path.read_text())\n"
+        "with open(path.parent.parent / 'runs', 'a') as file: file.write('x')\n"
+        "if job.get('fails'): sys.exit('it broke')\n"
+        "path.with_name('result.json').write_text(json.dumps({'job': job, 'value': job['value']}))\n"
+    )
+    monkeypatch.setattr(ablation, "__file__", str(tmp_path / "ablation.py"))
+    runs = tmp_path / "runs"
+    work = {"a": {"value": 1}, "b": {"value": 2}}
+    assert {n: r["value"] for n, r in ablation.run_all(tmp_path, work, workers=2).items()} == {"a": 1, "b": 2}
+    ablation.run_all(tmp_path, work, workers=1)
+    assert runs.read_text() == "xx"
+    (tmp_path / "a" / "result.json").unlink()
+    ablation.run_all(tmp_path, {**work, "b": {"value": 3}}, workers=1)
+    assert runs.read_text() == "xxxx"
+    with pytest.raises(HadError, match=r"c failed with code 1: it broke"):
+        ablation.run_all(tmp_path, {"c": {"fails": True}}, workers=1)
+
+
+def made_up(arm: str, seed: int, level: float, *, labels: float = 1.0) -> dict:
+    rng = np.random.default_rng(5)
+    scores = (level + seed + rng.normal(0, 10, 20)).tolist()
+    job = {"kind": "student", "arm": arm, "seed": seed, "labels": labels, "budget": "time", "iterations": 10}
+    job = job if arm not in ("teacher", "static") else {"kind": "teacher" if arm == "teacher" else "baseline"}
+    kinds = ("SR", "PR", "NPR")
+    mean = dict.fromkeys(kinds, float(np.mean(scores)))
+    return {
+        "job": job, "scores": mean, "seconds": 1.0, "seconds_per_step": 0.1, "sequences": [f"s{i}" for i in range(20)],
+        "per_sequence": dict.fromkeys(kinds, scores), "by_attribute": {"blur": {**mean, "sequences": 3}},
+    }  # fmt: skip
+
+
+def test_figures_say_what_the_results_hold(tmp_path):
+    levels = {"none": 40.0, "full": 45.0, "plain": 44.0}
+    results = {f"{arm}-{s}": made_up(arm, s, level) for arm, level in levels.items() for s in range(3)}
+    results |= {f"{arm}-few-{s}": made_up(arm, s, v - 9, labels=0.1) for arm, v in levels.items() for s in range(3)}
+    results |= {"teacher": made_up("teacher", 0, 51.0), "baseline-static": made_up("static", 0, 20.0)}
+    record = ablation_report.summarise(results, speed={"none": {"fresh": 0.1, "kept": 0.1}}, resamples=50)
+    assert record["gain"]["full_vs_none"] == {"mean": 5.0, "low": 5.0, "high": 5.0}
+    assert record["gain"]["full_vs_plain"]["mean"] == 1.0
+    assert record["gap_closed"]["mean"] == pytest.approx(0.5, abs=0.001)
+    assert [entry["labels"] for entry in record["sets"]] == [1.0, 0.1]
+    assert set(record["trackers"]) == {"teacher", "static"}
+    assert [run["seed"] for run in record["sets"][0]["arms"]["full"]["runs"]] == [0, 1, 2]
+    assert record["sets"][0]["arms"]["full"]["by_attribute"]["blur"]["sequences"] == 3
+    assert json.loads(ablation_report.as_text(record)) == record
+    assert "+5.0 [5.0, 5.0]" in ablation_report.table(record)
+    ablation_report.plot(record, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_runs_on_other_sequences_are_not_mixed():
+    results = {"a": made_up("none", 0, 40.0), "b": made_up("none", 1, 40.0), "teacher": made_up("teacher", 0, 50.0)}
+    results["b"]["sequences"] = ["other"] * 20
+    with pytest.raises(InputError, match="different sequences"):
+        ablation_report.summarise(results, speed={}, resamples=10)
+
+
+def test_a_shuffled_teacher_answers_about_another_clip():
+    torch.manual_seed(0)
+    teacher = teacher_tiny().eval()
+    given = (torch.rand(3, 3, 72, 72), None, torch.full((3, 4), 0.4), torch.rand(6, 3, 96, 96), None)
+    with torch.no_grad():
+        plain, shuffled = teacher(*given, with_taps=True), ShuffledTeacher(teacher)(*given, with_taps=True)
+    order = [2, 0, 1, 5, 3, 4]  # window-major: two windows of three clips
+    torch.testing.assert_close(shuffled.score_logits, plain.score_logits[order])
+    torch.testing.assert_close(shuffled.taps.features, plain.taps.features[order])
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 4), (0.4, 16), (0.5, 20), (1.0, 40)])
+def test_labelled_sequences_lie_evenly_in_the_set(share, count):
+    labelled, others = split_by_label(list(range(40)), share)
+    assert len(labelled) == count
+    assert sorted(labelled + others) == list(range(40))
+    assert count in (1, 40) or max(np.diff(labelled)) <= np.ceil(1 / share)
+    with pytest.raises(InputError, match="share"):
+        split_by_label([1, 2], 0.0)
