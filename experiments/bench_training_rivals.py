@@ -17,7 +17,7 @@ from had_snn.interop import ForeignLIF
 from had_snn.models import SpikingTracker, StudentConfig
 from had_snn.models.binned import BinnedStem, count_frames
 from had_snn.models.neurons import LIF
-from had_snn.train.tasks import tracking_losses
+from had_snn.train.losses import tracking_losses
 
 
 class JellyLIF(ForeignLIF):

@@ -8,127 +8,20 @@ which only the teacher needs, are made on demand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
+from had_snn.data.clip_batch import Clip, ClipBatch, Window, collate, mirrored
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.events.representations import crop_image, voxel_grid
-from had_snn.events.stream import EventBatch, EventStream
 from had_snn.geometry import Crop, search_crop
 
+__all__ = ["MODALITIES", "Clip", "ClipBatch", "ClipSampler", "Window", "collate", "usable_labels"]
+
 MODALITIES = ("events", "rgb", "voxel")
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """One cropped window.
-
-    Attributes:
-        t0: Start in microseconds, inclusive.
-        t1: End in microseconds, exclusive; the label time.
-        box_cxcywh: float32 `[4]` in units of the crop's side.
-        visible: Whether the target is in sight and its centre in the crop.
-        events: In crop pixels, or None where not asked for.
-        image: float32 `[3, size, size]` in [0, 1], or None.
-        voxel: float32 `[bins, size, size]`, or None.
-        move_cells: Whole output cells, right and down, that the crop lies from that of the window before.
-    """
-
-    t0: int
-    t1: int
-    box_cxcywh: np.ndarray
-    visible: bool
-    events: EventStream | None
-    image: np.ndarray | None
-    voxel: np.ndarray | None
-    move_cells: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """A template and `K` consecutive search windows of one sequence.
-
-    Attributes:
-        template: The template window.
-        search: The search windows.
-        labelled: Whether the boxes are labels; if not, they are a teacher's.
-        slot: Number of the clip among those that come again and again, or None for one that comes once.
-    """
-
-    template: Window
-    search: tuple[Window, ...]
-    labelled: bool = True
-    slot: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ClipBatch:
-    """`B` clips of `K` windows as tensors. Search windows are k-major: sample `k * B + b` is window `k` of clip `b`.
-
-    Images and voxel grids, which only a teacher needs, may be there for some of the clips: the `G` named by `guided`.
-
-    Attributes:
-        template_box: float32 `[B, 4]`, cxcywh in units of the template crop's side.
-        boxes: float32 `[K, B, 4]`, cxcywh in units of the search crop's side.
-        visible: float32 `[K, B]`, 1 where the box counts.
-        template_events: `B` samples, or None.
-        search_events: `K * B` samples, or None.
-        template_image: float32 `[G, 3, S, S]` in [0, 1], or None.
-        search_image: float32 `[K * G, 3, S, S]`, or None.
-        template_voxel: float32 `[G, bins, S, S]`, or None.
-        search_voxel: float32 `[K * G, bins, S, S]`, or None.
-        move_cells: int64 `[K, B, 2]`, see `Window`, or None.
-        guided: int64 `[G]`, the clips with images or voxel grids in order; None when that is all of them or none.
-        labelled: bool `[B]`, clips whose boxes are labels; None when all are.
-        slots: int64 `[G]`, `Clip.slot` of the guided clips; None when each comes once.
-    """
-
-    template_box: Tensor
-    boxes: Tensor
-    visible: Tensor
-    template_events: EventBatch | None = None
-    search_events: EventBatch | None = None
-    template_image: Tensor | None = None
-    search_image: Tensor | None = None
-    template_voxel: Tensor | None = None
-    search_voxel: Tensor | None = None
-    move_cells: Tensor | None = None
-    guided: Tensor | None = None
-    labelled: Tensor | None = None
-    slots: Tensor | None = None
-
-    def windows(self, start: int, stop: int) -> ClipBatch:
-        """Windows `start` to `stop` (exclusive) of every clip, with the same templates."""
-        clips, stop = self.boxes.shape[1], min(stop, len(self.boxes))
-        low, high = start * clips, stop * clips
-        cut = {}
-        for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel"):
-            value = getattr(self, name)
-            if value is not None:
-                per_window = len(value) // len(self.boxes)
-                cut[name] = value[start * per_window : stop * per_window]
-        if self.search_events is not None:
-            cut["search_events"] = self.search_events.samples(low, high)
-        return replace(self, **cut)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ClipBatch:
-        """The same batch on `device`."""
-        moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None
-        }
-        return ClipBatch(**moved)
-
-    def pin_memory(self) -> ClipBatch:
-        """The same batch in page-locked memory (the hook that data loaders call)."""
-        pinned = {f.name: value.pin_memory() for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return ClipBatch(**pinned)
 
 
 class ClipSampler(Dataset[Clip]):
@@ -240,7 +133,7 @@ class ClipSampler(Dataset[Clip]):
             template = self.template_window(self.sequences[other], int(seen[rng.integers(len(seen))]), guided=guided)
             search = tuple(replace(window, visible=False) for window in search)
         clip = Clip(template, search, labelled=which < self.labels, slot=slot)
-        return _mirrored(clip) if self.flip and rng.random() < self.flip else clip
+        return mirrored(clip) if self.flip and rng.random() < self.flip else clip
 
     def guides(self, index: int) -> bool:
         """Whether clip `index` is a guided one."""
@@ -313,45 +206,6 @@ class ClipSampler(Dataset[Clip]):
         return collate(clips)
 
 
-def collate(clips: Sequence[Clip]) -> ClipBatch:
-    """Joins clips with the same number of windows into a batch."""
-    template = [c.template for c in clips]
-    count = len(clips[0].search)
-    search = [c.search[k] for k in range(count) for c in clips]
-    guided = [i for i, window in enumerate(template) if window.image is not None or window.voxel is not None]
-    labelled = [c.labelled for c in clips]
-    slots = [clips[i].slot for i in guided]
-    boxes = torch.from_numpy(np.stack([w.box_cxcywh for w in search])).view(count, len(clips), 4)
-    visible = torch.tensor([float(w.visible) for w in search]).view(count, len(clips))
-    return ClipBatch(
-        template_box=torch.from_numpy(np.stack([w.box_cxcywh for w in template])),
-        boxes=boxes,
-        visible=visible,
-        template_events=_pack(template),
-        search_events=_pack(search),
-        template_image=_stack([w.image for w in template]),
-        search_image=_stack([w.image for w in search]),
-        template_voxel=_stack([w.voxel for w in template]),
-        search_voxel=_stack([w.voxel for w in search]),
-        move_cells=torch.tensor([w.move_cells for w in search], dtype=torch.int64).view(count, len(clips), 2),
-        guided=torch.tensor(guided) if 0 < len(guided) < len(clips) else None,
-        labelled=None if all(labelled) else torch.tensor(labelled),
-        slots=None if None in slots or not slots else torch.tensor(slots),
-    )
-
-
-def _pack(windows: Sequence[Window]) -> EventBatch | None:
-    streams = [w.events for w in windows if w.events is not None]
-    if len(streams) < len(windows):
-        return None
-    return EventBatch.pack(streams, [w.t0 for w in windows], [w.t1 for w in windows])
-
-
-def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
-    present = [a for a in arrays if a is not None]
-    return torch.from_numpy(np.stack(present)) if present else None
-
-
 def usable_labels(sequence: TrackingSequence) -> np.ndarray:
     """Labels `[L]` that are visible and hold a box with an area."""
     boxes = sequence.boxes_xywh
@@ -371,19 +225,3 @@ def _starts(sequence: TrackingSequence, stride: int, windows: int) -> np.ndarray
     last = len(sequence) - stride * (windows - 1)
     starts = np.arange(stride, max(stride, last))
     return starts[usable[starts] & usable[starts - stride]]
-
-
-def _mirrored(clip: Clip) -> Clip:
-    return replace(clip, template=_mirror(clip.template), search=tuple(_mirror(w) for w in clip.search))
-
-
-def _mirror(window: Window) -> Window:
-    box = window.box_cxcywh.copy()
-    box[0] = 1 - box[0]
-    events = window.events
-    if events is not None:
-        events = replace(events, x=np.uint16(events.sensor_hw[1] - 1) - events.x)
-    image = None if window.image is None else window.image[..., ::-1].copy()
-    voxel = None if window.voxel is None else window.voxel[..., ::-1].copy()
-    move = (-window.move_cells[0], window.move_cells[1])
-    return replace(window, box_cxcywh=box, events=events, image=image, voxel=voxel, move_cells=move)

@@ -14,7 +14,8 @@ from had_snn.data.streaming import StreamingClips
 from had_snn.errors import InputError
 from had_snn.models import student_tiny
 from had_snn.train.loop import FitConfig, fit
-from had_snn.train.tasks import StudentTask, tracking_losses
+from had_snn.train.losses import tracking_losses
+from had_snn.train.tasks import StudentTask
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drifting import drifting_sequence

@@ -7,7 +7,8 @@ import torch
 
 from had_snn.models.head import score_target
 from had_snn.models.outputs import TrackerOutput
-from had_snn.train.tasks import StudentTask, box_losses, focal_loss, tracking_losses
+from had_snn.train.losses import box_losses, focal_loss, tracking_losses
+from had_snn.train.tasks import StudentTask
 
 BOXES = torch.tensor([[0.42, 0.55, 0.25, 0.2], [0.7, 0.3, 0.1, 0.3]])
 VISIBLE = torch.ones(2)
