@@ -85,12 +85,13 @@ def costs(
         until: Share of the steps with distillation; after that a step costs what it costs without a teacher.
         pool_steps: Steps until the teacher has seen all clips; None when they are ever new ones.
     """
-    alone, share = measured["none"]["fresh"], 1.0 if until is None else until
+    alone, share = measured["none"], 1.0 if until is None else until
     found = {}
     for mode, seconds in measured.items():
-        usual = seconds["fresh"] if pool_steps is None else seconds["kept"]
-        once = 0.0 if pool_steps is None else pool_steps * max(0.0, seconds["fresh"] - seconds["kept"])
-        found[mode] = Cost(alone + share * max(0.0, usual - alone), once if mode != "none" else 0.0)
+        # Against the steps without a teacher of the same round, as a busy machine may slow one of the rounds.
+        extra = {name: max(0.0, seconds[name] - alone[name]) for name in ("fresh", "kept")}
+        once = 0.0 if pool_steps is None else pool_steps * max(0.0, extra["fresh"] - extra["kept"])
+        found[mode] = Cost(alone["fresh"] + share * extra["fresh" if pool_steps is None else "kept"], once)
     return found
 
 

@@ -45,6 +45,7 @@ class PlainDistillation(nn.Module):
         super().__init__()
         self.project = nn.Linear(student_channels, teacher_channels)
         self.temperature, self.feature_weight, self.kl_weight = temperature, feature_weight, kl_weight
+        self.needs_membranes = False
 
     def forward(
         self, *, student: StudentSignals, teacher: TeacherSignals, boxes: Tensor, visible: Tensor
@@ -89,6 +90,7 @@ class PublicCodeDistillation(nn.Module):
             self.student_map = nn.Linear(self.student_gru.hidden_size, teacher_channels)
             self.teacher_gru = nn.GRU(teacher_channels, max(8, 2 * teacher_channels // 3), batch_first=True)
             self.teacher_map = nn.Linear(self.teacher_gru.hidden_size, teacher_channels)
+        self.needs_membranes = False
         # Fault 2: that code's optimiser never sees these.
         for module in (self.student_gru, self.student_map, self.teacher_gru, self.teacher_map):
             module.requires_grad_(False)

@@ -72,6 +72,7 @@ class HierarchicalDistillation(nn.Module):
         if unknown:
             raise InputError(f"unknown distillation level {', '.join(unknown)}; the levels are {', '.join(LEVELS)}")
         self.levels = tuple(level for level in LEVELS if level in levels)
+        self.needs_membranes = "membrane" in self.levels
         self.weights = {level: float((weights or {}).get(level, 1.0)) for level in self.levels}
         if "membrane" in self.levels:
             self.membrane = MembraneAlignment(
@@ -109,6 +110,8 @@ class HierarchicalDistillation(nn.Module):
         with torch.autocast(device_type=boxes.device.type, enabled=False):
             weight = visible.float()
             if "membrane" in self.levels:
+                if student.membranes is None:
+                    raise InputError("the membrane level needs the student's membranes, found none")
                 named.update(self.membrane(student.membranes, teacher.features, weight=weight))
             if "rate" in self.levels:
                 named.update(self.rate(student.rates, teacher.features, teacher.score_logits, weight=weight))

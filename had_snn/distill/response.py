@@ -31,16 +31,18 @@ class ResponseOptions:
         temperature: Softens both score distributions; the divergence is multiplied by its square, so that its gradient
             keeps its size (Hinton et al., 2015).
         kl: Weight of the divergence.
-        giou: Weight of `1 - GIoU`.
+        giou: Weight of `1 - GIoU`. Where labels are exact, the teacher's boxes add little to them, and at the weights
+            of the supervised losses they slow the learning of the score map.
         l1: Weight of the boxes' summed absolute difference, in crop sides.
-        margin: Gain in IoU over the student at which a teacher is heard fully.
+        margin: Gain in IoU over the student at which a teacher is heard fully; small, so that it is heard about all
+            that it knows better and not only about gross errors.
     """
 
     temperature: float = 1.0
     kl: float = 1.0
-    giou: float = 1.0
-    l1: float = 2.5
-    margin: float = 0.1
+    giou: float = 0.25
+    l1: float = 0.5
+    margin: float = 0.02
 
 
 def score_distribution(score_logits: Tensor, grid_hw: tuple[int, int], *, temperature: float) -> Tensor:

@@ -14,14 +14,15 @@ class StudentSignals:
     """Signals of the student on `K` consecutive windows of `B` clips.
 
     Attributes:
-        membranes: Membranes of one layer at micro-step ends, `[K, T, B, C, H, W]`, in units of the threshold.
+        membranes: Membranes of one layer at micro-step ends, `[K, T, B, C, H, W]`, in units of the threshold; None
+            where nobody asks for them (`needs_membranes` of what distils).
         rates: Mean spikes per micro-step of one layer, `[K, B, C, H, W]`.
         score_logits: `[K, B, G, G]`.
         boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side, read at the peak of the scores.
         box_maps: The box that each cell predicts, `[K, B, 4, G, G]`.
     """
 
-    membranes: Tensor
+    membranes: Tensor | None
     rates: Tensor
     score_logits: Tensor
     boxes: Tensor
@@ -68,6 +69,8 @@ def check_signals(student: StudentSignals, teacher: TeacherSignals, boxes: Tenso
         "teacher boxes": (teacher.boxes, 3), "label boxes": (boxes, 3), "visible flags": (visible, 2),
     }  # fmt: skip
     for name, (tensor, ndim) in dims.items():
+        if tensor is None:
+            continue
         clip_axis = 2 if ndim == 6 else 1
         if tensor.ndim != ndim or (tensor.shape[0], tensor.shape[clip_axis]) != (windows, clips):
             raise InputError(

@@ -37,7 +37,8 @@ class TransportOptions:
         grid: Cells per side of the common grid; the cost matrix has `grid ** 4` entries per window.
         epsilon: Blur, in units of `1 - cosine`.
         distance_weight: Cost of one crop side, squared, in units of `1 - cosine`; with `epsilon` it sets the spatial
-            blur `sqrt(epsilon / distance_weight)`, 0.22 crop sides by default, about the size of a target.
+            blur `sqrt(epsilon / distance_weight)`, 0.07 crop sides by default, about half a cell: a blur as large as a
+            target would leave nothing to learn about where its parts are.
         background: Share of the mass that is spread evenly.
         tolerance: L1 error of a marginal at which Sinkhorn stops; the plan is made feasible afterwards.
         max_iterations: Most iterations.
@@ -46,7 +47,7 @@ class TransportOptions:
 
     grid: int = 8
     epsilon: float = 0.1
-    distance_weight: float = 2.0
+    distance_weight: float = 20.0
     background: float = 0.5
     tolerance: float = 1e-3
     max_iterations: int = 60

@@ -22,6 +22,7 @@ class Taps:
         matched: The correlation of search spikes with the template, `[T, N, C, H, W]` (student).
         features: Search-token features on their grid, `[N, D, H, W]` (teacher).
         traces: Whether membranes and rates are wanted, which cost memory traffic of their own.
+        only: The one clocked layer whose membranes are wanted; all of them when None.
     """
 
     membranes: dict[str, Tensor] = field(default_factory=dict)
@@ -30,11 +31,16 @@ class Taps:
     matched: Tensor | None = None
     features: Tensor | None = None
     traces: bool = True
+    only: str | None = None
+
+    def wants_membranes(self, name: str) -> bool:
+        """Whether a layer shall keep its membranes."""
+        return self.traces and self.only in (None, name)
 
     def add(self, name: str, spikes: Tensor, membranes: Tensor | None) -> None:
         """Takes a layer's spikes, and its membranes where they are wanted."""
         self.spikes[name] = spikes
-        if membranes is not None and self.traces:
+        if membranes is not None and self.wants_membranes(name):
             self.membranes[name] = membranes
 
 

@@ -123,7 +123,7 @@ def _fire(
     its final ones there.
     """
     before = None if membranes is None else membranes.get(name)
-    wanted = taps is not None and taps.traces
+    wanted = taps is not None and taps.wants_membranes(name)
     spikes, after, traces = lif(current, before, dt_us=dt_us, return_membranes=wanted)
     if membranes is not None:
         membranes[name] = after

@@ -190,8 +190,9 @@ class StudentTask(nn.Module):
         return tracking_losses(output, boxes.flatten(0, 1), visible.flatten())
 
     def _taps(self) -> Taps:
-        """Collects spikes, and membranes too where they are distilled."""
-        return Taps(traces=self.distillation is not None)
+        """Collects spikes, and the membranes of one layer where they are distilled."""
+        traces = self.distillation is not None and bool(self.distillation.needs_membranes)
+        return Taps(traces=traces, only=self.distilled_layer)
 
     def _run_windows(self, batch: ClipBatch, carried: Carried) -> TrackerOutput:
         """Window after window with carried state; maps and signals as of all windows at once, window-major."""
@@ -231,11 +232,13 @@ class StudentTask(nn.Module):
         def guided(maps: Tensor) -> Tensor:
             return by_window(maps) if batch.guided is None else by_window(maps)[:, chosen]
 
-        membranes = output.taps.membranes[self.distilled_layer].unflatten(1, (windows, clips))
+        membranes = output.taps.membranes.get(self.distilled_layer)
+        if membranes is not None:
+            membranes = membranes.unflatten(1, (windows, clips))[:, :, chosen].transpose(0, 1)
         student_boxes, _ = output.peak_boxes()
         named = self.distillation(
             student=StudentSignals(
-                membranes=(membranes if batch.guided is None else membranes[:, :, chosen]).transpose(0, 1),
+                membranes=membranes,
                 rates=guided(output.taps.spikes[self.distilled_layer].mean(dim=0)),
                 score_logits=guided(output.score_logits),
                 boxes=guided(student_boxes),
