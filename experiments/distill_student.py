@@ -47,7 +47,7 @@ def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
         raise InputError(f"teacher and student must look at the same crops; they differ in {', '.join(differing)}")
     weights = cfg.distill.weights
     distillation = distillation_for(
-        cfg.distill.mode, student.config.channels[1], teacher.config.dim, weights=dict(weights) if weights else None
+        cfg.distill.mode, student.config.channels[2], teacher.config.dim, weights=dict(weights) if weights else None
     )
     until = None if cfg.distill_until is None else round(cfg.distill_until * cfg.fit.iterations)
     return StudentTask(student, distillation=distillation, teacher=teacher, distill_until=until, **options)

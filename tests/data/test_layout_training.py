@@ -45,7 +45,7 @@ def test_one_step_of_teacher_and_student_and_a_short_evaluation(name, tiny, netw
         assert float(batch.search_image.std()) > 0.01
 
     step(TeacherTask(teacher), batch)
-    distillation = distillation_for("full", student.config.channels[1], teacher.config.dim)
+    distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
     step(StudentTask(student, distillation=distillation, teacher=teacher), batch)
 
     shown = layout.sequences("test")[0]

@@ -51,7 +51,7 @@ def task_and_clips(kind: str):
     if kind == "carried":
         clips = StreamingClips(sequences, cell_px=8, windows=4, modalities=("events",), **options)
         return StudentTask(student, carry=2), clips
-    distillation = distillation_for("full", student.config.channels[1], teacher.config.dim)
+    distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
     return StudentTask(student, distillation=distillation, teacher=teacher), ClipSampler(sequences, **options)
 
 

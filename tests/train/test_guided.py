@@ -24,7 +24,7 @@ CROPS = {"search_size": 96, "search_factor": 3.0, "windows": 2}
 def task() -> StudentTask:
     torch.manual_seed(0)
     student, teacher = student_tiny(), teacher_tiny()
-    distillation = distillation_for("full", student.config.channels[1], teacher.config.dim)
+    distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
     return StudentTask(student, distillation=distillation, teacher=teacher, distill_until=10)
 
 
