@@ -43,7 +43,8 @@ class TrackingPolicy:
 
     Attributes:
         hann_weight: Weight of the Hann window in the peak search, 0 to 1.
-        size_rate: Share of the newly read size in the new size, above 0 to 1: sizes change slowly.
+        size_rate: Share of the newly read size in the new size, above 0 to 1, once for each place of the search region:
+            sizes change slowly.
         size_limits: Smallest and largest side of a box in units of the first box's.
         lost_share: A target is lost when its recent score falls below this share of its usual one. (Relative: scores
             differ between networks and targets.)
@@ -64,7 +65,7 @@ class TrackingPolicy:
     """
 
     hann_weight: float = 0.3
-    size_rate: float = 0.5
+    size_rate: float = 0.35
     size_limits: tuple[float, float] = (0.125, 8.0)
     lost_share: float = 0.7
     recent_tau_us: float = 100_000.0
