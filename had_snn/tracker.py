@@ -179,7 +179,7 @@ class OnlineTracker:
         device = next(self.student.parameters()).device
         return self.network.encode_template(_pack(cropped, t_end - self.window_us, t_end, device), box.to(device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _estimate(self, state: TrackerState, t_us: int) -> Estimate:
         if state.kernel is None and t_us >= state.t_init_us + self.window_us:
             state.kernel = self._read_template(state, t_us)

@@ -201,7 +201,7 @@ class SpikeDrivenStudent:
         """See `FrozenStudent.encode_template`."""
         return self.student.encode_template(events, boxes_cxcywh, n_steps=n_steps)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def forward_search(
         self,
         events: EventBatch,
