@@ -236,6 +236,8 @@ def test_takes_the_student_s_place_in_a_tracker(lively_student, make_windows):
         )
     assert boxes[0] == boxes[1]
     assert counted.profile.outputs == 2
+    tracker.update(EventStream.empty((80, 80)), at_us=[39_500])  # counting goes on after it has been asked
+    assert counted.profile.outputs == 3
 
 
 def test_labelled_recordings_are_cut_like_a_tracker_would(lively_student):
