@@ -125,7 +125,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         mode: student_options(cfg, mode, guides[cfg.seeds[0]]) for mode in MODES
     }  # all, so that more sets need no new measurement
     measured = run_job(folder / "speed", {"kind": "speed", "modes": modal, "turns": cfg.speed_turns})["speed"]
-    jobs = plan(sets, cfg.seeds, seconds=cfg.seconds, cost=costs_of(cfg, measured))
+    jobs = plan(sets, cfg.seeds, steps=cfg.steps, cost=costs_of(cfg, measured))
     work = {job.name: student_job(cfg, job, folder / job.name, guides[job.seed], test) for job in jobs}
     work |= {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
     for path in dict.fromkeys(guides.values()):

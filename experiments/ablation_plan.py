@@ -96,20 +96,21 @@ def costs(
 
 
 def plan(
-    sets: Iterable[Mapping[str, Any]], seeds: Iterable[int], *, seconds: float, cost: Mapping[str, Cost]
+    sets: Iterable[Mapping[str, Any]], seeds: Iterable[int], *, steps: int, cost: Mapping[str, Cost]
 ) -> list[Job]:
     """All jobs, in the order of `sets`: within a set arm by arm, and of each arm all seeds.
 
     Args:
         sets: `{arms, labels, budget}`. With `budget: steps`, all arms take the steps that `full` takes in the time.
         seeds: Seeds.
-        seconds: Computing time of one student.
+        steps: What a student takes without a teacher; the time of these steps is the budget of all.
         cost: Of each mode, `full` included when a set asks for equal steps.
 
     Returns:
         Jobs; none twice.
     """
     jobs: dict[str, Job] = {}
+    seconds = steps * cost["none"].per_step
     for entry in sets:
         if entry["budget"] not in ("time", "steps"):
             raise InputError(f"budget={entry['budget']!r}: expected time or steps")

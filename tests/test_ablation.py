@@ -31,7 +31,7 @@ def test_equal_time_counts_what_distillation_costs_and_equal_steps_do_not():
         {"labels": 1.0, "budget": "steps", "arms": ["none"]},
         {"labels": 0.1, "budget": "time", "arms": ["none"]},
     ]
-    jobs = plan(sets, [0, 1], seconds=10, cost=COST)
+    jobs = plan(sets, [0, 1], steps=100, cost=COST)
     steps = {job.name: job.iterations for job in jobs}
     assert len(jobs) == len(steps) == 12
     assert steps["none-labels1-time-seed0"] == 100
@@ -52,9 +52,9 @@ def test_cost_of_a_teacher_whose_answers_are_kept():
 
 def test_unknown_arms_and_budgets_are_refused():
     with pytest.raises(InputError, match="unknown arm fuller"):
-        plan([{"labels": 1, "budget": "time", "arms": ["fuller"]}], [0], seconds=1, cost=COST)
+        plan([{"labels": 1, "budget": "time", "arms": ["fuller"]}], [0], steps=1, cost=COST)
     with pytest.raises(InputError, match="expected time or steps"):
-        plan([{"labels": 1, "budget": "joules", "arms": ["full"]}], [0], seconds=1, cost=COST)
+        plan([{"labels": 1, "budget": "joules", "arms": ["full"]}], [0], steps=1, cost=COST)
 
 
 def test_a_finished_job_is_not_run_again_and_a_changed_one_is(tmp_path, monkeypatch):

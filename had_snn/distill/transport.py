@@ -26,6 +26,7 @@ gradients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,8 @@ TINY_MASS = 1e-30
 CHECK_EVERY = 4
 #: Step of an update in units of Sinkhorn's: 1.5 halves to thirds the iterations (Thibault et al., Algorithms 2021).
 OVER_RELAXATION = 1.5
+#: Largest cost in units of epsilon whose exponential is still far from the end of float64 (e^-745).
+WIDEST_KERNEL = 600.0
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,16 @@ def sinkhorn(
         log_a = source_mass.clamp(min=TINY_MASS).log()
         log_b = target_mass.clamp(min=TINY_MASS).log()
         kernel = cost.detach() / -epsilon
+        over_targets, over_sources = _log_sums(kernel)
         # u, v: potentials over epsilon, plus the log masses: the plan is exp(u + v + kernel).
         v = log_b if start is None else log_b + start / epsilon
-        u = log_a - torch.logsumexp(kernel + v[:, None, :], dim=2)
+        u = log_a - over_targets(v)
         error, step = cost.new_tensor(torch.inf), OVER_RELAXATION
         for done in range(1, max_iterations + 1):
-            new_v = log_b - torch.logsumexp(kernel + u[:, :, None], dim=1)
+            new_v = log_b - over_sources(u)
             checking = done % CHECK_EVERY == 0 or done == max_iterations
             v = new_v if checking or done < CHECK_EVERY else torch.lerp(v, new_v, step)
-            new_u = log_a - torch.logsumexp(kernel + v[:, None, :], dim=2)
+            new_u = log_a - over_targets(v)
             if checking:
                 # v is exact here, so only the source marginal is off: its ratio to a is exp(u - new_u).
                 before, error = error, ((u - new_u).exp() - 1).abs().mul(source_mass).sum(dim=1).max()
@@ -159,10 +163,11 @@ def sinkhorn_self(
     with torch.no_grad():
         log_a = mass.clamp(min=TINY_MASS).log()
         kernel = cost.detach() / -epsilon
+        over_targets, _ = _log_sums(kernel)
         u = log_a
         error = cost.new_tensor(torch.inf)
         for done in range(1, max_iterations + 1):
-            new_u = log_a - torch.logsumexp(kernel + u[:, None, :], dim=2)
+            new_u = log_a - over_targets(u)
             if done % CHECK_EVERY == 0 or done == max_iterations:
                 error = ((u - new_u).exp() - 1).abs().mul(mass).sum(dim=1).max()
                 if bool(error <= tolerance):
@@ -210,6 +215,31 @@ def sinkhorn_divergence(
         own_target, within_target, target_mass, target_mass
     )
     return value - bias / 2, cross
+
+
+def _log_sums(kernel: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """`log sum exp(kernel + v)` over the targets and `log sum exp(kernel + u)` over the sources, as functions.
+
+    As long as `exp` of the whole kernel fits into float64 the sums are matrix products with it, which cost a fraction
+    of the exponentials of every entry in every iteration; potentials stay logarithms. A wider kernel goes the slow way.
+
+    Args:
+        kernel: `[N, n, m]`, minus the cost over epsilon.
+    """
+    if bool(kernel.amin() > -WIDEST_KERNEL):
+        scaling = kernel.double().exp()
+
+        def product(matrix: Tensor, x: Tensor) -> Tensor:
+            # The largest is taken out, so only what is negligible beside it can vanish.
+            top = x.amax(dim=1, keepdim=True)
+            weights = (x - top).double().exp()
+            return (torch.bmm(matrix, weights[:, :, None])[:, :, 0].log() + top).to(kernel.dtype)
+
+        return lambda v: product(scaling, v), lambda u: product(scaling.mT, u)
+    return (
+        lambda v: torch.logsumexp(kernel + v[:, None, :], dim=2),
+        lambda u: torch.logsumexp(kernel + u[:, :, None], dim=1),
+    )
 
 
 class _OptimalValue(torch.autograd.Function):

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from had_snn.distill import transport
 from had_snn.distill.features import cell_centres
 from had_snn.distill.transport import position_feature_cost, sinkhorn, sinkhorn_divergence, sinkhorn_self
 from had_snn.errors import InputError
@@ -182,3 +183,23 @@ def test_refuses_what_does_not_fit():
         sinkhorn(squared(x, y).mT, a, b, epsilon=0.1)
     with pytest.raises(InputError, match="epsilon must be positive"):
         sinkhorn(squared(x, y), a, b, epsilon=0.0)
+
+
+@pytest.mark.parametrize("widest", [0.0, 1e9])
+def test_both_ways_of_summing_agree(widest, monkeypatch):
+    torch.manual_seed(4)
+    kernel = -40 * torch.rand(3, 7, 9)
+    rows, columns = 30 * torch.randn(3, 9), 30 * torch.randn(3, 7)
+    monkeypatch.setattr(transport, "WIDEST_KERNEL", widest)
+    over_targets, over_sources = transport._log_sums(kernel)
+    torch.testing.assert_close(over_targets(rows), torch.logsumexp(kernel + rows[:, None, :], dim=2))
+    torch.testing.assert_close(over_sources(columns), torch.logsumexp(kernel + columns[:, :, None], dim=1))
+
+
+def test_wide_kernels_take_the_slow_way_and_stay_finite():
+    cost = 5.0 * torch.rand(1, 6, 6)
+    mass = torch.full((1, 6), 1 / 6)
+    for epsilon in (1e-3, 1e-2, 1.0):
+        found = sinkhorn(cost, mass, mass, epsilon=epsilon)
+        assert torch.isfinite(found.value).all()
+        torch.testing.assert_close(found.plan.sum(dim=2), mass, atol=1e-6, rtol=0)
