@@ -22,6 +22,7 @@ from typing import Any
 import ablation_report
 import train_teacher
 from ablation_plan import SHUFFLED, Cost, Job, check_arms, costs, plan
+from bench_kernels import machine
 from entry import compose, open_run, script
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
@@ -128,16 +129,30 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     jobs = plan(sets, cfg.seeds, steps=cfg.steps, cost=costs_of(cfg, measured))
     work = {job.name: student_job(cfg, job, folder / job.name, guides[job.seed], test) for job in jobs}
     work |= {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
-    for path in dict.fromkeys(guides.values()):
+    for path in dict.fromkeys(guides.values()) if cfg.test_teacher else ():
         name = "teacher" if len(set(guides.values())) == 1 else f"teacher-{Path(path).parent.name}"
         work[name] = {"kind": "teacher", "checkpoint": path, **test}
     results = run_all(folder, work, workers=cfg.workers)
     record = ablation_report.summarise(results, speed=measured, resamples=cfg.resamples)
-    record["setting"] = OmegaConf.to_container(cfg, resolve=True)
+    record["setting"] = setting(cfg, guides)
     with atomic_file(folder / "ablation.json") as temporary:
         temporary.write_text(ablation_report.as_text(record))
     ablation_report.plot(record, folder / "ablation.png")
     return record
+
+
+def setting(cfg: DictConfig, guides: Mapping[int, str]) -> dict[str, Any]:
+    """What the figures depend on, without the paths of this machine."""
+    names = ("student_options", "distill", "steps", "seeds", "sets", "split", "limit", "protocol", "resamples")
+    chosen = {name: OmegaConf.to_container(cfg, resolve=True)[name] for name in names}  # pyright: ignore
+    chosen["data"] = [option for option in data_options(cfg) if "root=" not in option]
+    modes = {entry for options in chosen["sets"] for entry in options["arms"]} & set(MODES)
+    chosen["weights"] = {m: compose("distill_student", [f"distill={m}"]).distill.weights for m in sorted(modes)}
+    chosen["weights"] = {m: dict(weights) for m, weights in chosen["weights"].items() if weights}
+    chosen["teachers"] = len(set(guides.values()))
+    card = json.loads(Path(next(iter(guides.values()))).with_suffix(".json").read_text())
+    chosen["teacher"] = {"seed": card["seed"], **card["config"]["fit"]}
+    return chosen | {"machine": machine(1, "cpu")}
 
 
 def run_all(folder: Path, work: Mapping[str, dict[str, Any]], *, workers: int) -> dict[str, dict[str, Any]]:

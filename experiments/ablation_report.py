@@ -53,7 +53,7 @@ def summarise(
             tracker = "teacher" if job["kind"] == "teacher" else name.removeprefix("baseline-")
             others.setdefault(tracker, []).append(result)
     options: dict[str, Any] = {"resamples": resamples}
-    goal = _table(others["teacher"])
+    goal = _table(others["teacher"]) if "teacher" in others else None
     sets = []
     for (labels, budget), arms in groups.items():
         start = arms.get("none") or groups[labels, "time"]["none"]
@@ -64,7 +64,8 @@ def summarise(
         for arm, table in tables.items():
             if arm != "none":
                 entry["gain"][f"{arm}_vs_none"] = _rounded(paired_spread(table, tables["none"], **options))
-                entry["gap_closed"][arm] = _rounded(gap_closed(table, tables["none"], goal, **options))
+                if goal is not None:
+                    entry["gap_closed"][arm] = _rounded(gap_closed(table, tables["none"], goal, **options))
             if arm not in ("none", "full") and "full" in tables:
                 entry["gain"][f"full_vs_{arm}"] = _rounded(paired_spread(tables["full"], table, **options))
         sets.append(entry)

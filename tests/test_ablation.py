@@ -106,6 +106,8 @@ def test_figures_say_what_the_results_hold(tmp_path):
     assert [run["seed"] for run in record["sets"][0]["arms"]["full"]["runs"]] == [0, 1, 2]
     assert record["sets"][0]["arms"]["full"]["by_attribute"]["blur"]["sequences"] == 3
     assert json.loads(ablation_report.as_text(record)) == record
+    del results["teacher"]
+    assert ablation_report.summarise(results, speed={}, resamples=10)["gap_closed"] is None
     assert "+5.0 [5.0, 5.0]" in ablation_report.table(record)
     ablation_report.plot(record, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
