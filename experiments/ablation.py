@@ -69,12 +69,12 @@ def run_job(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(result.read_text())
 
 
-def teachers(cfg: DictConfig, folder: Path) -> dict[int, str]:
+def teachers(cfg: DictConfig, folder: Path, seeds: list[int]) -> dict[int, str]:
     """Each seed's teacher: the given one for all, or one of its own, trained now if it is not there."""
     if cfg.teacher_checkpoint is not None:
-        return {seed: str(Path(cfg.teacher_checkpoint).resolve()) for seed in cfg.seeds}
+        return {seed: str(Path(cfg.teacher_checkpoint).resolve()) for seed in seeds}
     found = {}
-    for seed in cfg.seeds:
+    for seed in seeds:
         path = folder / f"teacher-seed{seed}" / "teacher.safetensors"
         if not path.is_file():
             options = [f"seed={seed}", f"out={path.parent}", *(f"fit.{k}={v}" for k, v in cfg.teacher.items())]
@@ -119,7 +119,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     known = compose("prepare_data", data_options(cfg))
     for split in ("train", cfg.split):
         sequences(known.data, split)
-    guides = teachers(cfg, folder)
+    seeds = sorted({*cfg.seeds, *(seed for entry in sets for seed in entry.get("seeds") or ())})
+    guides = teachers(cfg, folder, seeds)
     test = {"data": data_options(cfg), "split": cfg.split, "limit": cfg.limit, "protocol": cfg.protocol}
     # Of all modes, so that more sets need no new measurement.
     modal = {

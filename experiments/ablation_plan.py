@@ -95,13 +95,12 @@ def costs(
     return found
 
 
-def plan(
-    sets: Iterable[Mapping[str, Any]], seeds: Iterable[int], *, steps: int, cost: Mapping[str, Cost]
-) -> list[Job]:
+def plan(sets: Iterable[Mapping[str, Any]], seeds: Iterable[int], *, steps: int, cost: Mapping[str, Cost]) -> list[Job]:
     """All jobs, in the order of `sets`: within a set arm by arm, and of each arm all seeds.
 
     Args:
-        sets: `{arms, labels, budget}`. With `budget: steps`, all arms take the steps that `full` takes in the time.
+        sets: `{arms, labels, budget}`, and `seeds` where they are not the usual ones. With `budget: steps`, all arms
+            take the steps that `full` takes in the time.
         seeds: Seeds.
         steps: What a student takes without a teacher; the time of these steps is the budget of all.
         cost: Of each mode, `full` included when a set asks for equal steps.
@@ -116,7 +115,7 @@ def plan(
             raise InputError(f"budget={entry['budget']!r}: expected time or steps")
         for arm in check_arms(entry["arms"]):
             mode = "full" if arm == SHUFFLED or entry["budget"] == "steps" else arm
-            for seed in seeds:
+            for seed in entry.get("seeds") or seeds:
                 job = Job(arm, int(seed), float(entry["labels"]), entry["budget"], cost[mode].iterations_in(seconds))
                 jobs.setdefault(job.name, job)
     return list(jobs.values())

@@ -39,6 +39,7 @@ def test_equal_time_counts_what_distillation_costs_and_equal_steps_do_not():
     assert steps["plain-labels1-time-seed0"] == 60
     assert steps["none-labels1-steps-seed1"] == 50
     assert [job.seed for job in jobs[:4]] == [0, 1, 0, 1]
+    assert [job.seed for job in plan([{**sets[2], "seeds": [5]}], [0, 1], steps=100, cost=COST)] == [5]
     assert {job.mode for job in jobs if job.arm == "shuffled"} == {"full"}
 
 
