@@ -2,7 +2,7 @@
 
     python experiments/check_data.py data=fe108 data.root=/data/FE108
     python experiments/check_data.py data=eventvot data.root=/data/EventVOT deep=true out=report.json
-    python experiments/check_data.py data=coesot example=/tmp/coesot
+    python experiments/check_data.py data=coesot example=coesot_tiny
 """
 
 from __future__ import annotations

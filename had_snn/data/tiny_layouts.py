@@ -1,6 +1,6 @@
 """Tiny data sets in the true formats: what each layout looks like on disk, simulated, with the truth beside it.
 
-    truths = make_tiny("coesot", "/tmp/coesot")
+    truths = make_tiny("coesot", "coesot_tiny")
 
 A few short sequences each, complete and valid: recordings in the data set's own format, pictures in its own kind, text
 files as its authors write them. For trying out the scripts, and for testing that labels, pictures and events meet.
