@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.atomic import atomic_file
+from had_snn.data.mapped import mapped_npy
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import FormatError, InputError
 from had_snn.events.scene import ATTRIBUTES, FAMILIES, MIN_VISIBLE_SHARE, sample_scene
@@ -238,7 +239,7 @@ def open_sequence(folder: str | os.PathLike[str], *, name: str | None = None) ->
 
     def load(file: str) -> np.ndarray:
         try:
-            return np.load(folder / file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+            return mapped_npy(folder / file)
         except (OSError, ValueError) as error:
             raise FormatError(folder / file, f"missing or damaged ({error})", remedy=remedy) from error
 
