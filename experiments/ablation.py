@@ -91,11 +91,11 @@ def student_options(cfg: DictConfig, mode: str, teacher: str) -> list[str]:
     return [*options, f"teacher_checkpoint={teacher}", *(f"distill_{name}={v}" for name, v in cfg.distill.items())]
 
 
-def costs_of(cfg: DictConfig, measured: Mapping[str, Mapping[str, float]]) -> dict[str, Cost]:
-    """What each mode costs over a run under this config's distillation."""
+def costs_of(cfg: DictConfig, measured: Mapping[str, Mapping[str, float]], follow: float) -> dict[str, Cost]:
+    """What each mode costs over a run under this config's distillation; `follow` as in `costs`."""
     clips_per_step = compose("distill_student", data_options(cfg)).fit.batch_size / cfg.distill.every
     pool_steps = None if cfg.distill.pool is None else cfg.distill.pool / clips_per_step
-    return costs(measured, until=cfg.distill.until, pool_steps=pool_steps)
+    return costs(measured, until=cfg.distill.until, pool_steps=pool_steps, follow=follow)
 
 
 def student_job(cfg: DictConfig, job: Job, folder: Path, teacher: str, test: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,18 +123,19 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     guides = teachers(cfg, folder, seeds)
     test = {"data": data_options(cfg), "split": cfg.split, "limit": cfg.limit, "protocol": cfg.protocol}
     # Of all modes, so that more sets need no new measurement.
-    modal = {
-        mode: student_options(cfg, mode, guides[cfg.seeds[0]]) for mode in MODES
-    }  # all, so that more sets need no new measurement
-    measured = run_job(folder / "speed", {"kind": "speed", "modes": modal, "turns": cfg.speed_turns})["speed"]
-    jobs = plan(sets, cfg.seeds, steps=cfg.steps, cost=costs_of(cfg, measured))
+    modal = {mode: student_options(cfg, mode, guides[cfg.seeds[0]]) for mode in MODES}
+    speed = {"kind": "speed", "modes": modal, "turns": cfg.speed_turns, "teacher": guides[cfg.seeds[0]]}
+    measured = run_job(folder / "speed", speed)
+    cost = costs_of(cfg, measured["speed"], measured["follow_seconds"])
+    jobs = plan(sets, cfg.seeds, steps=cfg.steps, cost=cost)
     work = {job.name: student_job(cfg, job, folder / job.name, guides[job.seed], test) for job in jobs}
     work |= {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
     for path in dict.fromkeys(guides.values()) if cfg.test_teacher else ():
         name = "teacher" if len(set(guides.values())) == 1 else f"teacher-{Path(path).parent.name}"
         work[name] = {"kind": "teacher", "checkpoint": path, **test}
     results = run_all(folder, work, workers=cfg.workers)
-    record = ablation_report.summarise(results, speed=measured, resamples=cfg.resamples)
+    record = ablation_report.summarise(results, speed=measured["speed"], resamples=cfg.resamples)
+    record["seconds_to_follow_all"] = round(measured["follow_seconds"], 1)
     record["setting"] = setting(cfg, guides)
     with atomic_file(folder / "ablation.json") as temporary:
         temporary.write_text(ablation_report.as_text(record))

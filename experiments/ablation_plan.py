@@ -64,18 +64,26 @@ class Cost:
     Attributes:
         per_step: Of each step, on average over a run.
         once: Of what is done once a run, such as asking the teacher about clips that come again.
+        follow: Of following the targets of all training sequences, which is done where they have no labels.
     """
 
     per_step: float
     once: float = 0.0
+    follow: float = 0.0
 
-    def iterations_in(self, seconds: float) -> int:
-        """Steps that fit into a time."""
-        return max(ROUNDING, ROUNDING * round((seconds - self.once) / self.per_step / ROUNDING))
+    def iterations_in(self, seconds: float, *, unlabelled: float = 0.0) -> int:
+        """Steps that fit into a time.
+
+        Args:
+            seconds: The time.
+            unlabelled: Share of the sequences that a teacher has to follow first.
+        """
+        left = seconds - self.once - unlabelled * self.follow
+        return max(ROUNDING, ROUNDING * round(left / self.per_step / ROUNDING))
 
 
 def costs(
-    measured: Mapping[str, Mapping[str, float]], *, until: float | None, pool_steps: float | None
+    measured: Mapping[str, Mapping[str, float]], *, until: float | None, pool_steps: float | None, follow: float = 0.0
 ) -> dict[str, Cost]:
     """Cost of each mode over a run.
 
@@ -84,6 +92,7 @@ def costs(
             (`kept`).
         until: Share of the steps with distillation; after that a step costs what it costs without a teacher.
         pool_steps: Steps until the teacher has seen all clips; None when they are ever new ones.
+        follow: Seconds in which the teacher follows the targets of all training sequences.
     """
     alone, share = measured["none"], 1.0 if until is None else until
     found = {}
@@ -91,7 +100,8 @@ def costs(
         # Against the steps without a teacher of the same round, as a busy machine may slow one of the rounds.
         extra = {name: max(0.0, seconds[name] - alone[name]) for name in ("fresh", "kept")}
         once = 0.0 if pool_steps is None else pool_steps * max(0.0, extra["fresh"] - extra["kept"])
-        found[mode] = Cost(alone["fresh"] + share * extra["fresh" if pool_steps is None else "kept"], once)
+        per_step = alone["fresh"] + share * extra["fresh" if pool_steps is None else "kept"]
+        found[mode] = Cost(per_step, once, 0.0 if mode == "none" else follow)
     return found
 
 
@@ -113,9 +123,11 @@ def plan(sets: Iterable[Mapping[str, Any]], seeds: Iterable[int], *, steps: int,
     for entry in sets:
         if entry["budget"] not in ("time", "steps"):
             raise InputError(f"budget={entry['budget']!r}: expected time or steps")
+        labels = float(entry["labels"])
         for arm in check_arms(entry["arms"]):
             mode = "full" if arm == SHUFFLED or entry["budget"] == "steps" else arm
             for seed in entry.get("seeds") or seeds:
-                job = Job(arm, int(seed), float(entry["labels"]), entry["budget"], cost[mode].iterations_in(seconds))
+                iterations = cost[mode].iterations_in(seconds, unlabelled=1 - labels)
+                job = Job(arm, int(seed), labels, entry["budget"], iterations)
                 jobs.setdefault(job.name, job)
     return list(jobs.values())

@@ -20,8 +20,9 @@ from entry import compose, versions
 from evaluate import baseline
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from sources import sequences
+from sources import sequences, training_sequences
 from torch import nn
+from unlabelled import seconds_to_follow
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher, save_weights
@@ -114,9 +115,10 @@ def test_baseline(job: dict[str, Any]) -> dict[str, Any]:
 def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
     """Computing seconds of a training step of each mode, clips included: the arms take turns, the median counts.
 
-    The clips come twice: `fresh` is the first round, in which a teacher is asked, `kept` the second.
+    The clips come twice: `fresh` is the first round, in which a teacher is asked, `kept` the second. Beside it, what
+    following the targets of all training sequences costs the teacher.
     """
-    tasks = {}
+    tasks, cfg = {}, compose("distill_student", job["modes"]["none"])
     for mode, options in job["modes"].items():
         cfg = compose("distill_student", options)
         torch.manual_seed(cfg.seed)
@@ -136,7 +138,7 @@ def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
                 seconds[mode].append(time.process_time() - begun)
         for mode, values in seconds.items():
             found[mode][name] = statistics.median(values[1:])
-    return {"speed": found}
+    return {"speed": found, "follow_seconds": seconds_to_follow(training_sequences(cfg), job["teacher"])}
 
 
 KINDS = {"student": train_student, "teacher": test_teacher, "baseline": test_baseline, "speed": measure_speed}

@@ -23,7 +23,7 @@ from had_snn.checkpoint import load_teacher, save_weights
 from had_snn.collective import rank
 from had_snn.data.clips import ClipSampler
 from had_snn.data.sequence import TrackingSequence
-from had_snn.distill.hierarchy import distillation_for
+from had_snn.distill.hierarchy import MODES, distillation_for
 from had_snn.errors import InputError
 from had_snn.models import SpikingTracker
 from had_snn.tracker import OnlineTracker
@@ -57,7 +57,8 @@ def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
     """Clips with what the student and its teacher need; windows that touch when membranes are carried.
 
     With `labels` below 1, a student without a teacher sees the labelled sequences only; with one, the guided clips come
-    from all sequences.
+    from all sequences. The response level also learns from the boxes that the teacher followed through the sequences
+    without labels: they count like labels, and cost a teacher's answer a window once instead of one each clip.
     """
     modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
     cell_px = student.config.search_size // student.grid if cfg.carry is not None else None
@@ -69,7 +70,11 @@ def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
         options["guide_every"] = cfg.distill_every
         options["guide_pool"] = cfg.distill_pool
         options["guide_until"] = None if until is None else until * cfg.fit.batch_size * cfg.fit.accumulate
-        options["unlabelled"] = followed(others, cfg.teacher_checkpoint, cfg.tracks) if others else []
+        heard = followed(others, cfg.teacher_checkpoint, cfg.tracks) if others else []
+        if "response" in MODES[cfg.distill.mode]:
+            options["sequences"] = [*labelled, *heard]
+        else:
+            options["unlabelled"] = heard
     return clip_sampler(cfg, student.config, modalities, cell_px=cell_px, **options)
 
 

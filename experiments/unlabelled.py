@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.tracking import TeacherTracker
 
+#: Sequences that the cost of following is measured on.
+SAMPLED = 6
 #: The teacher's score from which on its box counts as a visible target.
 CONFIDENT = 0.3
 
@@ -41,6 +44,16 @@ def split_by_label(
         raise InputError(f"labels={share}: leaves none of {len(found)} training sequences")
     labelled = [s for s, keep in zip(found, chosen, strict=True) if keep]
     return labelled, [s for s, keep in zip(found, chosen, strict=True) if not keep]
+
+
+def seconds_to_follow(found: Sequence[TrackingSequence], teacher_checkpoint: str) -> float:
+    """Computing seconds that a teacher takes to follow the targets of all sequences, from some spread among them."""
+    tracker, some = TeacherTracker(load_teacher(teacher_checkpoint)), found[:: max(1, len(found) // SAMPLED)]
+    run_one_pass(tracker, some[0])
+    begun = time.process_time()
+    for sequence in some:
+        run_one_pass(tracker, sequence)
+    return (time.process_time() - begun) / len(some) * len(found)
 
 
 def followed(found: Sequence[TrackingSequence], teacher_checkpoint: str, cache: str) -> list[TrackingSequence]:

@@ -15,12 +15,16 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 import ablation  # noqa: E402
 import ablation_report  # noqa: E402
+import distill_student  # noqa: E402
 from ablation_plan import Cost, costs, plan  # noqa: E402
 from ablation_worker import ShuffledTeacher  # noqa: E402
+from entry import compose  # noqa: E402
 from unlabelled import split_by_label  # noqa: E402
 
+from had_snn.data.sequence import TrackingSequence  # noqa: E402
 from had_snn.errors import HadError, InputError  # noqa: E402
-from had_snn.models import teacher_tiny  # noqa: E402
+from had_snn.events.stream import EventStream  # noqa: E402
+from had_snn.models import student_tiny, teacher_tiny  # noqa: E402
 
 COST = {"none": Cost(0.1), "full": Cost(0.2), "plain": Cost(0.15, once=1.0)}
 
@@ -49,6 +53,15 @@ def test_cost_of_a_teacher_whose_answers_are_kept():
     assert kept["full"] == Cost(per_step=1.5, once=10.0)
     assert kept["none"] == Cost(1.0)
     assert costs(measured, until=None, pool_steps=None)["full"] == Cost(3.0)
+
+
+def test_following_targets_without_labels_is_part_of_the_time():
+    measured = {"none": {"fresh": 1.0, "kept": 1.0}, "full": {"fresh": 1.0, "kept": 1.0}}
+    cost = costs(measured, until=None, pool_steps=None, follow=100.0)
+    sets = [{"labels": labels, "budget": "time", "arms": ["none", "full"]} for labels in (1.0, 0.4)]
+    steps = {job.name: job.iterations for job in plan(sets, [0], steps=300, cost=cost)}
+    assert steps["full-labels1-time-seed0"] == steps["none-labels0.4-time-seed0"] == 300
+    assert steps["full-labels0.4-time-seed0"] == 240
 
 
 def test_unknown_arms_and_budgets_are_refused():
@@ -140,3 +153,26 @@ def test_labelled_sequences_lie_evenly_in_the_set(share, count):
     assert count in (1, 40) or max(np.diff(labelled)) <= np.ceil(1 / share)
     with pytest.raises(InputError, match="share"):
         split_by_label([1, 2], 0.0)
+
+
+def still_target(name: str) -> TrackingSequence:
+    rng, times = np.random.default_rng(0), np.arange(1, 11) * 40_000
+    t = np.sort(rng.integers(0, times[-1], 2000))
+    events = EventStream.from_arrays(t, rng.integers(40, 60, 2000), rng.integers(30, 50, 2000), t % 2, (90, 120))
+    boxes = np.tile([40.0, 30.0, 20.0, 20.0], (10, 1))
+    return TrackingSequence(name, events, times, boxes, np.ones(10, bool))
+
+
+@pytest.mark.parametrize(("mode", "taught"), [("none", 2), ("rate", 2), ("response", 5), ("full", 5)])
+def test_the_response_level_learns_the_boxes_that_a_teacher_followed(monkeypatch, mode, taught):
+    """Other modes hear the teacher on those sequences too, but only on guided clips and never as a label."""
+    found = [still_target(str(i)) for i in range(5)]
+    monkeypatch.setattr(distill_student, "training_sequences", lambda cfg: found)
+    monkeypatch.setattr(distill_student, "followed", lambda others, *_: others)
+    cfg = compose("distill_student", [f"distill={mode}", "labels=0.4", "distill_every=2"])
+    clips = distill_student.clips_for(cfg, student_tiny())
+    assert len(clips.sequences) == (2 if mode == "none" else 5)
+    assert clips.labels == taught
+    guided = [clips[i].labelled for i in range(0, 40, 2)]
+    assert all(clips[i].labelled for i in range(1, 40, 2))
+    assert all(guided) == (mode != "rate")
