@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,15 @@ import distill_student  # noqa: E402
 from ablation_plan import Cost, costs, plan  # noqa: E402
 from ablation_worker import ShuffledTeacher  # noqa: E402
 from entry import compose  # noqa: E402
-from unlabelled import split_by_label  # noqa: E402
+from unlabelled import follow_together, split_by_label  # noqa: E402
 
 from had_snn.data.sequence import TrackingSequence  # noqa: E402
 from had_snn.errors import HadError, InputError  # noqa: E402
+from had_snn.evaluate.one_pass import first_label, run_one_pass  # noqa: E402
 from had_snn.events.stream import EventStream  # noqa: E402
 from had_snn.models import student_tiny, teacher_tiny  # noqa: E402
+from had_snn.tracking import TeacherTracker  # noqa: E402
+from had_snn.tracking.follower import TrackingPolicy  # noqa: E402
 
 COST = {"none": Cost(0.1), "full": Cost(0.2), "plain": Cost(0.15, once=1.0)}
 
@@ -176,3 +180,18 @@ def test_the_response_level_learns_the_boxes_that_a_teacher_followed(monkeypatch
     guided = [clips[i].labelled for i in range(0, 40, 2)]
     assert all(clips[i].labelled for i in range(1, 40, 2))
     assert all(guided) == (mode != "rate")
+
+
+def test_following_together_gives_the_boxes_of_following_one_by_one():
+    torch.manual_seed(0)
+    teacher = teacher_tiny().eval()
+    found = [still_target(str(i)) for i in range(3)]
+    found[1] = replace(found[1], label_times_us=found[1].label_times_us[:6], boxes_xywh=found[1].boxes_xywh[:6] + 4,
+                       visible=np.arange(6) > 1)  # fmt: skip
+    policy = TrackingPolicy(lost_widening=1.0)
+    for sequence, (boxes, scores) in zip(found, follow_together(teacher, found), strict=True):
+        alone = run_one_pass(TeacherTracker(teacher, policy=policy), sequence)
+        np.testing.assert_allclose(boxes, alone.boxes_xywh, atol=1e-3)
+        believed = scores > 0
+        assert believed[first_label(sequence)]
+        np.testing.assert_allclose(scores[believed], alone.scores[believed], atol=1e-5)
