@@ -1,7 +1,7 @@
 """Measures the student's training step beside the same network on other libraries, and training with carried state.
 
-    python experiments/bench_training.py                                # speed and memory into benchmarks/training.json
-    python experiments/bench_training.py table=runs/table/table.json    # also takes the SR of a finished seed table
+    python experiments/bench_training.py                                # speed and memory
+    python experiments/bench_training.py measure=false table=runs/ablation/ablation.json    # the SR of a finished run
 
 Each contender runs in processes of its own, in turns with the others. Ours keeps freed memory, as `fit` sets it up; the
 libraries' users get the C allocator's defaults.
@@ -24,7 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 from had_snn.atomic import atomic_file
 from had_snn.errors import HadError, InputError
 
-TRACKERS = ("student", "teacher", "mean_shift", "csrt", "kcf", "static")
+#: Trackers of the comparison by their names in the record of `experiments/ablation.py`; the student is its arm `none`.
+TRACKERS = {
+    "teacher": "teacher", "mean_shift": "mean_shift", "csrt": "csrt_events", "kcf": "kcf_events", "static": "static",
+}  # fmt: skip
 
 
 def work(cfg: DictConfig, name: str, *, windows: int) -> dict[str, Any]:
@@ -73,12 +76,21 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
 
 
 def success_rates(path: str) -> dict[str, Any]:
-    """Mean SR and its interval of each tracker from the table that `experiments/seed_table.py` wrote."""
+    """Mean SR and its interval of the student without a teacher and of the trackers beside it.
+
+    Args:
+        path: What `experiments/ablation.py` wrote, with the arm `none` under all labels and all baselines.
+    """
     try:
-        rows = json.loads(Path(path).read_text())["trackers"]
-        return {name: {key: rows[name]["SR"][key] for key in ("mean", "low", "high")} for name in TRACKERS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a finished table of experiments/seed_table.py ({error!r})") from error
+        record = json.loads(Path(path).read_text())
+        rows = {name: record["trackers"][key] for name, key in TRACKERS.items()}
+        alone = next(s["arms"]["none"] for s in record["sets"] if s["labels"] == 1 and s["budget"] == "time")
+        seeds = {"student": len(alone["runs"]), "teacher": len(rows["teacher"]["runs"])}
+        found = {name: row["SR"] | {"seeds": seeds.get(name, 1)} for name, row in ({"student": alone} | rows).items()}
+        found["student"]["seconds"] = round(max(run["seconds"] for run in alone["runs"]))
+        return found
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise InputError(f"{path}: not a finished record of experiments/ablation.py ({error!r})") from error
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

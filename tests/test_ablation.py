@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 import ablation  # noqa: E402
 import ablation_report  # noqa: E402
+import bench_training  # noqa: E402
 import distill_student  # noqa: E402
 from ablation_plan import Cost, costs, plan  # noqa: E402
 from ablation_worker import ShuffledTeacher  # noqa: E402
@@ -129,6 +130,23 @@ def test_figures_say_what_the_results_hold(tmp_path):
     assert "+5.0 [5.0, 5.0]" in ablation_report.table(record)
     ablation_report.plot(record, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_the_training_benchmark_takes_the_success_rates_of_a_finished_ablation(tmp_path):
+    results = {f"none-{s}": made_up("none", s, 40.0) for s in range(3)} | {"teacher": made_up("teacher", 0, 51.0)}
+    names = ("static", "mean_shift", "csrt_events", "kcf_events")
+    results |= {f"baseline-{n}": made_up("static", 0, 20.0 + i) for i, n in enumerate(names)}
+    path = tmp_path / "ablation.json"
+    path.write_text(ablation_report.as_text(ablation_report.summarise(results, speed={}, resamples=20)))
+    found = bench_training.success_rates(str(path))
+    assert {n: row["mean"] for n, row in found.items()} == {
+        "student": 40.0, "teacher": 51.0, "static": 20.0, "mean_shift": 21.0, "csrt": 22.0, "kcf": 23.0,
+    }  # fmt: skip
+    assert (found["student"]["seeds"], found["kcf"]["seeds"]) == (3, 1)
+    del results["baseline-kcf_events"]
+    path.write_text(ablation_report.as_text(ablation_report.summarise(results, speed={}, resamples=20)))
+    with pytest.raises(InputError, match="kcf_events"):
+        bench_training.success_rates(str(path))
 
 
 def test_runs_on_other_sequences_are_not_mixed():
