@@ -16,7 +16,8 @@ from had_snn.evaluate.seeds import Spread, gap_closed, paired_spread, spread
 SCORES = ("SR", "PR", "NPR")
 
 
-def _rounded(value: Spread) -> dict[str, float]:
+def rounded(value: Spread) -> dict[str, float]:
+    """A spread as plain numbers."""
     return {name: round(number, 3) for name, number in asdict(value).items()}
 
 
@@ -60,17 +61,17 @@ def summarise(
         tables = {arm: _table(runs) for arm, runs in arms.items()} | {"none": _table(start)}
         entry: dict[str, Any] = {"labels": float(labels), "budget": budget, "arms": {}, "gain": {}, "gap_closed": {}}
         for arm, runs in arms.items():
-            entry["arms"][arm] = _arm(runs, options)
+            entry["arms"][arm] = of_arm(runs, options)
         for arm, table in tables.items():
             if arm != "none":
-                entry["gain"][f"{arm}_vs_none"] = _rounded(paired_spread(table, tables["none"], **options))
+                entry["gain"][f"{arm}_vs_none"] = rounded(paired_spread(table, tables["none"], **options))
                 if goal is not None:
-                    entry["gap_closed"][arm] = _rounded(gap_closed(table, tables["none"], goal, **options))
+                    entry["gap_closed"][arm] = rounded(gap_closed(table, tables["none"], goal, **options))
             if arm not in ("none", "full") and "full" in tables:
-                entry["gain"][f"full_vs_{arm}"] = _rounded(paired_spread(tables["full"], table, **options))
+                entry["gain"][f"full_vs_{arm}"] = rounded(paired_spread(tables["full"], table, **options))
         sets.append(entry)
     return {
-        "trackers": {name: _arm(runs, options) for name, runs in others.items()},
+        "trackers": {name: of_arm(runs, options) for name, runs in others.items()},
         "gain": sets[0]["gain"],
         "gap_closed": sets[0]["gap_closed"].get("full"),
         "sets": sets,
@@ -78,9 +79,9 @@ def summarise(
     }
 
 
-def _arm(runs: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
+def of_arm(runs: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
     """One arm over its seeds."""
-    found: dict[str, Any] = {score: _rounded(spread(_table(runs, score), **options)) for score in SCORES}
+    found: dict[str, Any] = {score: rounded(spread(_table(runs, score), **options)) for score in SCORES}
     found["by_attribute"] = {
         name: {score: round(float(np.mean([run["by_attribute"][name][score] for run in runs])), 2) for score in SCORES}
         | {"sequences": runs[0]["by_attribute"][name]["sequences"]}

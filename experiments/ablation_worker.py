@@ -16,6 +16,7 @@ from typing import Any
 
 import distill_student
 import torch
+import train_teacher
 from entry import compose, versions
 from evaluate import baseline
 from hydra.utils import instantiate
@@ -102,6 +103,15 @@ def train_student(job: dict[str, Any]) -> dict[str, Any]:
     return found | tested(job, OnlineTracker(trained.student))
 
 
+def train_new_teacher(job: dict[str, Any]) -> dict[str, Any]:
+    """Trains a teacher that is shown some modalities and tests it with the same."""
+    folder = Path(job["folder"])
+    begun = time.process_time()
+    path = train_teacher.run(compose("train_teacher", [*job["overrides"], f"out={folder}"]))
+    found = {"seconds": time.process_time() - begun}
+    return found | tested(job, TeacherTracker(load_teacher(path), modalities=tuple(job["modalities"])))
+
+
 def test_teacher(job: dict[str, Any]) -> dict[str, Any]:
     """Scores of the teacher."""
     return tested(job, TeacherTracker(load_teacher(job["checkpoint"])))
@@ -141,7 +151,10 @@ def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
     return {"speed": found, "follow_seconds": seconds_to_follow(training_sequences(cfg), job["teacher"])}
 
 
-KINDS = {"student": train_student, "teacher": test_teacher, "baseline": test_baseline, "speed": measure_speed}
+KINDS = {
+    "student": train_student, "teacher": test_teacher, "new_teacher": train_new_teacher, "baseline": test_baseline,
+    "speed": measure_speed,
+}  # fmt: skip
 
 
 def main() -> None:

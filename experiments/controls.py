@@ -1,0 +1,120 @@
+"""Controls: what exact timestamps are worth to the student, and what each modality is worth to the teacher.
+
+    python experiments/controls.py out=runs/controls
+
+Students with the event-driven stem, with the same stem on timestamps rounded down to 10 ms, and with a stem of equal
+size on counts per micro-step; teachers that are shown RGB and events, events alone, or RGB alone. All students take
+equally many steps of equally many clips, and so do all teachers. Differences are given over all test sequences and over
+those with each attribute. A job whose result is there is not run again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ablation_report
+import numpy as np
+from ablation import data_options, run_all
+from bench_kernels import machine
+from entry import open_run, script
+from omegaconf import DictConfig, OmegaConf
+from sources import sequences
+
+from had_snn.atomic import atomic_file
+from had_snn.errors import InputError
+from had_snn.evaluate.seeds import paired_spread
+from had_snn.models.student import STEMS
+
+#: What a teacher can be shown, by the name of its arm.
+TEACHERS = {"rgb+events": ["rgb", "events"], "events": ["events"], "rgb": ["rgb"]}
+#: Differences to report: (kind, first, second).
+PAIRS = (
+    ("stems", "events", "quantised"), ("stems", "events", "binned"), ("teachers", "rgb+events", "events"),
+    ("teachers", "rgb+events", "rgb"), ("teachers", "events", "rgb"),
+)  # fmt: skip
+
+
+def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
+    """All trainings as `ablation_worker.py` takes them, seed by seed."""
+    test = {"data": data_options(cfg), "split": cfg.split, "limit": cfg.limit, "protocol": cfg.protocol}
+    found: dict[str, dict[str, Any]] = {}
+    for seed in cfg.seeds:
+        for stem in cfg.stems:
+            name = f"stem-{stem}-seed{seed}"
+            options = [*data_options(cfg), "distill=none", f"+student.stem={stem}", f"seed={seed}",
+                       f"fit.iterations={cfg.student_steps}", "fit.checkpoint_every=0"]  # fmt: skip
+            found[name] = {"kind": "student", "arm": stem, "seed": seed, "shuffled": False, "overrides": options,
+                           "folder": str(folder / name), **test}  # fmt: skip
+        for arm in cfg.teachers:
+            name = f"teacher-{arm}-seed{seed}"
+            options = [*data_options(cfg), f"modalities=[{','.join(TEACHERS[arm])}]", f"seed={seed}",
+                       f"fit.iterations={cfg.teacher_steps}", "fit.checkpoint_every=0"]  # fmt: skip
+            found[name] = {"kind": "new_teacher", "arm": arm, "seed": seed, "modalities": TEACHERS[arm],
+                           "overrides": options, "folder": str(folder / name), **test}  # fmt: skip
+    return found
+
+
+def differences(arms: dict[str, list[dict[str, Any]]], pairs: list[tuple[str, str]], attributes: list[tuple[str, ...]],
+                *, resamples: int) -> dict[str, Any]:  # fmt: skip
+    """SR of each pair's first arm minus its second, over all sequences and over those with each attribute."""
+    found: dict[str, Any] = {}
+    for first, second in pairs:
+        a, b = (np.array([run["per_sequence"]["SR"] for run in arms[arm]]) for arm in (first, second))
+        entry = {"all": ablation_report.rounded(paired_spread(a, b, resamples=resamples)) | {"sequences": a.shape[1]}}
+        for name in sorted({name for own in attributes for name in own}):
+            chosen = np.array([name in own for own in attributes])
+            spread = paired_spread(a[:, chosen], b[:, chosen], resamples=resamples)
+            entry[name] = ablation_report.rounded(spread) | {"sequences": int(chosen.sum())}
+        found[f"{first}_vs_{second}"] = entry
+    return found
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Runs what is missing and writes `controls.json`."""
+    unknown = [*({*cfg.stems} - {*STEMS}), *({*cfg.teachers} - {*TEACHERS})]
+    if unknown or not cfg.seeds:
+        raise InputError(f"unknown control {', '.join(unknown)}; stems: {', '.join(STEMS)}; teachers: "
+                         f"{', '.join(TEACHERS)}; seeds: at least one")  # fmt: skip
+    folder = open_run(cfg)
+    results = run_all(folder, jobs(cfg, folder), workers=cfg.workers)
+    attributes = [tuple(s.attributes) for s in list(sequences(cfg.data, cfg.split))[: cfg.limit]]
+    record: dict[str, Any] = {}
+    for kind, job_kind in (("stems", "student"), ("teachers", "new_teacher")):
+        arms: dict[str, list[dict[str, Any]]] = {}
+        for result in results.values():
+            if result["job"]["kind"] == job_kind:
+                arms.setdefault(result["job"]["arm"], []).append(result)
+        pairs = [(a, b) for k, a, b in PAIRS if k == kind and a in arms and b in arms]
+        record[kind] = {name: ablation_report.of_arm(runs, {"resamples": cfg.resamples}) for name, runs in arms.items()}
+        record[f"{kind}_differences"] = differences(arms, pairs, attributes, resamples=cfg.resamples)
+    names = ("seeds", "student_steps", "teacher_steps", "split", "limit", "protocol", "resamples")
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    record["setting"] = {name: plain[name] for name in names} | {"machine": machine(1, "cpu")}  # pyright: ignore
+    with atomic_file(folder / "controls.json") as temporary:
+        temporary.write_text(ablation_report.as_text(record))
+    return record
+
+
+def table(record: dict[str, Any]) -> str:
+    """Scores and differences to read."""
+    lines = []
+    for kind in ("stems", "teachers"):
+        for name, arm in record[kind].items():
+            sr = arm["SR"]
+            lines.append(f"{kind:<9} {name:<11} SR {sr['mean']:5.1f} [{sr['low']:.1f}, {sr['high']:.1f}]")
+        for pair, entry in record[f"{kind}_differences"].items():
+            lines.append(f"{pair}: " + ", ".join(
+                f"{name} {v['mean']:+.1f} [{v['low']:.1f}, {v['high']:.1f}]" for name, v in entry.items()
+            ))  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+@script("controls")
+def main(cfg: DictConfig) -> None:
+    print(table(run(cfg)), end="")
+    print(f"wrote {Path(cfg.out) / 'controls.json'}")
+
+
+if __name__ == "__main__":
+    main()

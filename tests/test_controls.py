@@ -1,0 +1,57 @@
+"""The controls: equal steps for all, the right options for each, and differences over the right sequences."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import controls  # noqa: E402
+from entry import compose  # noqa: E402
+
+from had_snn.errors import InputError  # noqa: E402
+
+
+def test_arms_differ_in_nothing_but_what_is_controlled(tmp_path):
+    cfg = compose("controls", ["seeds=[3]", "student_steps=7", "teacher_steps=9", "limit=5"])
+    found = controls.jobs(cfg, tmp_path)
+    assert list(found) == [
+        "stem-events-seed3", "stem-quantised-seed3", "stem-binned-seed3",
+        "teacher-rgb+events-seed3", "teacher-events-seed3", "teacher-rgb-seed3",
+    ]  # fmt: skip
+    for own, fixed in (("+student.stem=", "fit.iterations=7"), ("modalities=", "fit.iterations=9")):
+        arms = [job["overrides"] for job in found.values() if any(o.startswith(own) for o in job["overrides"])]
+        rest = [[option for option in options if not option.startswith(own)] for options in arms]
+        assert len(arms) == 3
+        assert rest[0] == rest[1] == rest[2]
+        assert fixed in rest[0]
+        assert "seed=3" in rest[0]
+    assert all(job["limit"] == 5 and job["folder"] == str(tmp_path / name) for name, job in found.items())
+    assert compose("train_teacher", found["teacher-rgb-seed3"]["overrides"]).modalities == ["rgb"]
+    assert compose("distill_student", found["stem-binned-seed3"]["overrides"]).student.stem == "binned"
+
+
+def test_differences_by_attribute_are_over_its_sequences():
+    def made_up(arm: str, scores: np.ndarray) -> list[dict]:
+        return [{"job": {"arm": arm}, "per_sequence": {"SR": list(scores + seed)}} for seed in range(2)]
+
+    arms = {
+        "events": made_up("events", np.array([9.0, 5.0, 4.0])),
+        "binned": made_up("binned", np.array([3.0, 5.0, 5.0])),
+    }
+    attributes = [("fast_motion",), ("blur",), ("blur", "hdr")]
+    found = controls.differences(arms, [("events", "binned")], attributes, resamples=20)["events_vs_binned"]
+    assert {name: (value["mean"], value["sequences"]) for name, value in found.items()} == {
+        "all": (pytest.approx(5 / 3, abs=1e-3), 3), "fast_motion": (6.0, 1), "blur": (-0.5, 2), "hdr": (-1.0, 1),
+    }  # fmt: skip
+
+
+def test_an_unknown_control_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"unknown control voxels; stems: events, binned, quantised"):
+        controls.run(compose("controls", ["stems=[voxels]", f"out={tmp_path / 'run'}"]))
+    assert not (tmp_path / "run").exists()
