@@ -75,17 +75,18 @@ def pick_recording(candidates: Sequence[TrackingSequence]) -> TrackingSequence:
 def run_chain(chain: Chain) -> dict[str, Any]:
     """All stages; returns what the report needs."""
     cfg, found = chain.cfg, {}
+    clips = [f"clips.{key}={value}" for key, value in cfg.clips.items()]
     with chain.stage("simulate"):
         prepare_data.run(compose("prepare_data", chain.data))
     with chain.stage("train_teacher"):
         teacher = train_teacher.run(
-            chain.options("train_teacher", *(f"fit.{key}={value}" for key, value in cfg.teacher.items()))
+            chain.options("train_teacher", *clips, *(f"fit.{key}={value}" for key, value in cfg.teacher.items()))
         )
     with chain.stage("distill_student"):
         student = distill_student.run(
             chain.options(
                 "distill_student", "distill=full", f"teacher_checkpoint={teacher}",
-                f"distill_every={cfg.distill_every}",
+                f"distill_every={cfg.distill_every}", *clips,
                 *(f"fit.{key}={value}" for key, value in cfg.student.items()),
             )  # fmt: skip
         )
