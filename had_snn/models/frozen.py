@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
 from had_snn.models.neurons import ConvNorm
 from had_snn.models.state import SearchState
@@ -115,9 +116,14 @@ def freeze(student: SpikingTracker) -> FrozenStudent:
 
     Returns:
         A student in evaluation mode, on the same device, without gradients.
+
+    Raises:
+        InputError: If the student has another stem than the event-driven one.
     """
     if isinstance(student, FrozenStudent):
         return student
+    if student.config.stem != "events":
+        raise InputError(f"a student with stem={student.config.stem} has no frozen form; it runs as it was trained")
     frozen = FrozenStudent(student.config)
     frozen.load_state_dict(student.state_dict())
     frozen = frozen.to(next(student.parameters()).device).eval().requires_grad_(False)

@@ -242,7 +242,8 @@ def search_network(student: SpikingTracker, backend: str = "auto") -> SpikingTra
     """The network that a tracker asks for boxes: the frozen student, dense or spike-driven.
 
     Args:
-        student: A student, or something with its face (a deployed graph), which is returned as it is.
+        student: A student, or something with its face (a deployed graph), which is returned as it is, as are the
+            controls with another stem.
         backend: `"spikes"`: from spike to spike, on a CPU. `"dense"`: ordinary convolutions, on any device; the boxes
             are the same. `"auto"`: spikes on a CPU, dense elsewhere.
 
@@ -252,9 +253,10 @@ def search_network(student: SpikingTracker, backend: str = "auto") -> SpikingTra
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
     plain = type(student) in (SpikingTracker, FrozenStudent)
-    if not plain:
+    if not plain or student.config.stem != "events":
         if backend == "spikes":
-            raise InputError(f"{type(student).__name__} does not run from spike to spike; use backend='auto'")
+            what = f"a student with stem={student.config.stem}" if plain else type(student).__name__
+            raise InputError(f"{what} does not run from spike to spike; use backend='auto'")
         return student
     if backend == "spikes" or (backend == "auto" and next(student.parameters()).device.type == "cpu"):
         return SpikeDrivenStudent(student)

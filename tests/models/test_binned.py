@@ -9,7 +9,10 @@ import torch
 from had_snn.errors import InputError
 from had_snn.models import student_tiny
 from had_snn.models.binned import BinnedStem, QuantisedStem, count_frames, quantised
+from had_snn.models.frozen import freeze
+from had_snn.models.spike_driven import search_network
 from had_snn.models.stem import EventLIFStem
+from had_snn.tracker import OnlineTracker
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
 
@@ -61,3 +64,15 @@ def test_binned_stem_carries_its_state(random_batch):
 def test_an_unknown_stem_is_refused():
     with pytest.raises(InputError, match="events, binned, quantised"):
         student_tiny(stem="frames")
+
+
+@pytest.mark.parametrize("stem", ["binned", "quantised"])
+def test_a_tracker_runs_a_control_with_its_own_stem(stem):
+    """The frozen and the spike-driven network have exact timestamps: a control must not become them."""
+    control = student_tiny(stem=stem).eval()
+    assert search_network(control) is control
+    assert OnlineTracker(control).network.stem is control.stem
+    with pytest.raises(InputError, match=f"stem={stem} does not run from spike to spike"):
+        search_network(control, "spikes")
+    with pytest.raises(InputError, match=f"stem={stem} has no frozen form"):
+        freeze(control)
