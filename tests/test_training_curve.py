@@ -1,0 +1,51 @@
+"""The curve of success against training time: one run for each length, in order, with the time it took."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import training_curve  # noqa: E402
+from entry import compose  # noqa: E402
+
+from had_snn.errors import InputError  # noqa: E402
+
+
+def test_lengths_differ_in_nothing_but_steps_and_seed(tmp_path):
+    cfg = compose("training_curve", ["steps=[20,10]", "seeds=[1,4]", "limit=5"])
+    found = training_curve.jobs(cfg, tmp_path)
+    assert list(found) == ["steps10-seed1", "steps10-seed4", "steps20-seed1", "steps20-seed4", "baseline-kcf_events"]
+    students = [job for job in found.values() if job["kind"] == "student"]
+    rest = [[o for o in job["overrides"] if not o.startswith(("seed=", "fit.iterations="))] for job in students]
+    assert all(options == rest[0] for options in rest)
+    assert "distill=none" in rest[0]
+    made = compose("distill_student", students[-1]["overrides"])
+    assert (made.fit.iterations, made.seed) == (20, 4)
+    assert all(job["limit"] == 5 for job in found.values())
+
+
+def test_a_small_curve_from_end_to_end(tmp_path):
+    data = ["data=synthetic", f"data.root={tmp_path / 'data'}",
+            "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}"]  # fmt: skip
+    quoted = ",".join(f"'{option}'" for option in data)
+    options = [f"out={tmp_path / 'run'}", f"data_options=[{quoted}]", "steps=[2,1]", "baselines=[static]",
+               "student_options=['fit.batch_size=1']", "resamples=20"]  # fmt: skip
+    record = training_curve.run(compose("training_curve", options))
+    assert [point["steps"] for point in record["curve"]] == [1, 2]
+    assert all(point["cpu_seconds"] > 0 and 0 <= point["SR"]["mean"] <= 100 for point in record["curve"])
+    assert 0 < record["baselines"]["static"]["SR"]["mean"] < 100
+    assert json.loads((tmp_path / "run" / "curve.json").read_text())["setting"]["seeds"] == [0]
+    assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("option", ["steps=[]", "steps=[0]", "seeds=[]"])
+def test_nothing_to_train_is_refused(option, tmp_path):
+    with pytest.raises(InputError, match="expected at least one of each"):
+        training_curve.run(compose("training_curve", [option, f"out={tmp_path / 'run'}"]))
+    assert not (tmp_path / "run").exists()
