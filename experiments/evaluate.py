@@ -2,6 +2,7 @@
 
 python experiments/evaluate.py checkpoint=tiny split=test
 python experiments/evaluate.py checkpoint=null baselines=[static] results=[DIR,DIR] split=test
+python experiments/evaluate.py protocol=clock skip_us=40000 'data.splits.test={count:40,seconds:2,label_hz:500}'
 python experiments/evaluate.py results=DIR annotations=DIR absent=DIR sequences=LIST protocol=toolkit
 """
 
@@ -10,10 +11,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import evaluate_report
+import numpy as np
 from entry import open_run, script
 from omegaconf import DictConfig
 from progress import progress
@@ -21,6 +24,7 @@ from sources import sequences
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher
+from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError, MissingExtraError
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker, StaticTracker
 from had_snn.evaluate.folders import read_annotations, score_first_box, score_folder
@@ -72,6 +76,21 @@ def baselines(cfg: DictConfig, chosen: Sequence[Any]) -> tuple[list[Tracker], li
     return found, notes
 
 
+def without_first(chosen: Sequence[TrackingSequence], skip_us: int) -> list[TrackingSequence]:
+    """Sequences without the labels of their first `skip_us` microseconds, whose events show the first box's target."""
+    found = []
+    for sequence in chosen:
+        times = np.asarray(sequence.label_times_us)
+        later = times >= int(sequence.events.t_start) + skip_us
+        if not later.any():
+            raise InputError(f"{sequence.name} is over before skip_us={skip_us}: no label is left")
+        found.append(replace(
+            sequence, label_times_us=times[later], boxes_xywh=np.asarray(sequence.boxes_xywh)[later],
+            visible=np.asarray(sequence.visible)[later],
+        ))  # fmt: skip
+    return found
+
+
 def folders(value: Any) -> list[str]:
     """`results` as a list of folders."""
     return [] if value is None else [value] if isinstance(value, str) else list(value)
@@ -92,6 +111,7 @@ def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence
     """Our trackers and the baselines, run here, and result folders beside them, on one split of a data set."""
     ours = trackers(cfg)
     chosen = sequences(cfg.data, cfg.split)[: cfg.limit]
+    chosen = without_first(chosen, cfg.skip_us) if cfg.skip_us else chosen
     options = {"protocol": cfg.protocol, "resamples": cfg.resamples, "seed": cfg.seed}
     foreign = [score_folder(folder, chosen, **options) for folder in folders(cfg.results)]
     others, notes = baselines(cfg, chosen)
@@ -99,8 +119,9 @@ def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence
         raise InputError("nothing to evaluate: give checkpoint=, teacher_checkpoint=, results= or baselines=")
     results: list[EvaluationResult] = []
     for tracker in [*ours, *others]:
+        period_us = cfg.teacher_period_us if isinstance(tracker, TeacherTracker) else cfg.period_us
         with progress(f"evaluate {tracker.name}", unit="sequences") as bar:
-            results.append(evaluate_tracker(tracker, chosen, progress=bar, **options))
+            results.append(evaluate_tracker(tracker, chosen, progress=bar, min_period_us=period_us, **options))
     return [*results[: len(ours)], *foreign, *results[len(ours) :]], chosen, notes
 
 

@@ -154,6 +154,7 @@ def evaluate_tracker(
     protocol: str = "pytracking",
     resamples: int = 1000,
     seed: int = 0,
+    min_period_us: int = 1000,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> EvaluationResult:
     """Runs and scores a tracker over a set of sequences; in a distributed run each process takes its share of them.
@@ -164,17 +165,21 @@ def evaluate_tracker(
         protocol: One of `protocols.PROTOCOLS`; under `clock` the tracker runs on a clock with its measured latency.
         resamples: Bootstrap resamples for the intervals; 0 for none.
         seed: Seed of the resampling.
+        min_period_us: Under `clock`, the tracker rests until this long after it began its last answer; a tracker that
+            waits for camera frames answers once a frame.
         progress: Called after each sequence with the number done, the number of all and the sequence's name.
 
     Returns:
         Scores, curves and boxes. `results.score_results` reads the same boxes under another protocol.
     """
     check_protocol(protocol)
-    run = run_on_clock if protocol == "clock" else run_one_pass
     results = []
     own = shard(sequences)
     for done, sequence in enumerate(own, start=1):
-        results.append(run(tracker, sequence))
+        if protocol == "clock":
+            results.append(run_on_clock(tracker, sequence, min_period_us=min_period_us))
+        else:
+            results.append(run_one_pass(tracker, sequence))
         if progress is not None:
             progress(done, len(own), sequence.name)
     results = unshard(results)

@@ -40,6 +40,27 @@ def layout(tmp_path):
     return tmp_path
 
 
+def test_labels_before_the_first_events_can_be_left_out(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    from evaluate import without_first
+
+    from had_snn.data.sequence import TrackingSequence
+    from had_snn.errors import InputError
+    from had_snn.events.stream import EventStream
+
+    events = EventStream(
+        t=np.array([5_000, 90_000]), x=np.array([1, 2]), y=np.array([1, 2]), p=np.array([0, 1]), sensor_hw=(8, 8)
+    )
+    times = np.array([10_000, 44_999, 45_000, 80_000])
+    sequence = TrackingSequence("a", events, times, np.arange(16.0).reshape(4, 4), np.array([1, 1, 0, 1], bool))
+    (cut,) = without_first([sequence], 40_000)
+    assert cut.label_times_us.tolist() == [45_000, 80_000]
+    assert cut.boxes_xywh[0].tolist() == [8, 9, 10, 11]
+    assert cut.visible.tolist() == [False, True]
+    with pytest.raises(InputError, match="a is over before skip_us=90000"):
+        without_first([sequence], 90_000)
+
+
 def test_folders_of_two_trackers(layout):
     done = evaluate("results=[ours,theirs]", "annotations=anno", "protocol=visible", "out=run", cwd=layout)
     assert done.returncode == 0, done.stderr

@@ -82,6 +82,16 @@ def test_clock_charges_the_latency(sequence, oracle):
     assert result.times_us[-1] <= sequence.label_times_us[-1]
 
 
+def test_a_tracker_of_frames_answers_once_a_frame_on_the_clock(sequence, oracle):
+    often, rarely = (
+        evaluate_tracker(oracle(sequence), [sequence], protocol="clock", resamples=0, min_period_us=period_us)
+        for period_us in (1_000, 160_000)
+    )
+    assert np.diff(rarely.results[0].times_us).min() >= 160_000
+    assert len(often.results[0].times_us) > 10 * len(rarely.results[0].times_us)
+    assert often.scores["SR"] > rarely.scores["SR"]
+
+
 def test_slow_trackers_score_lower_on_the_clock(sequence, oracle):
     sequence = replace(sequence, label_times_us=sequence.label_times_us - 1)  # labels just before an answer
     scores = []
