@@ -2,7 +2,7 @@
 
 python experiments/evaluate.py checkpoint=tiny split=test
 python experiments/evaluate.py checkpoint=null baselines=[static] results=[DIR,DIR] split=test
-python experiments/evaluate.py protocol=clock skip_us=40000 'data.splits.test={count:40,seconds:2,label_hz:500}'
+python experiments/evaluate.py protocol=clock skip_us=40000 data.label_hz=500 teacher_checkpoint=PATH limit=40
 python experiments/evaluate.py results=DIR annotations=DIR absent=DIR sequences=LIST protocol=toolkit
 """
 

@@ -37,7 +37,7 @@ def sequences(data: DictConfig, split: str) -> Sequence[TrackingSequence]:
             return layout.sequences(split, progress=bar)
     if split not in data.splits:
         raise InputError(f"no split {split!r} in this data; it has {', '.join(data.splits)}")
-    options = {"sensor_hw": data.sensor_hw, "hardship": data.hardship}
+    options = {name: data[name] for name in ("sensor_hw", "hardship", "label_hz")}
     options |= _plain(data.splits[split])  # a split may differ from the others
     options["sensor_hw"] = tuple(options["sensor_hw"])
     with progress(f"simulate {split}", unit="sequences") as bar:
