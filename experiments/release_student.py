@@ -1,4 +1,4 @@
-"""Makes the student that comes with the package: teacher, distillation, test, energy, and the card that tells of them.
+"""Makes the student that comes with the package: training, test, energy, and the card that tells of them.
 
     python experiments/release_student.py out=runs/release
     python experiments/release_student.py out=runs/release install=true     # ... and puts it into had_snn/weights
@@ -38,16 +38,18 @@ from had_snn.tracking import TeacherTracker
 WHAT = "spiking event-only tracker, event-driven stem, clocked stages, depth-wise matching, centre head"
 
 
-def trained(cfg: DictConfig, folder: Path) -> tuple[Path, Path]:
-    """The student's and the teacher's weights, from the run folder or trained now."""
+def trained(cfg: DictConfig, folder: Path) -> tuple[Path, Path | None]:
+    """The student's and its teacher's weights, from the run folder or trained now; no teacher with `distill=none`."""
     shared = [*map(str, cfg.train_options), f"seed={cfg.seed}"]
-    teacher = folder / "teacher" / "teacher.safetensors"
-    if not teacher.is_file():
-        options = [*shared, *map(str, cfg.teacher_options), f"out={teacher.parent}"]
-        train_teacher.run(compose("train_teacher", options))
-    student = folder / "student" / "student.safetensors"
+    student, teacher = folder / "student" / "student.safetensors", None
+    options = [*shared, *map(str, cfg.student_options), f"out={student.parent}"]
+    if compose("distill_student", options).distill.mode != "none":
+        teacher = folder / "teacher" / "teacher.safetensors"
+        options.append(f"teacher_checkpoint={teacher}")
+        if not teacher.is_file():
+            own = [*shared, *map(str, cfg.teacher_options), f"out={teacher.parent}"]
+            train_teacher.run(compose("train_teacher", own))
     if not student.is_file():
-        options = [*shared, *map(str, cfg.student_options), f"teacher_checkpoint={teacher}", f"out={student.parent}"]
         distill_student.run(compose("distill_student", options))
     return student, teacher
 
@@ -75,6 +77,7 @@ def card(cfg: DictConfig, student: SpikingTracker, figures: dict[str, Any], spen
     """What a user should know of the weights."""
     train = compose("distill_student", [*map(str, cfg.train_options), *map(str, cfg.student_options)])
     split, (height, width) = train.data.splits.train, train.data.sensor_hw
+    mode = train.distill.mode
     return {
         "name": f"student_{cfg.name}",
         "what": WHAT,
@@ -85,7 +88,7 @@ def card(cfg: DictConfig, student: SpikingTracker, figures: dict[str, Any], spen
         "seed": cfg.seed,
         "data": f"{split.count} simulated sequences of {split.seconds:g} s, {width}x{height}, "
                 f"data.hardship={train.data.hardship:g}; no real recording was seen",
-        "teacher": f"RGB+event transformer of the same run, distillation mode {train.distill.mode}",
+        "teacher": None if mode == "none" else f"RGB+event transformer of the same run, distillation mode {mode}",
         "figures": figures,
         "energy": spent,
         "limits": list(cfg.limits),
@@ -104,8 +107,10 @@ def run(cfg: DictConfig) -> Path:
     chosen = list(sequences(compose("evaluate", list(map(str, cfg.test_options))).data, cfg.split))[: cfg.limit]
     kept = folder / "figures.json"
     if not kept.is_file():
-        trackers = [OnlineTracker(student), TeacherTracker(load_teacher(teacher_path)), *map(baseline, cfg.baselines)]
-        record = {"figures": tested(trackers, chosen, cfg), "energy": energy(student, chosen[: cfg.energy_sequences])}
+        ours: list[Tracker] = [OnlineTracker(student)]
+        ours += [] if teacher_path is None else [TeacherTracker(load_teacher(teacher_path))]
+        figures = tested([*ours, *map(baseline, cfg.baselines)], chosen, cfg)
+        record = {"figures": figures, "energy": energy(student, chosen[: cfg.energy_sequences])}
         with atomic_file(kept) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(kept.read_text())

@@ -1,4 +1,4 @@
-"""The script that makes the shipped student, in miniature."""
+"""The script that makes the shipped student, in miniature, and the card that comes with the shipped one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import release_student  # noqa: E402
 from entry import compose  # noqa: E402
 
-from had_snn.checkpoint import load_student  # noqa: E402
+from had_snn.checkpoint import RELEASED, load_student, released_students  # noqa: E402
 from had_snn.errors import InputError  # noqa: E402
 
 
@@ -63,3 +63,13 @@ def test_a_name_that_is_a_path_is_refused(tmp_path):
     with pytest.raises(InputError, match="name='a/b'"):
         release_student.run(compose("release_student", ["name=a/b", f"out={tmp_path / 'run'}"]))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", released_students())
+def test_what_is_shipped_says_how_it_was_made(name):
+    path = RELEASED / f"student_{name}.safetensors"
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert {"data", "command", "seed", "figures", "energy", "limits", "teacher", "versions"} <= set(card)
+    assert (ROOT / card["command"].split()[1]).is_file()
+    assert card["numbers_stored"] == sum(value.numel() for value in load_student(name).state_dict().values())
+    assert path.stat().st_size <= 4 << 20
