@@ -75,9 +75,11 @@ def test_a_target_that_leaves_is_lost_and_found_again(student, carry):
     assert not found[-1].lost
 
 
-@pytest.mark.parametrize("noise", [2_000, 20_000])
-def test_noise_alone_is_no_target(student, noise):
-    found = follow(student, scene(1.3, [(0, 0.5)], noise=noise, seed=1), until_us=1_300_000, period_us=40_000)
+# In noise half as dense as the target's own events the shipped student needs a stricter rule; docs/tracking.md.
+@pytest.mark.parametrize(("noise", "lost_share"), [(2_000, 0.7), (8_000, 0.7), (20_000, 0.75)])
+def test_noise_alone_is_no_target(student, noise, lost_share):
+    events, policy = scene(1.3, [(0, 0.5)], noise=noise, seed=1), TrackingPolicy(lost_share=lost_share)
+    found = follow(student, events, until_us=1_300_000, period_us=40_000, policy=policy)
     late = [e for e in found if e.t_us > 700_000]
     assert np.mean([e.lost for e in late]) > 0.6
     assert not any(e.lost for e in found if e.t_us < 500_000)
