@@ -162,7 +162,8 @@ def summarise(cfg: DictConfig, run: Run, sensor_hw: tuple[int, int]) -> dict:
         overlap = np.clip(box_overlap(at, run.truth.boxes_xywh[rows]), 0, 1)
         summary["compared_with_truth"] = len(rows)
         if len(rows):
-            summary |= {"mean_iou": float(overlap.mean()), "last_iou": float(overlap[-1]), "min_iou": float(overlap.min())}
+            iou = {"mean_iou": overlap.mean(), "last_iou": overlap[-1], "min_iou": overlap.min()}
+            summary |= {name: float(value) for name, value in iou.items()}
     return summary
 
 
