@@ -2,6 +2,7 @@
 
     python experiments/bench_training.py                                # speed and memory
     python experiments/bench_training.py measure=false table=runs/ablation/ablation.json    # the SR of a finished run
+    python experiments/bench_training.py measure=false curve=runs/curve/curve.json          # the student of a curve
 
 Each contender runs in processes of its own, in turns with the others. Ours keeps freed memory, as `fit` sets it up; the
 libraries' users get the C allocator's defaults.
@@ -93,12 +94,29 @@ def success_rates(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: not a finished record of experiments/ablation.py ({error!r})") from error
 
 
+def best_in_time(path: str, seconds: float) -> dict[str, Any]:
+    """Mean SR and its interval of the longest training of a curve that took no more than so many computing seconds.
+
+    Args:
+        path: What `experiments/training_curve.py` wrote.
+        seconds: The limit.
+    """
+    try:
+        points = [point for point in json.loads(Path(path).read_text())["curve"] if point["cpu_seconds"] <= seconds]
+        longest = max(points, key=lambda point: point["cpu_seconds"])
+        return longest["SR"] | {"seeds": len(longest["runs"]), "seconds": round(longest["cpu_seconds"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no curve with a training of at most {seconds:g} s ({error!r})") from error
+
+
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measures, or takes the speeds from an older file, and writes all figures."""
     out = Path(cfg.out)
     record = json.loads(out.read_text()) if out.is_file() else {}
     if cfg.table is not None:
         record["sr"] = success_rates(cfg.table)
+    if cfg.curve is not None:
+        record["sr"] = record.get("sr", {}) | {"student": best_in_time(cfg.curve, cfg.at_most_seconds)}
     if cfg.measure:
         record |= measure(cfg)
     with atomic_file(out) as temporary:

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
+import bench_training  # noqa: E402
 import training_curve  # noqa: E402
 from entry import compose  # noqa: E402
 
@@ -42,6 +43,16 @@ def test_a_small_curve_from_end_to_end(tmp_path):
     assert 0 < record["baselines"]["static"]["SR"]["mean"] < 100
     assert json.loads((tmp_path / "run" / "curve.json").read_text())["setting"]["seeds"] == [0]
     assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
+
+
+def test_the_training_benchmark_takes_the_longest_training_within_its_time(tmp_path):
+    rates = [{"mean": float(n), "low": 0.0, "high": 9.0} for n in (1, 2, 3)]
+    points = [{"cpu_seconds": s, "SR": sr, "runs": [{}, {}]} for s, sr in zip((20.0, 500.0, 900.0), rates, strict=True)]
+    path = tmp_path / "curve.json"
+    path.write_text(json.dumps({"curve": points}))
+    assert bench_training.best_in_time(str(path), 600) == rates[1] | {"seeds": 2, "seconds": 500}
+    with pytest.raises(InputError, match="no curve with a training of at most 10 s"):
+        bench_training.best_in_time(str(path), 10)
 
 
 @pytest.mark.parametrize("option", ["steps=[]", "steps=[0]", "seeds=[]"])
