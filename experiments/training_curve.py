@@ -60,8 +60,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     folder = open_run(cfg)
     record = summarise(run_all(folder, jobs(cfg, folder), workers=cfg.workers), resamples=cfg.resamples)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    names = ("seeds", "student_options", "split", "limit", "protocol", "resamples")
-    record["setting"] = {name: plain[name] for name in names} | {"machine": machine(1, "cpu")}
+    names = ("seeds", "split", "limit", "protocol", "resamples")
+    options = [option for option in map(str, cfg.student_options) if "root=" not in option]
+    record["setting"] = {name: plain[name] for name in names} | {"student_options": options}
+    record["setting"]["machine"] = machine(1, "cpu")
     with atomic_file(folder / "curve.json") as temporary:
         temporary.write_text(ablation_report.as_text(record))
     plot(record, folder / "curve.png")
