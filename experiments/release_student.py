@@ -4,7 +4,8 @@
     python experiments/release_student.py out=runs/release install=true     # ... and puts it into had_snn/weights
 
 Training runs on one thread, so that the same processor gives the same weights again. A step whose result is in the run
-folder is not run again, and an interrupted training goes on from its checkpoint.
+folder is not run again, an interrupted training goes on from its checkpoint, and a folder that was made with other
+options is refused: its card would tell of weights that are not there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 import train_teacher
 from entry import compose, open_run, script, versions
 from evaluate import baseline
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from profile_energy import profile
 from progress import progress
 from sources import sequences
@@ -35,7 +36,25 @@ from had_snn.profiling import RULES
 from had_snn.tracker import OnlineTracker
 from had_snn.tracking import TeacherTracker
 
+#: Options that results in a run folder depend on.
+MADE_WITH = (
+    "seed", "train_options", "teacher_options", "student_options", "test_options", "baselines", "split", "limit",
+    "protocol", "energy_sequences",
+)  # fmt: skip
 WHAT = "spiking event-only tracker, event-driven stem, clocked stages, depth-wise matching, centre head"
+
+
+def require_same(cfg: DictConfig, folder: Path) -> None:
+    """Refuses a run folder whose results were made with other options; notes the options of a new one."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    wanted, path = {name: plain[name] for name in MADE_WITH}, folder / "made_with.json"
+    before = json.loads(path.read_text()) if path.is_file() else wanted
+    if other := [name for name in MADE_WITH if before.get(name) != wanted[name]]:
+        told = ", ".join(f"{name}={before.get(name)} (now {wanted[name]})" for name in other)
+        raise InputError(f"{folder} was made with {told}; give another out= folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1) + "\n")
 
 
 def trained(cfg: DictConfig, folder: Path) -> tuple[Path, Path | None]:
@@ -100,6 +119,7 @@ def run(cfg: DictConfig) -> Path:
     """Trains, tests and counts what is missing; writes the weights and their card, and returns the weights' path."""
     if not str(cfg.name).isidentifier():
         raise InputError(f"name={cfg.name!r}: give the plain name that load_student shall know, e.g. name=tiny")
+    require_same(cfg, Path(cfg.out))
     folder = open_run(cfg)
     torch.set_num_threads(1)
     student_path, teacher_path = trained(cfg, folder)
