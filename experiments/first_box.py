@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import ListConfig
 
-from had_snn.errors import FormatError, InputError, optional_import
+from had_snn.data.labels import object_names, read_columns, read_table
+from had_snn.errors import InputError, optional_import
 from had_snn.evaluate.results import read_boxes
 from had_snn.events.stream import EventStream
 from had_snn.viz import event_image
@@ -34,26 +35,16 @@ def read_timed_boxes(path: str | Path, target: str | None) -> TimedBoxes:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected boxes, as [x,y,w,h] or a file with t_us,x,y,w,h lines")
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
-    header = [name.strip().lower() for name in lines[0].split(",")] if lines else []
-    if "t_us" not in header:
+    if "t_us" not in read_table(path)[0]:
         return TimedBoxes(read_boxes(path), None)
-    if any(name not in header for name in "xywh"):
-        raise FormatError(path, f"its header is {','.join(header)}; expected t_us,x,y,w,h")
-    rows = [dict(zip(header, (v.strip() for v in line.split(",")), strict=False)) for line in lines[1:]]
-    objects = list(dict.fromkeys(row.get("object", "") for row in rows))
+    objects = object_names(path)
     if target is None and len(objects) > 1:
         raise InputError(f"{path} holds several objects, {', '.join(objects)}; choose one with object=NAME")
     if target is not None and target not in objects:
-        raise InputError(f"{path} holds no object {target!r}; it holds {', '.join(objects)}")
-    chosen = [row for row in rows if target is None or row.get("object", "") == target]
-    if not chosen:
-        raise FormatError(path, "holds no boxes")
-    try:
-        boxes = np.array([[float(row[name]) for name in "xywh"] for row in chosen])
-        return TimedBoxes(boxes, np.array([int(float(row["t_us"])) for row in chosen], np.int64))
-    except (KeyError, ValueError) as error:
-        raise FormatError(path, f"a line is no box ({error}); expected {','.join(header)}") from None
+        raise InputError(f"{path} holds no object {target!r}; it holds {', '.join(objects) or 'one without a name'}")
+    columns = read_columns(path, target)
+    boxes = np.stack([columns[name] for name in "xywh"], axis=1)
+    return TimedBoxes(boxes, np.rint(columns["t_us"]).astype(np.int64))
 
 
 def parse_box(box: Any) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Label files of tracking data sets: boxes, flags, times; text with one row a line.
 
 Rows are separated by commas, spaces, tabs or semicolons, whatever the file uses. A row that cannot be read is an error
-with its line number: a box that is skipped would shift all later ones.
+with its line number: a box that is skipped would shift all later ones. CSV files with a header (`read_columns`) may
+hold several objects and comments.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -78,3 +80,62 @@ def share_of_contradictions(visible: np.ndarray, boxes_xywh: np.ndarray) -> floa
     A file of flags read with the wrong polarity contradicts nearly every row.
     """
     return float(np.mean(visible != has_area(boxes_xywh)))
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header (lower case) and rows of a CSV file, without empty lines and lines that start with `#`.
+
+    Raises:
+        FormatError: If it cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row) and row[0][:1] != "#"]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(path, f"cannot be read: {error}") from error
+    return [name.strip().lower() for name in rows[0]] if rows else [], rows[1:]
+
+
+def object_names(path: Path) -> list[str]:
+    """What a label file's column `object` holds, in order of appearance; nothing where it is missing or damaged."""
+    try:
+        header, rows = read_table(path)
+    except FormatError:
+        return []  # reading the boxes says what is wrong
+    if "object" not in header:
+        return []
+    at = header.index("object")
+    return list(dict.fromkeys(row[at].strip() for row in rows if at < len(row)))
+
+
+def read_columns(path: Path, target: str | None = None) -> dict[str, np.ndarray]:
+    """The columns of a CSV file with a header.
+
+    Args:
+        path: The file.
+        target: Of which object, when the file holds several.
+
+    Raises:
+        FormatError: If x, y, w or h is missing or a row cannot be read.
+    """
+    header, rows = read_table(path)
+    if any(name not in header for name in "xywh") or not rows:
+        found = ",".join(header) or "nothing"
+        raise FormatError(path, f"expected a header t_us,x,y,w,h[,visible] and rows below it; found {found[:60]}")
+    if target is not None:
+        if "/" in target or "\\" in target or not target:
+            raise FormatError(path, f"object {target!r} cannot name a sequence", remedy="use names without slashes")
+        at = header.index("object")
+        short = [row for row in rows if len(row) <= at]
+        if short:
+            raise FormatError(path, f"the row {','.join(short[0])[:60]!r} names no object")
+        rows = [row for row in rows if row[at].strip() == target]
+    columns: dict[str, np.ndarray] = {}
+    for name in ("t_us", "t_s", "x", "y", "w", "h", "visible"):
+        if name in header:
+            at = header.index(name)
+            try:
+                columns[name] = np.array([float(row[at]) for row in rows])
+            except (IndexError, ValueError) as error:
+                raise FormatError(path, f"column {name}: {error}", remedy="each row needs a number there") from error
+    return columns

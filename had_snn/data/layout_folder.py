@@ -3,19 +3,19 @@
 `boxes.csv` has a header and a row for each label: `t_us` (the recording's own microseconds) or `t_s` (seconds from the
 first event), `x`, `y`, `w`, `h`, and `visible` (1 or 0) if it is known; other columns are ignored, so what
 `experiments/track.py` writes can be corrected and used. Without a time, row `i` belongs to the recording's frame `i`.
+A column `object` with several names makes a sequence `NAME-OBJECT` of each. Lines that start with `#` are comments.
 Pictures come from the recording, or from `frames/` with `frame_times.txt` (end of each exposure, microseconds).
 Recordings directly below the root form the split `all` alone.
 """
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from had_snn.data.checks import Problem, folder_names, listed
-from had_snn.data.labels import has_area, read_rows
+from had_snn.data.labels import has_area, object_names, read_columns, read_rows
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Entry, Plan, Unusable
 from had_snn.data.pictures import Pictures
@@ -53,7 +53,11 @@ class Folder(Layout):
                 if not (folder / LABELS).is_file() and not self._recordings(folder):
                     message = f"{name} holds neither {LABELS} nor a recording"
                     left_out = Problem("extra_folder", "left_out", message, "it is not used", name, str(folder))
-                entries.append(Entry(name, () if left_out else splits, folder, left_out))
+                names_in = [] if left_out else object_names(folder / LABELS)
+                if len(names_in) > 1:
+                    entries += [Entry(f"{name}-{one}", splits, folder, target=one) for one in names_in]
+                else:
+                    entries.append(Entry(name, () if left_out else splits, folder, left_out))
         if not any(entry.left_out is None for entry in entries):
             message, remedy = "no folder with a recording", f"each needs a folder with it and {LABELS}"
             problems.append(Problem("no_split_folder", "error", message, remedy, path=str(self.root)))
@@ -73,7 +77,9 @@ class Folder(Layout):
             names = listed([p.name for p in found]) or "none"
             plan.fail(code, f"expected one recording, found {names}", remedy="keep exactly one in the folder")
         plan.recording = found[0]
-        columns = read_columns(plan.need(folder / LABELS, "missing_labels"))
+        columns = read_columns(plan.need(folder / LABELS, "missing_labels"), plan.entry.target)
+        if plan.entry.target is not None and not {"t_us", "t_s"} & {*columns}:
+            plan.fail("times", f"{LABELS} has several objects and no times", remedy="give each row its t_us")
         plan.boxes_xywh = np.stack([columns[name] for name in "xywh"], axis=1)
         plan.visible = has_area(plan.boxes_xywh)
         if "visible" in columns:
@@ -134,30 +140,3 @@ def frame_times(plan: Plan, recording: Recording) -> np.ndarray:
         remedy = "give each row its t_us, or one row to each frame"
         plan.fail(code, f"{rows} labels without times for {len(ends)} frames", remedy=remedy)
     return ends
-
-
-def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file with a header.
-
-    Raises:
-        FormatError: If x, y, w or h is missing or a row cannot be read.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FormatError(path, f"cannot be read: {error}") from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    missing = [name for name in "xywh" if name not in header]
-    if missing or len(rows) < 2:
-        found = ",".join(header) or "nothing"
-        raise FormatError(path, f"expected a header t_us,x,y,w,h[,visible] and rows below it; found {found[:60]}")
-    columns: dict[str, np.ndarray] = {}
-    for name in ("t_us", "t_s", "x", "y", "w", "h", "visible"):
-        if name in header:
-            at = header.index(name)
-            try:
-                columns[name] = np.array([float(row[at]) for row in rows[1:]])
-            except (IndexError, ValueError) as error:
-                raise FormatError(path, f"column {name}: {error}", remedy="each row needs a number there") from error
-    return columns

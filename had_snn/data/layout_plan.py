@@ -35,12 +35,21 @@ class LayoutOptions:
 
 @dataclass(frozen=True)
 class Entry:
-    """A sequence on disk: its name, the splits that it belongs to, its folder, and why it is not used, if so."""
+    """A sequence on disk.
+
+    Attributes:
+        name: Its name.
+        splits: Those that it belongs to.
+        folder: Its folder.
+        left_out: Why it is not used, if so.
+        target: Which of several objects in its label file it follows; None where there is one.
+    """
 
     name: str
     splits: tuple[str, ...]
     folder: Path
     left_out: Problem | None = None
+    target: str | None = None
 
 
 class Unusable(Exception):

@@ -333,22 +333,6 @@ def test_esot500_lists_and_times(damaged):
     assert "no_split_folder" in case.check().codes("error")
 
 
-def test_folder_recordings_and_columns(damaged):
-    case = damaged("folder")
-    shutil.copy(case.events, case.events.with_name("second.h5"))
-    assert "recording.h5, second.h5" in case.named("several_recordings").message
-    case.events.with_name("second.h5").unlink()
-    case.boxes.write_text("1,2,3,4\n")
-    assert "expected a header t_us,x,y,w,h" in case.named("unreadable").message
-    street = case.root / "train" / "street" / "boxes.csv"
-    street.write_text("\n".join(street.read_text().splitlines()[:-3]) + "\n")
-    with pytest.raises(FormatError, match="9 labels without times for 12 frames"):
-        list(case.tiny.open(case.root).sequences("train"))
-    shutil.rmtree(case.root)
-    case.root.mkdir()
-    assert case.check().codes("error") == {"no_split_folder"}
-
-
 def test_a_target_that_is_never_there(damaged):
     case = damaged("fe108")
     case.boxes.write_text("0,0,0,0\n" * 12)
