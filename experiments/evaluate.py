@@ -54,7 +54,12 @@ def trackers(cfg: DictConfig) -> list[Tracker]:
     """Our trackers that a config names."""
     ours: list[Tracker] = []
     if cfg.checkpoint is not None:
-        ours.append(OnlineTracker(load_student(cfg.checkpoint), carry=cfg.carry))
+        if cfg.carry not in (False, True, "both"):
+            raise InputError(f"carry={cfg.carry}: expected true, false or both")
+        for carry in (False, True) if cfg.carry == "both" else (cfg.carry,):
+            ours.append(OnlineTracker(load_student(cfg.checkpoint), carry=carry))
+            if cfg.carry == "both" and carry:
+                ours[-1].name = "student_carried"
     if cfg.teacher_checkpoint is not None:
         ours.append(TeacherTracker(load_teacher(cfg.teacher_checkpoint), modalities=tuple(cfg.teacher_modalities)))
     return ours

@@ -35,6 +35,8 @@ __all__ = ["MIN_EVENTS", "Estimate", "OnlineTracker", "TrackingPolicy"]
 
 #: Fewer events than this in a crop say nothing about a target; the box stays and its score decays.
 MIN_EVENTS = 8
+#: A template is read anew when less than this share of the window before the given box was recorded.
+FULL_WINDOW = 0.9
 
 
 class OnlineTracker:
@@ -90,8 +92,10 @@ class OnlineTracker:
         """Starts at a known box.
 
         Args:
-            events: Events around the time of the box; those of the last window before it show the target. When there
-                are hardly any, the template is read from the first window after the box that holds some.
+            events: Events around the time of the box; those of the last window before it show the target. When they
+                begin later, as with a recording or a camera that has just been started, the template is read anew once
+                a whole window has passed since they began; when there are hardly any, from the first window after the
+                box that holds some.
             box_xywh: The target's box at `t_us`, sensor pixels.
             t_us: Time of the box; the end of `events` when None.
             frame: Unused: the student sees events only.
@@ -105,6 +109,7 @@ class OnlineTracker:
             self._made_for(), start, start + self.output_period_us, following, EventBuffer(events)
         )
         self.state.kernel = self._read_template(self.state, start)
+        self.state.template_due_us = self._template_due(self.state, events)
 
     def update(
         self, events: EventStream, *, at_us: Sequence[int] | None = None, frame: np.ndarray | None = None
@@ -166,6 +171,25 @@ class OnlineTracker:
         numbers = dataclasses.asdict(self.student.config)
         return {"carry": self.carry, "student": {k: list(v) if isinstance(v, tuple) else v for k, v in numbers.items()}}
 
+    def _template_due(self, state: TrackerState, events: EventStream) -> int | None:
+        """From when on the template is to be read, or read anew; None where the window before the box is recorded."""
+        if state.kernel is None:
+            return state.t_init_us + self.window_us
+        recorded_us = state.t_init_us - events.t_start
+        if self.student.template_is_fixed or recorded_us >= FULL_WINDOW * self.window_us:
+            return None
+        return events.t_start + self.window_us
+
+    def _read_due_template(self, state: TrackerState, t_us: int) -> None:
+        """Reads the template that is due, at the first box; where there is one, from the events since they began."""
+        due_us = t_us if state.kernel is None or state.template_due_us is None else state.template_due_us
+        kernel = self._read_template(state, due_us)
+        if kernel is not None:
+            # Membranes of the search have met the old template.
+            state.kernel, state.carried = kernel, None
+        if state.kernel is not None:
+            state.template_due_us = None
+
     @torch.no_grad()
     def _read_template(self, state: TrackerState, t_end: int) -> Tensor | None:
         """The correlation kernel from the window that ends at `t_end`; None when it holds too few events."""
@@ -181,8 +205,8 @@ class OnlineTracker:
 
     @torch.no_grad()
     def _estimate(self, state: TrackerState, t_us: int) -> Estimate:
-        if state.kernel is None and t_us >= state.t_init_us + self.window_us:
-            state.kernel = self._read_template(state, t_us)
+        if state.template_due_us is not None and t_us >= state.template_due_us:
+            self._read_due_template(state, t_us)
         if state.kernel is None:
             return self.follower.hold(state.follower, t_us)
         if self.carry and not state.follower.lost:

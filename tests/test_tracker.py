@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from had_snn.checkpoint import load_student
 from had_snn.errors import CheckpointError, InputError
@@ -209,6 +210,36 @@ def test_without_events_before_the_box_the_template_is_read_after_it(student):
     np.testing.assert_array_equal(held[0].box_xywh, BOX)
     tracker.update(blob_events(80_000, 100_000), at_us=[100_000])
     assert tracker.state.kernel is not None
+
+
+@MODES
+def test_a_template_from_part_of_a_window_is_read_anew_from_a_whole_one(student, carry, tmp_path):
+    events = blob_events(0, 130_000)
+    tracker, later = OnlineTracker(student, carry=carry), OnlineTracker(student)
+    end_us = events.t_start + tracker.window_us
+    later.init(events.slice_time(0, end_us), BOX, t_us=end_us)
+    whole = later.state.kernel
+    tracker.init(events.slice_time(0, 10_000), BOX, t_us=10_000)
+    partial = tracker.state.kernel.clone()
+    assert not torch.equal(whole, partial)
+    tracker.update(events.slice_time(10_000, 39_000), at_us=[20_000, 39_000])
+    assert torch.equal(tracker.state.kernel, partial)
+    tracker.save(tmp_path / "state.safetensors")
+    for at_us in ([60_000, 90_000], [90_000]):  # whenever the next box is asked for
+        tracker.load(tmp_path / "state.safetensors")
+        tracker.update(events.slice_time(39_000, 90_000), at_us=at_us)
+        assert torch.equal(tracker.state.kernel, whole)
+    tracker.update(events.slice_time(90_000, 130_000), at_us=[130_000])
+    assert torch.equal(tracker.state.kernel, whole)
+
+
+def test_a_template_from_a_whole_window_stays(student):
+    events = blob_events(0, 130_000)
+    tracker = OnlineTracker(student)
+    tracker.init(events.slice_time(0, 40_000), BOX, t_us=40_000)
+    kernel = tracker.state.kernel.clone()
+    tracker.update(events.slice_time(40_000, 130_000), at_us=[60_000, 130_000])
+    assert torch.equal(tracker.state.kernel, kernel)
 
 
 def test_memory_does_not_grow_with_the_recording(student):

@@ -31,6 +31,8 @@ class DeployedStudent(nn.Module):
         run: Runs the graph on stem counts `[T, N, C, H, W]`; our own kernels when None.
     """
 
+    template_is_fixed = True
+
     def __init__(
         self, student: SpikingTracker, graph: SearchGraph, *, run: Callable[[Tensor], Trace] | None = None
     ) -> None:

@@ -144,6 +144,9 @@ class SpikingTracker(nn.Module):
         4
     """
 
+    #: Whether a tracker must stay with the template it began with: true of exports, which hold it as weights.
+    template_is_fixed = False
+
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config

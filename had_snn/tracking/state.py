@@ -58,7 +58,9 @@ class TrackerState:
         next_t_us: Time of the next box that is due by itself.
         follower: Box, score, lost or not.
         buffer: Events that a later window may still need.
-        kernel: The template, `[1, C, k, k]`; None while no window has shown the target. Never changed once it is read.
+        kernel: The template, `[1, C, k, k]`; None while no window has shown the target. Once it has been read
+            from a whole window, it never changes.
+        template_due_us: Time from which the template is to be read, or read anew; None when it stays as it is.
         carried: Membranes, when the tracker carries them.
     """
 
@@ -68,6 +70,7 @@ class TrackerState:
     follower: FollowerState
     buffer: EventBuffer
     kernel: Tensor | None = None
+    template_due_us: int | None = None
     carried: CarriedSearch | None = None
 
 
@@ -90,7 +93,7 @@ def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
     follower = {k: v for k, v in vars(state.follower).items() if k not in _BOXES}
     numbers: dict[str, Any] = {
         "made_for": state.made_for, "t_init_us": state.t_init_us, "next_t_us": state.next_t_us,
-        "last_t": state.buffer.last_t, "follower": follower,
+        "template_due_us": state.template_due_us, "last_t": state.buffer.last_t, "follower": follower,
     }  # fmt: skip
     if state.carried is not None:
         carried = state.carried
@@ -138,5 +141,6 @@ def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerStat
         carried = CarriedSearch(Crop(**found["crop"]), found["t_us"], found["read_us"], state)
     return TrackerState(
         made_for=numbers["made_for"], t_init_us=numbers["t_init_us"], next_t_us=numbers["next_t_us"],
-        follower=follower, buffer=buffer, kernel=tensors.get("kernel"), carried=carried,
+        follower=follower, buffer=buffer, kernel=tensors.get("kernel"), template_due_us=numbers["template_due_us"],
+        carried=carried,
     )  # fmt: skip

@@ -143,3 +143,16 @@ def test_another_template_is_refused(student, graph):
     tracker = OnlineTracker(DeployedStudent(student, graph))
     with pytest.raises(ExportError, match="exported for the target 40,45,34,28"):
         tracker.init(other, [60.0, 20.0, 20.0, 40.0], t_us=40_000)
+
+
+def test_an_export_keeps_the_template_that_is_part_of_it(student):
+    """A recording that begins less than a window before the box: the student reads it anew, an export cannot."""
+    events, box = random_events(1, 20_000, 120, duration=120_000), [40.0, 45.0, 34.0, 28.0]
+    kernels = []
+    for network in (DeployedStudent(student, to_graph(student, events, box, t_us=10_000)), student):
+        tracker = OnlineTracker(network)
+        tracker.init(events.slice_time(0, 10_000), box, t_us=10_000)
+        first = tracker.state.kernel.clone()
+        tracker.update(events.slice_time(10_000, 120_000), at_us=[60_000, 120_000])
+        kernels.append(torch.equal(tracker.state.kernel, first))
+    assert kernels == [True, False]
