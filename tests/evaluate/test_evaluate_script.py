@@ -85,6 +85,7 @@ def test_folders_of_two_trackers(layout):
         (["annotations=anno"], "give results=DIR"),
         (["results=ours", "annotations=anno", "protocol=clock"], "protocol=clock needs"),
         (["results=[ours,ours]", "annotations=anno"], "two trackers are called ours"),
+        (["carry=perhaps"], "expected true, false or both"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -121,11 +122,11 @@ def test_trackers_and_baselines_on_a_data_set(tmp_path):
     pytest.importorskip("cv2")
     data = ["~data.splits.train", "~data.splits.val", "data.splits.test.count=2", "data.splits.test.seconds=0.3",
             "data.root=cache", "data.sensor_hw=[90,120]", "data.workers=1"]  # fmt: skip
-    done = evaluate(*data, "out=run", "resamples=50", cwd=tmp_path)
+    done = evaluate(*data, "out=run", "resamples=50", "carry=both", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    names = ["student", "static", "mean_shift", "csrt_events", "csrt_frames", "kcf_events", "kcf_frames"]
-    assert list(metrics) == names
+    ours, opencv = ["student", "student_carried"], ["csrt_events", "csrt_frames", "kcf_events", "kcf_frames"]
+    assert list(metrics) == [*ours, "static", "mean_shift", *opencv]
     assert (tmp_path / "run" / "report.html").stat().st_size > 50_000
     # What was written is read back as another tracker's folder, beside the data set's own annotations.
     (tmp_path / "run" / "results" / "mean_shift").rename(tmp_path / "again")
