@@ -29,6 +29,16 @@ def _table(runs: list[dict[str, Any]], score: str = "SR") -> np.ndarray:
     return np.array([run["per_sequence"][score] for run in runs])
 
 
+def _paired(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Two tables of the seeds that both were run with, in the same order."""
+    by_seed = [{run["job"].get("seed"): run for run in runs} for runs in (first, second)]
+    seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
+    if not seeds:
+        raise InputError("two arms have no seed in common; give them one with seeds=")
+    ours, theirs = (_table([runs[seed] for seed in seeds]) for runs in by_seed)
+    return ours, theirs
+
+
 def summarise(
     results: Mapping[str, dict[str, Any]], *, speed: Mapping[str, Mapping[str, float]], resamples: int
 ) -> dict[str, Any]:
@@ -58,17 +68,20 @@ def summarise(
     sets = []
     for (labels, budget), arms in groups.items():
         start = arms.get("none") or groups[labels, "time"]["none"]
-        tables = {arm: _table(runs) for arm, runs in arms.items()} | {"none": _table(start)}
         entry: dict[str, Any] = {"labels": float(labels), "budget": budget, "arms": {}, "gain": {}, "gap_closed": {}}
         for arm, runs in arms.items():
             entry["arms"][arm] = of_arm(runs, options)
-        for arm, table in tables.items():
+        # `full` takes as many steps under both budgets, so its run at equal time is the one to compare with.
+        full = arms.get("full") or groups.get((labels, "time"), {}).get("full")
+        for arm, runs in {**arms, **({"full": full} if full else {})}.items():
             if arm != "none":
-                entry["gain"][f"{arm}_vs_none"] = rounded(paired_spread(table, tables["none"], **options))
+                ours, theirs = _paired(runs, start)
+                entry["gain"][f"{arm}_vs_none"] = rounded(paired_spread(ours, theirs, **options))
                 if goal is not None:
-                    entry["gap_closed"][arm] = rounded(gap_closed(table, tables["none"], goal, **options))
-            if arm not in ("none", "full") and "full" in tables:
-                entry["gain"][f"full_vs_{arm}"] = rounded(paired_spread(tables["full"], table, **options))
+                    each = goal if len(goal) == len(ours) else goal.mean(axis=0, keepdims=True)
+                    entry["gap_closed"][arm] = rounded(gap_closed(ours, theirs, each, **options))
+            if arm not in ("none", "full") and full:
+                entry["gain"][f"full_vs_{arm}"] = rounded(paired_spread(*_paired(full, runs), **options))
         sets.append(entry)
     return {
         "trackers": {name: of_arm(runs, options) for name, runs in others.items()},

@@ -132,6 +132,30 @@ def test_figures_say_what_the_results_hold(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
+def test_arms_are_compared_over_the_seeds_that_both_have():
+    results = {f"{arm}-{s}": made_up(arm, s, v) for arm, v in {"none": 40.0, "full": 45.0}.items() for s in range(3)}
+    results |= {"rate-1": made_up("rate", 1, 42.0)}
+    results |= {f"teacher-{s}": made_up("teacher", s, 50.0 + s) for s in range(3)}
+    record = ablation_report.summarise(results, speed={}, resamples=20)
+    assert record["gain"]["rate_vs_none"]["mean"] == 2.0
+    assert record["gain"]["full_vs_rate"]["mean"] == 3.0
+    # Two of the way from 41 + noise to the teachers' mean, 52 + noise.
+    assert record["sets"][0]["gap_closed"]["rate"]["mean"] == pytest.approx(2 / 11, abs=0.001)
+    results["rate-1"]["job"]["seed"] = 7
+    with pytest.raises(InputError, match="no seed in common"):
+        ablation_report.summarise(results, speed={}, resamples=20)
+
+
+def test_equal_steps_compare_with_the_run_of_as_many_steps():
+    results = {f"{arm}-{s}": made_up(arm, s, v) for arm, v in {"none": 40.0, "full": 45.0}.items() for s in range(3)}
+    fewer = {f"steps-{s}": made_up("none", s, 39.0) for s in range(3)}
+    for run in fewer.values():
+        run["job"]["budget"] = "steps"
+    record = ablation_report.summarise({**results, **fewer}, speed={}, resamples=20)
+    assert record["sets"][1]["gain"] == {"full_vs_none": {"mean": 6.0, "low": 6.0, "high": 6.0}}
+    assert set(record["sets"][1]["arms"]) == {"none"}
+
+
 def test_the_training_benchmark_takes_the_success_rates_of_a_finished_ablation(tmp_path):
     results = {f"none-{s}": made_up("none", s, 40.0) for s in range(3)} | {"teacher": made_up("teacher", 0, 51.0)}
     names = ("static", "mean_shift", "csrt_events", "kcf_events")
