@@ -37,7 +37,10 @@ from had_snn.train.loop import fit
 
 
 class ShuffledTeacher(nn.Module):
-    """A teacher that answers about the next clip of the batch: the control for what its answers are worth.
+    """A teacher that answers about the clip before: the control for what its answers are worth.
+
+    A call may hold a single clip, so the last answer of each call is kept for the next one. Only the first clip of all,
+    before which there is none, gets the answer about the last clip of its own call.
 
     Args:
         teacher: The teacher.
@@ -46,18 +49,23 @@ class ShuffledTeacher(nn.Module):
     def __init__(self, teacher: nn.Module) -> None:
         super().__init__()
         self.teacher = teacher
+        self._last: dict[str, torch.Tensor] = {}
 
     def forward(self, *inputs: Any, **options: Any) -> TrackerOutput:
         """The teacher's output, passed on from each clip to the next one."""
         output, clips = self.teacher(*inputs, **options), len(inputs[2])
 
-        def passed_on(maps: torch.Tensor) -> torch.Tensor:
-            return maps.unflatten(0, (-1, clips)).roll(1, dims=1).flatten(0, 1)
+        def passed_on(maps: torch.Tensor, name: str) -> torch.Tensor:
+            by_window = maps.unflatten(0, (-1, clips))
+            last = by_window[:, -1:]
+            before, self._last[name] = self._last.get(name, last), last.clone()
+            return torch.cat([before, by_window[:, :-1]], dim=1).flatten(0, 1)
 
-        taps = None if output.taps is None else Taps(features=passed_on(output.taps.features))
+        taps = None if output.taps is None else Taps(features=passed_on(output.taps.features, "features"))
         return TrackerOutput(
-            passed_on(output.score_logits), passed_on(output.offsets), passed_on(output.sizes), taps=taps
-        )
+            passed_on(output.score_logits, "score_logits"), passed_on(output.offsets, "offsets"),
+            passed_on(output.sizes, "sizes"), taps=taps,
+        )  # fmt: skip
 
 
 def scores_of(result: EvaluationResult) -> dict[str, Any]:

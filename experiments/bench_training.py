@@ -103,7 +103,7 @@ def best_in_time(path: str, seconds: float) -> dict[str, Any]:
     """
     try:
         points = [point for point in json.loads(Path(path).read_text())["curve"] if point["cpu_seconds"] <= seconds]
-        longest = max(points, key=lambda point: point["cpu_seconds"])
+        longest = max(points, key=lambda point: point["steps"])
         return longest["SR"] | {"seeds": len(longest["runs"]), "seconds": round(longest["cpu_seconds"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no curve with a training of at most {seconds:g} s ({error!r})") from error

@@ -181,15 +181,27 @@ def test_runs_on_other_sequences_are_not_mixed():
         ablation_report.summarise(results, speed={}, resamples=10)
 
 
-def test_a_shuffled_teacher_answers_about_another_clip():
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_a_shuffled_teacher_answers_about_another_clip(at_a_time):
+    """Also where each call holds one guided clip, as in the ablation."""
     torch.manual_seed(0)
-    teacher = teacher_tiny().eval()
-    given = (torch.rand(3, 3, 72, 72), None, torch.full((3, 4), 0.4), torch.rand(6, 3, 96, 96), None)
+    teacher, count, windows = teacher_tiny().eval(), 6, 2
+    shuffled = ShuffledTeacher(teacher)
+    image, box = torch.rand(count, 3, 72, 72), torch.full((count, 4), 0.4)
+    search = torch.rand(windows, count, 3, 96, 96)
+    own, told = [], []
     with torch.no_grad():
-        plain, shuffled = teacher(*given, with_taps=True), ShuffledTeacher(teacher)(*given, with_taps=True)
-    order = [2, 0, 1, 5, 3, 4]  # window-major: two windows of three clips
-    torch.testing.assert_close(shuffled.score_logits, plain.score_logits[order])
-    torch.testing.assert_close(shuffled.taps.features, plain.taps.features[order])
+        for start in range(0, count, at_a_time):
+            part = slice(start, start + at_a_time)
+            given = (image[part], None, box[part], search[:, part].flatten(0, 1), None)
+            for network, found in ((teacher, own), (shuffled, told)):
+                output = network(*given, with_taps=True)
+                maps = (output.score_logits, output.offsets, output.sizes, output.taps.features)
+                found.append([m.unflatten(0, (windows, -1)) for m in maps])
+    for plain, passed in zip(zip(*own, strict=True), zip(*told, strict=True), strict=True):
+        plain, passed = torch.cat(plain, dim=1), torch.cat(passed, dim=1)
+        torch.testing.assert_close(passed[:, 1:], plain[:, :-1])
+        assert not torch.allclose(passed[:, 1:], plain[:, 1:])
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.1, 4), (0.4, 16), (0.5, 20), (1.0, 40)])

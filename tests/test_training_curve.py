@@ -47,7 +47,12 @@ def test_a_small_curve_from_end_to_end(tmp_path):
 
 def test_the_training_benchmark_takes_the_longest_training_within_its_time(tmp_path):
     rates = [{"mean": float(n), "low": 0.0, "high": 9.0} for n in (1, 2, 3)]
-    points = [{"cpu_seconds": s, "SR": sr, "runs": [{}, {}]} for s, sr in zip((20.0, 500.0, 900.0), rates, strict=True)]
+    # More steps may have taken less time on a machine that was less busy.
+    seconds, steps = (510.0, 500.0, 900.0), (10, 20, 30)
+    points = [
+        {"steps": n, "cpu_seconds": s, "SR": sr, "runs": [{}, {}]}
+        for n, s, sr in zip(steps, seconds, rates, strict=True)
+    ]
     path = tmp_path / "curve.json"
     path.write_text(json.dumps({"curve": points}))
     assert bench_training.best_in_time(str(path), 600) == rates[1] | {"seeds": 2, "seconds": 500}
