@@ -57,6 +57,7 @@ class CountedStudent:
 
     def __init__(self, student: SpikingTracker, *, name: str = "student") -> None:
         self.student, self.config, self.grid = student, student.config, student.grid
+        self.template_is_fixed = student.template_is_fixed
         parameters = sum(p.numel() for p in student.parameters())
         self._profile = Profile(name, "spiking", parameters=parameters)
         stem = student.stem
