@@ -39,6 +39,16 @@ def _paired(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> tuple[
     return ours, theirs
 
 
+def difference(first: list[dict[str, Any]], second: list[dict[str, Any]], *, resamples: int) -> dict[str, float]:
+    """SR of the first runs minus the second, sequence by sequence, over the seeds that both have.
+
+    A second run without a seed, as of a tracker that is not trained, is compared with every seed.
+    """
+    if len(second) == 1 and second[0]["job"].get("seed") is None:
+        return rounded(paired_spread(_table(first), _table(second), resamples=resamples))
+    return rounded(paired_spread(*_paired(first, second), resamples=resamples))
+
+
 def summarise(
     results: Mapping[str, dict[str, Any]], *, speed: Mapping[str, Mapping[str, float]], resamples: int
 ) -> dict[str, Any]:

@@ -94,15 +94,16 @@ def success_rates(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: not a finished record of experiments/ablation.py ({error!r})") from error
 
 
-def best_in_time(path: str, seconds: float) -> dict[str, Any]:
+def best_in_time(path: str, seconds: float, *, part: str = "curve") -> dict[str, Any]:
     """Mean SR and its interval of the longest training of a curve that took no more than so many computing seconds.
 
     Args:
         path: What `experiments/training_curve.py` wrote.
         seconds: The limit.
+        part: `curve` for the students, `teachers` for the teachers.
     """
     try:
-        points = [point for point in json.loads(Path(path).read_text())["curve"] if point["cpu_seconds"] <= seconds]
+        points = [point for point in json.loads(Path(path).read_text())[part] if point["cpu_seconds"] <= seconds]
         longest = max(points, key=lambda point: point["steps"])
         return longest["SR"] | {"seeds": len(longest["runs"]), "seconds": round(longest["cpu_seconds"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -116,7 +117,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.table is not None:
         record["sr"] = success_rates(cfg.table)
     if cfg.curve is not None:
-        record["sr"] = record.get("sr", {}) | {"student": best_in_time(cfg.curve, cfg.at_most_seconds)}
+        parts = {"student": "curve", "teacher": "teachers"}
+        best = {name: best_in_time(cfg.curve, cfg.at_most_seconds, part=part) for name, part in parts.items()}
+        record["sr"] = record.get("sr", {}) | best
     if cfg.measure:
         record |= measure(cfg)
     with atomic_file(out) as temporary:

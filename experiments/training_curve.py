@@ -1,9 +1,10 @@
-"""Success rate against training time: students without a teacher, each length of training a run of its own.
+"""Success rate against training time: students without a teacher and teachers, each length a run of its own.
 
     python experiments/training_curve.py out=runs/curve
+    python experiments/training_curve.py out=runs/curve steps=[3500] teacher_steps=[1540] seeds=[0,1,2]
 
 A longer run is not a shorter one gone on, because the learning rate falls over the whole of it. Trackers that are not
-trained stand beside the curve as lines. A job whose result is there is not run again.
+trained stand beside the curves as lines. A job whose result is there is not run again.
 """
 
 from __future__ import annotations
@@ -33,23 +34,50 @@ def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
                        f"fit.iterations={steps}", "fit.checkpoint_every=0"]  # fmt: skip
             found[name] = {"kind": "student", "seed": seed, "iterations": steps, "shuffled": False,
                            "overrides": options, "folder": str(folder / name), **test}  # fmt: skip
+    for steps in sorted(cfg.teacher_steps):
+        for seed in cfg.seeds:
+            name = f"teacher-steps{steps}-seed{seed}"
+            options = [*data_options(cfg), *map(str, cfg.teacher_options), f"seed={seed}",
+                       f"fit.iterations={steps}", "fit.checkpoint_every=0"]  # fmt: skip
+            found[name] = {"kind": "new_teacher", "seed": seed, "iterations": steps, "modalities": ["rgb", "events"],
+                           "overrides": options, "folder": str(folder / name), **test}  # fmt: skip
     return found | {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
 
 
+#: The part of the record that each kind of job goes into.
+CURVES = {"student": "curve", "new_teacher": "teachers"}
+
+
 def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[str, Any]:
-    """Scores by length of training, with the computing seconds of the slowest seed, and those of the baselines."""
-    lengths: dict[int, list[dict[str, Any]]] = {}
-    record: dict[str, Any] = {"curve": [], "baselines": {}}
+    """Scores by length of training, with the computing seconds of the slowest seed, those of the baselines, and leads.
+
+    Args:
+        results: Results of `ablation_worker.py` by job name.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        `curve` (students), `teachers`, `baselines`, and in `lead` the SR of the longest student minus each baseline's
+        and of the longest teacher minus that student's, over seeds and sequences.
+    """
+    options: dict[str, Any] = {"resamples": resamples}
+    lengths: dict[str, dict[int, list[dict[str, Any]]]] = {part: {} for part in CURVES.values()}
+    lines: dict[str, dict[str, Any]] = {}
     for name, result in results.items():
-        if result["job"]["kind"] == "student":
-            lengths.setdefault(result["job"]["iterations"], []).append(result)
+        if (part := CURVES.get(result["job"]["kind"])) is not None:
+            lengths[part].setdefault(result["job"]["iterations"], []).append(result)
         else:
-            arm = ablation_report.of_arm([result], {"resamples": resamples})
-            record["baselines"][name.removeprefix("baseline-")] = arm
-    for steps, runs in sorted(lengths.items()):
-        seconds = round(max(run["seconds"] for run in runs), 1)
-        arm = ablation_report.of_arm(runs, {"resamples": resamples})
-        record["curve"].append({"steps": steps, "cpu_seconds": seconds, **arm})
+            lines[name.removeprefix("baseline-")] = result
+    record: dict[str, Any] = {part: [] for part in lengths}
+    for part, by_steps in lengths.items():
+        for steps, runs in sorted(by_steps.items()):
+            seconds = round(max(run["seconds"] for run in runs), 1)
+            record[part].append({"steps": steps, "cpu_seconds": seconds, **ablation_report.of_arm(runs, options)})
+    record["baselines"] = {name: ablation_report.of_arm([result], options) for name, result in lines.items()}
+    longest = {part: by_steps[max(by_steps)] for part, by_steps in lengths.items() if by_steps}
+    pairs = {f"student_vs_{name}": (longest["curve"], [line]) for name, line in lines.items()}
+    if "teachers" in longest:
+        pairs["teacher_vs_student"] = (longest["teachers"], longest["curve"])
+    record["lead"] = {name: ablation_report.difference(*pair, **options) for name, pair in pairs.items()}
     return record
 
 
@@ -61,8 +89,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     record = summarise(run_all(folder, jobs(cfg, folder), workers=cfg.workers), resamples=cfg.resamples)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     names = ("seeds", "split", "limit", "protocol", "resamples")
-    options = [option for option in map(str, cfg.student_options) if "root=" not in option]
-    record["setting"] = {name: plain[name] for name in names} | {"student_options": options}
+    record["setting"] = {name: plain[name] for name in names}
+    for name in ("student_options", "teacher_options"):
+        record["setting"][name] = [option for option in map(str, cfg[name]) if "root=" not in option]
     record["setting"]["machine"] = machine(1, "cpu")
     with atomic_file(folder / "curve.json") as temporary:
         temporary.write_text(ablation_report.as_text(record))
@@ -78,12 +107,14 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(5.6, 3.6))
-    seconds, rates = [p["cpu_seconds"] for p in record["curve"]], [p["SR"] for p in record["curve"]]
-    error = [[sr["mean"] - sr["low"] for sr in rates], [sr["high"] - sr["mean"] for sr in rates]]
-    axis.errorbar(seconds, [sr["mean"] for sr in rates], yerr=error, fmt="o-", capsize=3, label="student, no teacher")
+    for part, fmt, label in (("curve", "o-", "student, no teacher"), ("teachers", "s--", "teacher, RGB + events")):
+        seconds, rates = [p["cpu_seconds"] for p in record[part]], [p["SR"] for p in record[part]]
+        error = [[sr["mean"] - sr["low"] for sr in rates], [sr["high"] - sr["mean"] for sr in rates]]
+        if rates:
+            axis.errorbar(seconds, [sr["mean"] for sr in rates], yerr=error, fmt=fmt, capsize=3, label=label)
     for name, arm in record["baselines"].items():
         axis.axhline(arm["SR"]["mean"], linestyle=":", color="0.4", linewidth=1)
-        axis.text(seconds[0], arm["SR"]["mean"] + 0.2, name, fontsize=7, color="0.3")
+        axis.text(record["curve"][0]["cpu_seconds"], arm["SR"]["mean"] + 0.2, name, fontsize=7, color="0.3")
     axis.set_xscale("log")
     axis.set_xlabel("training, seconds of one core")
     axis.set_ylabel("SR, %")
@@ -95,9 +126,14 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
 
 @script("training_curve")
 def main(cfg: DictConfig) -> None:
-    for point in run(cfg)["curve"]:
-        rate = "SR {mean:.1f} [{low:.1f}, {high:.1f}]".format(**point["SR"])
-        print(f"{point['steps']:>7} steps {point['cpu_seconds']:>8.0f} s  {rate}")
+    record = run(cfg)
+    text = "SR {mean:.1f} [{low:.1f}, {high:.1f}]"
+    for part, who in (("curve", "student"), ("teachers", "teacher")):
+        for point in record[part]:
+            rate = text.format(**point["SR"])
+            print(f"{who} {point['steps']:>7} steps {point['cpu_seconds']:>8.0f} s  {rate}")
+    for name, lead in record["lead"].items():
+        print(f"{name:<22} {text.format(**lead)}")
     print(f"wrote {Path(cfg.out) / 'curve.json'}")
 
 

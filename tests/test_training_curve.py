@@ -31,15 +31,53 @@ def test_lengths_differ_in_nothing_but_steps_and_seed(tmp_path):
     assert all(job["limit"] == 5 for job in found.values())
 
 
+def test_teachers_are_trained_on_both_modalities_with_their_own_options(tmp_path):
+    cfg = compose("training_curve", ["steps=[10]", "teacher_steps=[9,4]", "teacher_options=['fit.batch_size=3']"])
+    teachers = {name: job for name, job in training_curve.jobs(cfg, tmp_path).items() if name.startswith("teacher")}
+    assert list(teachers) == ["teacher-steps4-seed0", "teacher-steps9-seed0"]
+    job = teachers["teacher-steps9-seed0"]
+    made = compose("train_teacher", job["overrides"])
+    assert (made.fit.iterations, made.fit.batch_size, made.seed) == (9, 3, 0)
+    assert list(made.modalities) == job["modalities"] == ["rgb", "events"]
+
+
+def result(kind: str, steps: int | None, seed: int | None, rates: list[float]) -> dict:
+    job = {"kind": kind, "seed": seed, "iterations": steps}
+    per_sequence = {score: rates for score in ("SR", "PR", "NPR")}
+    return {"job": job, "seconds": 7.0, "sequences": ["a", "b"], "per_sequence": per_sequence, "by_attribute": {},
+            "scores": {score: sum(rates) / len(rates) for score in ("SR", "PR", "NPR")}}  # fmt: skip
+
+
+def test_leads_are_those_of_the_longest_trainings(tmp_path):
+    results = {
+        "steps1-seed0": result("student", 1, 0, [0, 0]),
+        "steps2-seed0": result("student", 2, 0, [40, 50]),
+        "steps2-seed1": result("student", 2, 1, [42, 52]),
+        "teacher-steps3-seed0": result("new_teacher", 3, 0, [60, 70]),
+        "teacher-steps3-seed1": result("new_teacher", 3, 1, [60, 70]),
+        "baseline-still": result("baseline", None, None, [11, 21]),
+    }
+    results["baseline-still"]["job"] = {"kind": "baseline", "baseline": "still"}
+    record = training_curve.summarise(results, resamples=50)
+    assert [point["steps"] for point in record["curve"]] == [1, 2]
+    assert [point["steps"] for point in record["teachers"]] == [3]
+    assert record["lead"]["student_vs_still"]["mean"] == pytest.approx(30)
+    assert record["lead"]["teacher_vs_student"]["mean"] == pytest.approx(19)
+
+
 def test_a_small_curve_from_end_to_end(tmp_path):
     data = ["data=synthetic", f"data.root={tmp_path / 'data'}",
             "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}"]  # fmt: skip
     quoted = ",".join(f"'{option}'" for option in data)
     options = [f"out={tmp_path / 'run'}", f"data_options=[{quoted}]", "steps=[2,1]", "baselines=[static]",
-               "student_options=['fit.batch_size=1']", "resamples=20"]  # fmt: skip
+               "student_options=['fit.batch_size=1']", "teacher_steps=[1]", "teacher_options=['fit.batch_size=1']",
+               "resamples=20"]  # fmt: skip
     record = training_curve.run(compose("training_curve", options))
     assert [point["steps"] for point in record["curve"]] == [1, 2]
-    assert all(point["cpu_seconds"] > 0 and 0 <= point["SR"]["mean"] <= 100 for point in record["curve"])
+    assert [point["steps"] for point in record["teachers"]] == [1]
+    points = [*record["curve"], *record["teachers"]]
+    assert all(point["cpu_seconds"] > 0 and 0 <= point["SR"]["mean"] <= 100 for point in points)
+    assert set(record["lead"]) == {"student_vs_static", "teacher_vs_student"}
     assert 0 < record["baselines"]["static"]["SR"]["mean"] < 100
     assert json.loads((tmp_path / "run" / "curve.json").read_text())["setting"]["seeds"] == [0]
     assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
@@ -54,8 +92,10 @@ def test_the_training_benchmark_takes_the_longest_training_within_its_time(tmp_p
         for n, s, sr in zip(steps, seconds, rates, strict=True)
     ]
     path = tmp_path / "curve.json"
-    path.write_text(json.dumps({"curve": points}))
+    path.write_text(json.dumps({"curve": points, "teachers": points[:1]}))
     assert bench_training.best_in_time(str(path), 600) == rates[1] | {"seeds": 2, "seconds": 500}
+    teacher = bench_training.best_in_time(str(path), 600, part="teachers")
+    assert teacher == rates[0] | {"seeds": 2, "seconds": 510}
     with pytest.raises(InputError, match="no curve with a training of at most 10 s"):
         bench_training.best_in_time(str(path), 10)
 
