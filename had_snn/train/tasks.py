@@ -248,7 +248,9 @@ class StudentTask(nn.Module):
             boxes=batch.boxes[:, chosen],
             visible=batch.visible[:, chosen],
         )
-        total = supervised + weight * named["total"]
+        # A guided clip counts as one of the batch, as its label does: were one clip's gradient to weigh as much as the
+        # mean over all, its noise would cost more than it teaches.
+        total = supervised + weight * len(chosen) / clips * named["total"]
         return {**{f"distill/{name}": value for name, value in named.items()}, "total": total}
 
     @torch.no_grad()

@@ -61,6 +61,17 @@ def test_the_teacher_sees_the_guided_clips_only(task):
     assert losses["distill/rate"] > 0
 
 
+def test_a_guided_clip_weighs_as_one_of_the_batch(task):
+    sampler = ClipSampler([drifting_sequence()], **CROPS)
+    batch, some = batch_of(sampler), batch_of(ClipSampler([drifting_sequence()], guide_every=4, **CROPS))
+    task.eval()
+    for clips, share in ((batch, 1.0), (some, 0.25)):
+        task.steps.zero_()
+        losses = task(clips)
+        told = losses["focal"] + losses["rate_guard"] + 2 * losses["giou"] + 5 * losses["l1"]
+        assert (losses["total"] - told).item() == pytest.approx(share * losses["distill/total"].item(), rel=1e-4)
+
+
 def test_unlabelled_clips_are_guided_and_meet_no_label(task):
     labelled, other = drifting_sequence(seed=1), drifting_sequence(seed=2)
     sampler = ClipSampler([labelled], unlabelled=[other], guide_every=2, **CROPS)
