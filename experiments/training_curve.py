@@ -105,6 +105,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure, axis = plt.subplots(figsize=(5.6, 3.6))
     for part, fmt, label in (("curve", "o-", "student, no teacher"), ("teachers", "s--", "teacher, RGB + events")):
@@ -116,6 +117,10 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
         axis.axhline(arm["SR"]["mean"], linestyle=":", color="0.4", linewidth=1)
         axis.text(record["curve"][0]["cpu_seconds"], arm["SR"]["mean"] + 0.2, name, fontsize=7, color="0.3")
     axis.set_xscale("log")
+    # Few plain numbers: the default labels of a log axis lie upon each other over so few decades.
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("training, seconds of one core")
     axis.set_ylabel("SR, %")
     axis.legend(loc="lower right", fontsize=8)
