@@ -91,7 +91,7 @@ class StudentTask(nn.Module):
     Args:
         student: The network.
         distillation: A module of `had_snn.distill` that is called with the signals of both networks, or None to train
-            on labels alone.
+            on labels alone. Its total counts in proportion to the share of guided clips in the batch.
         teacher: The frozen teacher; needed with `distillation`.
         distill_until: Step at which the weight of distillation, which falls along a half cosine from 1, reaches 0; the
             teacher is not asked from then on. None keeps it at 1.
