@@ -91,7 +91,7 @@ def summarise(
                     each = goal if len(goal) == len(ours) else goal.mean(axis=0, keepdims=True)
                     entry["gap_closed"][arm] = rounded(gap_closed(ours, theirs, each, **options))
             if arm not in ("none", "full") and full:
-                entry["gain"][f"full_vs_{arm}"] = rounded(paired_spread(*_paired(full, runs), **options))
+                entry["gain"][f"full_vs_{arm}"] = difference(full, runs, **options)
         sets.append(entry)
     return {
         "trackers": {name: of_arm(runs, options) for name, runs in others.items()},

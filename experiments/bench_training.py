@@ -110,6 +110,14 @@ def best_in_time(path: str, seconds: float, *, part: str = "curve") -> dict[str,
         raise InputError(f"{path}: no curve with a training of at most {seconds:g} s ({error!r})") from error
 
 
+def best_of_curve(path: str, seconds: float) -> dict[str, Any]:
+    """The student within a time, and the teacher where the curve has teachers; see `best_in_time`."""
+    found = {"student": best_in_time(path, seconds)}
+    if json.loads(Path(path).read_text()).get("teachers"):
+        found["teacher"] = best_in_time(path, seconds, part="teachers")
+    return found
+
+
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measures, or takes the speeds from an older file, and writes all figures."""
     out = Path(cfg.out)
@@ -117,9 +125,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.table is not None:
         record["sr"] = success_rates(cfg.table)
     if cfg.curve is not None:
-        parts = {"student": "curve", "teacher": "teachers"}
-        best = {name: best_in_time(cfg.curve, cfg.at_most_seconds, part=part) for name, part in parts.items()}
-        record["sr"] = record.get("sr", {}) | best
+        record["sr"] = record.get("sr", {}) | best_of_curve(cfg.curve, cfg.at_most_seconds)
     if cfg.measure:
         record |= measure(cfg)
     with atomic_file(out) as temporary:

@@ -57,7 +57,6 @@ def test_leads_are_those_of_the_longest_trainings(tmp_path):
         "teacher-steps3-seed1": result("new_teacher", 3, 1, [60, 70]),
         "baseline-still": result("baseline", None, None, [11, 21]),
     }
-    results["baseline-still"]["job"] = {"kind": "baseline", "baseline": "still"}
     record = training_curve.summarise(results, resamples=50)
     assert [point["steps"] for point in record["curve"]] == [1, 2]
     assert [point["steps"] for point in record["teachers"]] == [3]
@@ -96,6 +95,9 @@ def test_the_training_benchmark_takes_the_longest_training_within_its_time(tmp_p
     assert bench_training.best_in_time(str(path), 600) == rates[1] | {"seeds": 2, "seconds": 500}
     teacher = bench_training.best_in_time(str(path), 600, part="teachers")
     assert teacher == rates[0] | {"seeds": 2, "seconds": 510}
+    assert bench_training.best_of_curve(str(path), 600)["teacher"] == teacher
+    path.write_text(json.dumps({"curve": points, "teachers": []}))
+    assert set(bench_training.best_of_curve(str(path), 600)) == {"student"}
     with pytest.raises(InputError, match="no curve with a training of at most 10 s"):
         bench_training.best_in_time(str(path), 10)
 

@@ -248,8 +248,8 @@ class StudentTask(nn.Module):
             boxes=batch.boxes[:, chosen],
             visible=batch.visible[:, chosen],
         )
-        # A guided clip counts as one of the batch, as its label does: were one clip's gradient to weigh as much as the
-        # mean over all, its noise would cost more than it teaches.
+        # A guided clip counts as one of the batch, as its label does: otherwise the fewer clips are guided, the more
+        # each of them weighs, and the noisier the gradient.
         total = supervised + weight * len(chosen) / clips * named["total"]
         return {**{f"distill/{name}": value for name, value in named.items()}, "total": total}
 
