@@ -1,13 +1,14 @@
-"""One command for a machine with a GPU: CUDA tests, the GPU benchmark, and a record under benchmarks/.
+"""One command for a machine with a GPU: CUDA tests, benchmarks of kernels and training, benchmarks/gpu.json.
 
-    make gpu-check        (or: python experiments/gpu_check.py)
+    make gpu-check        (or: python experiments/gpu_check.py [tests] [kernels] [training])
 
 It needs what such a machine usually has (torch with CUDA, cupy, numpy, pytest, a C++ compiler with cmake) and this
-repository, installed or not. Whatever it cannot do it names and skips.
+repository, installed or not; training needs the extra `train` as well. Whatever it cannot do it names and skips.
 """
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,19 @@ STEM = [
     | {"device": "cuda", "rounds": 20, "peers": False}
     for n in (1_000_000, 10_000_000)
 ]
+TESTS = ["tests/ops/test_kernel_text.py", "tests/train/test_cuda.py"]
+NEEDED_TO_TRAIN = ("hydra", "lightning_fabric", "ot", "rich", "tensorboard")
+TRAININGS = {
+    "teacher_tiny": ["train_teacher.py", "fit.batch_size=64"],
+    "student_tiny_batch8": ["distill_student.py", "distill=none"],
+    "student_tiny": ["distill_student.py", "distill=none", "fit.batch_size=64"],
+    "student_tiny_full": ["distill_student.py", "distill=full", "fit.batch_size=64"],
+    "student_base": ["distill_student.py", "distill=none", "student=base", "fit.batch_size=64"],
+    "student_base_bf16": [
+        "distill_student.py", "distill=none", "student=base", "fit.batch_size=64", "fit.precision=bf16-mixed",
+    ],
+}  # fmt: skip
+STEPS = 80
 RIVALS = {"triton": ["had", "torch_compile", "spikingjelly"], "cuda": ["spikingjelly"]}
 
 
@@ -65,12 +80,17 @@ def build_native() -> bool:
     return all(run(command).returncode == 0 for command in BUILD)
 
 
-def benchmark() -> dict[str, object]:
-    """GPU rows of both operators; SpikingJelly once with each of its back ends."""
+def machine() -> dict[str, object]:
+    """What the numbers were taken on."""
     import torch
 
     found: dict[str, object] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
-    found |= {"python": platform.python_version(), "stem": worker(STEM)}
+    return found | {"python": platform.python_version(), "cpu_cores": os.cpu_count()}
+
+
+def kernels() -> dict[str, object]:
+    """GPU rows of both operators; SpikingJelly once with each of its back ends."""
+    found: dict[str, object] = {"stem": worker(STEM)}
     for backend, names in RIVALS.items():
         if importlib.util.find_spec("spikingjelly") is None:
             print("skipped: SpikingJelly (not installed)")
@@ -94,16 +114,51 @@ def worker(rows: list[dict], **environment: str) -> object:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def trainings() -> dict[str, object]:
+    """Clips per second of each training once it runs smoothly: its second half of steps."""
+    if absent := [name for name in NEEDED_TO_TRAIN if importlib.util.find_spec(name) is None]:
+        print(f"skipped: training ({', '.join(absent)} not installed)")
+        return {}
+    found: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        shared = [f"data.root={folder}/data", "data.splits.train.count=32", f"data.workers={os.cpu_count()}"]
+        shared += ["accelerator=cuda", f"fit.iterations={STEPS}", f"fit.log_every={STEPS // 2}"]
+        teacher = f"teacher_checkpoint={folder}/teacher_tiny/teacher.safetensors"
+        for name, (script, *options) in TRAININGS.items():
+            own = [*options, *shared, f"out={folder}/{name}", *([teacher] if "distill=full" in options else [])]
+            done = run([sys.executable, f"experiments/{script}", *own])
+            losses = Path(folder, name, "losses.csv")
+            found[name] = late_rate(losses) if done.returncode == 0 else {"failed": f"exit code {done.returncode}"}
+    return found
+
+
+def late_rate(losses: Path) -> dict[str, float]:
+    """Clips per second between the two lines of a run's log."""
+    with losses.open(newline="") as file:
+        half, whole = ((float(row["iteration"]), float(row["clips_per_second"])) for row in csv.DictReader(file))
+    # In units of clips per step: the rates are means since the start.
+    seconds = whole[0] / whole[1] - half[0] / half[1]
+    return {"clips_per_second": round((whole[0] - half[0]) / seconds, 1), "with_start": round(whole[1], 1)}
+
+
 def main() -> int:
+    parts = sys.argv[1:] or ["tests", "kernels", "training"]
     lacking = missing()
     if lacking:
         print(f"error: gpu-check needs {', '.join(lacking)}", file=sys.stderr)
         return 2
+    out = ROOT / "benchmarks" / "gpu.json"
+    record: dict[str, object] = json.loads(out.read_text()) if out.is_file() else {}
+    record |= {"machine": machine()}
     native = build_native()
-    tests = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "--noconftest", "-p", "no:cacheprovider", "tests/ops"]
-    passed = run(tests).returncode == 0 if native else None
-    record = {"cuda_tests_passed": passed} | benchmark()
-    out = ROOT / "benchmarks" / "kernels_gpu.json"
+    passed = None
+    if "tests" in parts and native:
+        tests = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "--noconftest", "-p", "no:cacheprovider", *TESTS]
+        record["cuda_tests_passed"] = passed = run(tests).returncode == 0
+    if "kernels" in parts:
+        record |= kernels()
+    if "training" in parts:
+        record["training"] = trainings()
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))

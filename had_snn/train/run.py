@@ -133,7 +133,9 @@ class Run:
                 path = self.folder / (f"bad_batch.{rank()}.pt" if world_size() > 1 else "bad_batch.pt")
                 require_finite(losses, batch, self.task, path, iteration=self.done + 1, rng=rng)
                 self.fabric.backward(losses["total"] * share if share != 1.0 else losses["total"])
-            values = {name: float(value.detach()) for name, value in losses.items()}
+            # In one piece: on a GPU each number read alone would wait for all work before it.
+            read = torch.stack([value.detach().float() for value in losses.values()]).tolist()
+            values = dict(zip(losses, read, strict=True))
             self.lines.add(values, weight=share)
             self.epoch.add(values, weight=share)
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=config.gradient_clip)

@@ -8,7 +8,7 @@ minimised, the others are what it is made of.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -127,6 +127,12 @@ class StudentTask(nn.Module):
         self.rate_weight, self.rate_range = rate_weight, rate_range
         self.distill_until = distill_until
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StudentTask:
+        """Moves and casts the teacher with the task: it is no submodule, and must still be where its clips are."""
+        for teacher in self._teacher:
+            teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     #: The layer whose membranes and spike rates are distilled: the first behind the matching. The teacher's features
     #: know the template, and what lies before the matching cannot.
