@@ -37,6 +37,8 @@ COUNT_LIMIT = 32
 _BITS = 23
 #: Bits behind the point of the 1x1 convolution on the correlation, relative to its largest weight.
 _MIX_BITS = 10
+#: Of shifts that stand where a norm was: with a variance of `1 - _EPSILON` they add up to 1. PyTorch 2.11 refuses 0.
+_EPSILON = 2.0**-16
 #: Read-out weights that are kept, one set for each number of micro-steps and share of the newest.
 MAX_READOUT_WEIGHTS = 64
 
@@ -157,9 +159,9 @@ def _make_shift(norm: nn.BatchNorm2d) -> None:
     """A norm in evaluation mode that multiplies by exactly 1 and adds its bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    norm.eps = 0.0
+    norm.eps = _EPSILON
     norm.running_mean.zero_()
-    norm.running_var.fill_(1.0)
+    norm.running_var.fill_(1.0 - _EPSILON)
     norm.weight.fill_(1.0)
     norm.bias.zero_()
 

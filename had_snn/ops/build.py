@@ -191,5 +191,24 @@ def launch_cupy(
     kernel = _cupy_kernel(file, name, storage, index)
     block = 256
     grid = max(1, min((threads + block - 1) // block, 1 << 20))
-    with cupy.cuda.Device(index), cupy.cuda.ExternalStream(torch.cuda.current_stream(index).cuda_stream, index):
+    with cupy.cuda.Device(index), _cupy_stream(cupy, torch.cuda.current_stream(index).cuda_stream, index):
         kernel((grid,), (block,), typed)
+
+
+class _Handle:
+    """A stream by its handle, as the CUDA stream protocol wants it; torch's own streams have it only lately."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.handle
+
+
+def _cupy_stream(cupy: Any, handle: int, index: int) -> Any:
+    """CuPy's view of a stream of torch; CuPy 14 has another way to make one than those before."""
+    if handle == 0:
+        return cupy.cuda.Stream.null
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(_Handle(handle))
+    return cupy.cuda.ExternalStream(handle, index)

@@ -26,6 +26,8 @@ class FitConfig:
         validate_every: Iterations between validations; 0 validates at the end of each epoch of clips.
         patience: Validations without a better score before training stops; 0 never stops.
         loader_threads: Threads that prepare batches ahead.
+        loader_processes: Processes that prepare batches ahead, instead of threads: for a GPU that would wait for one
+            interpreter to do both. 0 for threads.
     """
 
     iterations: int
@@ -44,6 +46,7 @@ class FitConfig:
     validate_every: int = 0
     patience: int = 0
     loader_threads: int = 1
+    loader_processes: int = 0
 
 
 def clip_indices(step: int, config: FitConfig, *, rank: int, world: int) -> list[list[int]]:

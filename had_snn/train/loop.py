@@ -11,12 +11,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from had_snn.collective import rank, world_size
 from had_snn.ops.memory import keep_freed_memory
@@ -44,20 +46,42 @@ Progress = Callable[[int, int, dict[str, float]], None]
 Validate = Callable[[nn.Module], float]
 
 
+@dataclass(frozen=True)
+class _Batches(Dataset[list[Any]]):
+    """The batches of iteration `i` in this process."""
+
+    clips: ClipSource
+    config: FitConfig
+    rank: int
+    world: int
+
+    def __getitem__(self, step: int) -> list[Any]:
+        wanted = clip_indices(step, self.config, rank=self.rank, world=self.world)
+        return [self.clips.collate([self.clips[i] for i in indices]) for indices in wanted]
+
+
+def _as_it_is(batches: list[Any]) -> list[Any]:
+    return batches
+
+
 def _batches(clips: ClipSource, config: FitConfig, start: int) -> Iterator[list[Any]]:
-    """Batches of iteration `start` onwards, the next ones prepared by threads while a step runs."""
-
-    def load(step: int) -> list[Any]:
-        wanted = clip_indices(step, config, rank=rank(), world=world_size())
-        return [clips.collate([clips[i] for i in indices]) for indices in wanted]
-
+    """Batches of iteration `start` onwards, the next ones prepared by threads or processes while a step runs."""
+    batches = _Batches(clips, config, rank(), world_size())
+    if config.loader_processes:
+        # Forked, so that recordings stay mapped once; the children never touch a GPU.
+        yield from DataLoader(
+            batches, batch_size=None, sampler=range(start, config.iterations), collate_fn=_as_it_is,
+            num_workers=config.loader_processes, multiprocessing_context="fork",
+            generator=torch.Generator(),  # the task's own draws come from the global one
+        )  # fmt: skip
+        return
     with ThreadPoolExecutor(max_workers=config.loader_threads) as pool:
         ahead = 2 + config.loader_threads
-        waiting = [pool.submit(load, step) for step in range(start, min(start + ahead, config.iterations))]
+        waiting = [pool.submit(batches.__getitem__, n) for n in range(start, min(start + ahead, config.iterations))]
         try:
             for step in range(start, config.iterations):
                 if step + ahead < config.iterations:
-                    waiting.append(pool.submit(load, step + ahead))
+                    waiting.append(pool.submit(batches.__getitem__, step + ahead))
                 yield waiting.pop(0).result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

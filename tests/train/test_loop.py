@@ -57,6 +57,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_processes_prepare_the_same_batches_as_threads(tmp_path):
+    for name, processes in (("threads", 0), ("processes", 2)):
+        fit(Task(), Clips(), replace(CONFIG, loader_processes=processes), run_dir=tmp_path / name)
+    assert losses(tmp_path / "processes") == losses(tmp_path / "threads")
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     (tmp_path / "resume.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match=r"resume\.pt"):
