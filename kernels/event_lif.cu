@@ -85,7 +85,8 @@ HAD_KERNEL HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* 
 }
 
 // `potentials` is [entries, C] scratch: h of every event, written by the first sweep and read by the second.
-// g_weight [replicas, taps, C] spreads the atomic additions; the caller adds the replicas up.
+// g_weight [replicas, taps, C], g_rate and g_threshold [replicas, C] spread the atomic additions; the caller adds the
+// replicas up.
 HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
                                           const float* weight, const float* rate, const float* gain,
                                           const float* threshold, const float* v0, const had_i64* t_last0,
@@ -100,7 +101,12 @@ HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64*
     const had_i64 *ends = bound + b * (T + 1) + 1, first = start[site], stop = start[site + 1];
     const had_i64 rest = t_last0 ? t_last0[site] : 0;
     const float th = threshold[c], fall = -rate[c], g = gain ? gain[b] : 1.0f, begin = v0 ? v0[i] : 0.0f;
-    float* g_w = g_weight + (blockIdx.x % replicas) * taps * C + c;
+    if (first == stop && !g_membranes) {  // a site without events: most are
+      if (g_v0) g_v0[i] = g_v ? g_v[i] : 0.0f;
+      continue;
+    }
+    const had_i64 replica = blockIdx.x % replicas;
+    float* g_w = g_weight + replica * taps * C + c;
     float u = begin;
     had_i64 last = rest;
     for (had_i64 e = first; e < stop; ++e) {
@@ -142,9 +148,9 @@ HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64*
       last = earlier;
     }
     if (g_v0) g_v0[i] = carry;
-    had_atomic_add(g_rate + c, to_rate);
-    had_atomic_add(g_threshold + c, to_threshold);
-    if (g_gain) had_atomic_add(g_gain + b, to_gain);
+    had_atomic_add(g_rate + replica * C + c, to_rate);
+    had_atomic_add(g_threshold + replica * C + c, to_threshold);
+    if (g_gain) had_atomic_add_together(g_gain + b, to_gain);
   }
 }
 

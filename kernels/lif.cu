@@ -36,12 +36,14 @@ HAD_KERNEL HAD_SYMBOL(lif_forward)(const storage* x, const float* v0, const floa
   }
 }
 
+// g_alpha and g_threshold [replicas, channels] spread the atomic additions; the caller adds the replicas up.
 HAD_KERNEL HAD_SYMBOL(lif_backward)(const storage* x, const float* v0, const float* alpha, const float* threshold,
                                     const float* kept, const storage* g_s, const storage* g_h, const float* g_v,
                                     storage* g_x, float* g_v0, float* g_alpha, float* g_threshold, had_i64 T,
-                                    had_i64 N, had_i64 x_step, had_i64 channels, had_i64 inner, float v_reset,
-                                    float slope, int surrogate, int soft, int detach) {
+                                    had_i64 N, had_i64 x_step, had_i64 channels, had_i64 inner, had_i64 replicas,
+                                    float v_reset, float slope, int surrogate, int soft, int detach) {
   const Neuron k = {v_reset, slope, surrogate, soft, detach};
+  const had_i64 replica = (blockIdx.x % replicas) * channels;
   for (had_i64 n = had_thread_index(); n < N; n += had_thread_count()) {
     const had_i64 c = (n / inner) % channels;
     const float a = alpha[c], th = threshold[c];
@@ -72,8 +74,8 @@ HAD_KERNEL HAD_SYMBOL(lif_backward)(const storage* x, const float* v0, const flo
       }
     }
     if (g_v0) g_v0[n] = carry;
-    if (g_alpha) had_atomic_add(g_alpha + c, to_alpha);
-    if (g_threshold) had_atomic_add(g_threshold + c, to_threshold);
+    if (g_alpha) had_atomic_add_together(g_alpha + replica + c, to_alpha);
+    if (g_threshold) had_atomic_add_together(g_threshold + replica + c, to_threshold);
   }
 }
 

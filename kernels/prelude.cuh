@@ -65,10 +65,24 @@ HAD_INLINE float had_as_float(had_u32 u) {
 }
 // Blocks and threads run one after the other in the shim, so a plain addition is atomic.
 HAD_INLINE void had_atomic_add(float* address, float value) { *address += value; }
+HAD_INLINE void had_atomic_add_together(float* address, float value) { *address += value; }
 #else
 HAD_INLINE had_u32 had_as_uint(float x) { return __float_as_uint(x); }
 HAD_INLINE float had_as_float(had_u32 u) { return __uint_as_float(u); }
 HAD_INLINE void had_atomic_add(float* address, float value) { atomicAdd(address, value); }
+// For values of which many go to one address: a warp that has a single one adds up first. Additions to one address wait
+// for each other, and millions of neurons that share a time constant would wait longer than everything else takes.
+HAD_INLINE void had_atomic_add_together(float* address, float value) {
+  const unsigned int mask = __activemask();
+  const had_u64 mine = (had_u64)address;
+  const had_u64 first = __shfl_sync(mask, mine, __ffs((int)mask) - 1);
+  if (mask == 0xffffffffu && __all_sync(mask, mine == first)) {
+    for (int offset = 16; offset > 0; offset /= 2) value = value + __shfl_down_sync(mask, value, offset);
+    if ((threadIdx.x & 31u) == 0) atomicAdd(address, value);
+  } else {
+    atomicAdd(address, value);
+  }
+}
 #endif
 HAD_INLINE had_i64 had_thread_index() { return (had_i64)blockIdx.x * blockDim.x + threadIdx.x; }
 HAD_INLINE had_i64 had_thread_count() { return (had_i64)gridDim.x * blockDim.x; }
@@ -118,7 +132,9 @@ HAD_INLINE lanes had_exp(lanes x) {
 typedef had_u16 storage;
 HAD_INLINE lanes had_widen(lanes_u bits) {
   const lanes_u magnitude = (bits & 0x7fffu) << 13;
-  const lanes_u finite = had_as_uint(had_as_float(magnitude) * had_as_float(had_splat_u(0x77800000u)));  // * 2^112
+  // No float32 subnormal on the way: CuPy compiles with -ftz=true, which would make it 0. 0x38800000 is 2^-14.
+  const lanes_u tiny = had_as_uint(had_as_float(magnitude + 0x38800000u) - had_as_float(had_splat_u(0x38800000u)));
+  const lanes_u finite = magnitude < had_splat_u(0x00800000u) ? tiny : magnitude + 0x38000000u;
   const lanes_u wide = (bits & 0x7fffu) >= had_splat_u(0x7c00u) ? (magnitude | 0x7f800000u) : finite;
   return had_as_float(wide | ((bits & 0x8000u) << 16));
 }

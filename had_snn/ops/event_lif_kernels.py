@@ -17,7 +17,7 @@ from had_snn.ops import build, memory
 from had_snn.ops.event_bucket import bucket_events
 
 TASKS = 64  # HAD_TASKS of kernels/event_lif_host.cuh
-REPLICAS = 64  # copies of the weight gradient that spread a GPU's atomic additions
+REPLICAS = 64  # copies of the summed gradients that spread a GPU's atomic additions
 MAX_WINDOW_US = 1 << 46
 
 _FORWARD = "ppppppppp" + "pppp" + "iiii" + "ff" + "nnn"
@@ -163,10 +163,11 @@ def event_lif_backward(
     T, samples, height, width, channels = shape
     last0 = None if t_last0 is None else t_last0 - t_begin[:, None, None]
     on_cpu = weight.device.type == "cpu"
-    rows, kind = (TASKS, torch.float64) if on_cpu else (1, torch.float32)
+    rows, kind = (TASKS, torch.float64) if on_cpu else (REPLICAS, torch.float32)
     taps = weight.shape[0]
-    sums = [weight.new_zeros((rows if on_cpu else REPLICAS, taps, channels), dtype=kind)]
-    sums += [weight.new_zeros((rows, n), dtype=kind) for n in (channels, samples, channels)]
+    gains = (rows if on_cpu else 1, samples)
+    shapes = [(rows, taps, channels), (rows, channels), gains, (rows, channels)]
+    sums = [weight.new_zeros(shape, dtype=kind) for shape in shapes]
     g_v0 = weight.new_empty((samples, height, width, channels) if v0 is not None else 0)
     g_counts, g_membranes, g_v = (None if g is None else g.contiguous() for g in (g_counts, g_membranes, g_v))
     if samples * height * width > 0:

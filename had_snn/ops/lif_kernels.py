@@ -19,6 +19,8 @@ STREAM_BYTES = 16 << 20  # outputs beyond this bypass the caches
 
 _FORWARD = "pppppppp" + "iiiii" + "ff" + "nnn"
 _BACKWARD = "pppppppppppp" + "iiiii" + "ff" + "nnn"
+_BACKWARD_GPU = "pppppppppppp" + "iiiiii" + "ff" + "nnn"
+REPLICAS = 64  # copies of the summed gradients that spread a GPU's atomic additions
 
 
 def _dense_step(x: Tensor) -> Tensor:
@@ -125,15 +127,17 @@ def lif_backward(
     g_x = memory.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device) if need[0] else x.new_empty(0)
     g_v0 = memory.empty_strided(x.shape[1:], step, dtype=torch.float32, device=x.device) if need[1] else x.new_empty(0)
     sizes = _scalars(x, alpha, channel_dim)
-    # The CPU adds up in float64, one row a task; the GPU adds atomically in float32.
-    rows, kind = (-(-sizes[1] // TASK), torch.float64) if x.device.type == "cpu" else (1, torch.float32)
+    # The CPU adds up in float64, one row a task; the GPU adds atomically in float32, one row a replica.
+    on_cpu = x.device.type == "cpu"
+    rows, kind = (-(-sizes[1] // TASK), torch.float64) if on_cpu else (REPLICAS, torch.float32)
     sums = [torch.zeros(rows, alpha.numel(), dtype=kind, device=x.device) if n else None for n in need[2:]]
     if math.prod(x.shape) > 0:
         pointers = [build.address(a) for a in (x, v0, alpha, threshold, kept if kept.numel() else None, g_s, g_h, g_v)]
         outputs = [g_x if need[0] else None, g_v0 if need[1] else None, *sums]
         pointers += [build.address(a) for a in outputs]
-        scalars = [*sizes, v_reset, slope, surrogate, int(soft), int(detach)]
-        _run("lif_backward", _BACKWARD, [*pointers, *scalars], x, alpha, threshold)
+        scalars = [*sizes, *([] if on_cpu else [REPLICAS]), v_reset, slope, surrogate, int(soft), int(detach)]
+        signature = _BACKWARD if on_cpu else _BACKWARD_GPU
+        _run("lif_backward", signature, [*pointers, *scalars], x, alpha, threshold)
     g_alpha, g_threshold = (alpha.new_empty(0) if s is None else s.sum(0).to(alpha.dtype) for s in sums)
     return g_x, g_v0, g_alpha, g_threshold
 

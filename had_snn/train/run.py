@@ -138,7 +138,11 @@ class Run:
             values = dict(zip(losses, read, strict=True))
             self.lines.add(values, weight=share)
             self.epoch.add(values, weight=share)
-        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=config.gradient_clip)
+        # With float16 the first steps overflow until the scaler has found its scale; it leaves them out by itself.
+        strict = getattr(self.fabric.strategy.precision, "scaler", None) is None
+        self.fabric.clip_gradients(
+            self.module, self.optimizer, max_norm=config.gradient_clip, error_if_nonfinite=strict
+        )
         self.optimizer.step()
         self.average.update(self.task)
         self.done += 1

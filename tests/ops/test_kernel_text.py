@@ -66,10 +66,11 @@ def test_clocked_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> No
         assert all(torch.equal(a, b) for a, b in zip((s, v, h, kept), expected, strict=True))
         need = [True] * 4
         expected = lif_kernels.lif_backward(x, v0[0], alpha, threshold, kept, g_s, g_h, g_v, dim, *settings, need)
-        g_x, g_v0, g_a, g_t = (torch.zeros_like(e) for e in expected)
+        g_x, g_v0 = (torch.zeros_like(e) for e in expected[:2])
+        g_a, g_t = torch.zeros(4, channels), torch.zeros(4, channels)
         pointers = (x, v0, alpha, threshold, kept if kept.numel() else None, g_s, g_h, g_v, g_x, g_v0, g_a, g_t)
-        launch("lif_backward", lif_kernels._BACKWARD, [*map(address, pointers), *sizes, -0.1, 2.0, 0, 0, 1])
-        for a, b in zip((g_x, g_v0, g_a, g_t), expected, strict=True):
+        launch("lif_backward", lif_kernels._BACKWARD_GPU, [*map(address, pointers), *sizes, 4, -0.1, 2.0, 0, 0, 1])
+        for a, b in zip((g_x, g_v0, g_a.sum(0), g_t.sum(0)), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -102,11 +103,12 @@ def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
         *(*expected[4:], begin, weight, rate, gain, threshold, v0, last0, g_c, g_m, g_v), list(counts.shape), *settings
     )
     replicas = 3
-    outs = [torch.zeros(replicas, 18, C), torch.zeros(C), torch.zeros(B), torch.zeros(C), torch.zeros_like(v)]
+    shapes = [(replicas, 18, C), (replicas, C), (B,), (replicas, C), v.shape]
+    outs = [torch.zeros(shape) for shape in shapes]
     scratch = torch.empty(entries.numel(), C)
     arguments = [*map(address, (*common, g_c, g_m, g_v, scratch, *outs)), *sizes, 18, replicas, *scalars]
     launch("event_lif_backward", event_lif_kernels._BACKWARD_GPU, arguments)
-    outs[0] = outs[0].sum(0)
+    outs = [out.sum(0) if place in (0, 1, 3) else out for place, out in enumerate(outs)]
     for a, b in zip(outs, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
 
@@ -193,6 +195,18 @@ def test_clocked_gpu_equals_cpu(dtype: torch.dtype, reset: str) -> None:
                 assert torch.equal(a, b.cpu())
             else:
                 torch.testing.assert_close(a, b.cpu(), rtol=1e-3 if i == 4 else 1e-5, atol=1e-2 if i == 4 else 1e-5)
+
+
+@gpu
+@pytest.mark.cuda
+@pytest.mark.parametrize("neurons", [3, 1000, 300_001])
+def test_one_time_constant_for_all_neurons_gets_the_cpus_gradient(neurons: int) -> None:
+    x, tau, found = torch.randn(4, neurons) * 0.6, torch.tensor(900.0), []
+    for device in ("cpu", "cuda"):
+        shared = tau.to(device).requires_grad_()
+        s, v, _ = lif_multi_step(x.to(device), tau=shared, dt=300.0)
+        found.append(torch.autograd.grad(s.sum() + v.square().sum(), shared)[0].cpu())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
 
 
 @gpu
