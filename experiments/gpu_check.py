@@ -3,7 +3,8 @@
     make gpu-check        (or: python experiments/gpu_check.py [tests] [kernels] [training])
 
 It needs what such a machine usually has (torch with CUDA, cupy, numpy, pytest, a C++ compiler with cmake) and this
-repository, installed or not; training needs the extra `train` as well. Whatever it cannot do it names and skips.
+repository, installed or not; training needs the extra `train` as well, SpikingJelly its `loguru`. Whatever it cannot do
+it names and skips. Leave the machine's processors idle meanwhile: the kernels are timed with their launch.
 """
 
 from __future__ import annotations
@@ -94,15 +95,6 @@ def machine() -> dict[str, object]:
     return found | {"python": platform.python_version(), "cpu_cores": os.cpu_count()}
 
 
-def kernels() -> dict[str, object]:
-    """GPU rows of both operators."""
-    found: dict[str, object] = {"stem": worker(STEM)}
-    for name, (environment, contenders, rows) in LIF_RUNS.items():
-        found[name] = worker([row | {"names": contenders} for row in rows], **environment)
-        print(name, json.dumps(found[name])[:3000], flush=True)
-    return found
-
-
 def worker(rows: list[dict], **environment: str) -> object:
     """Rows timed in a process of their own."""
     command = [sys.executable, str(ROOT / "experiments" / "bench_kernels_worker.py"), json.dumps(rows), "2"]
@@ -155,23 +147,27 @@ def main() -> int:
     if lacking:
         print(f"error: gpu-check needs {', '.join(lacking)}", file=sys.stderr)
         return 2
+    passed = None
+    if "tests" in parts and build_native():
+        tests = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "--noconftest", "-p", "no:cacheprovider", *TESTS]
+        passed = run(tests).returncode == 0
+        keep({"cuda_tests_passed": passed})
+    if "kernels" in parts:
+        keep({"stem": worker(STEM)})
+        for name, (environment, contenders, rows) in LIF_RUNS.items():
+            keep({name: worker([row | {"names": contenders} for row in rows], **environment)})
+    if "training" in parts:
+        keep({"training": trainings()})
+    return 0 if passed in (True, None) else 1
+
+
+def keep(found: dict[str, object]) -> None:
+    """Prints what was found and adds it to the record at once, so that a run that is cut short loses nothing."""
     out = ROOT / "benchmarks" / "gpu.json"
     record: dict[str, object] = json.loads(out.read_text()) if out.is_file() else {}
-    record |= {"machine": machine()}
-    native = build_native()
-    passed = None
-    if "tests" in parts and native:
-        tests = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "--noconftest", "-p", "no:cacheprovider", *TESTS]
-        record["cuda_tests_passed"] = passed = run(tests).returncode == 0
-    if "kernels" in parts:
-        record |= kernels()
-    if "training" in parts:
-        record["training"] = trainings()
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
-    print(f"written: {out.relative_to(ROOT)}")
-    return 0 if passed in (True, None) else 1
+    out.write_text(json.dumps(record | {"machine": machine()} | found, indent=1) + "\n")
+    print(json.dumps(found, indent=1), flush=True)
 
 
 if __name__ == "__main__":

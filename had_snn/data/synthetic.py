@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from had_snn.events.stream import EventStream
 GENERATOR_VERSION = 4  # raise it when the same parameters give other data
 _SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3}
 _COLUMNS = ("t", "x", "y", "p")
+
+#: Workers beyond these are processes: they take seconds to start and then do not wait for each other.
+MOST_THREADS = 2
 
 Progress = Callable[[int, int], None]
 
@@ -63,7 +67,8 @@ def prepare_split(
         family: Key of `events.scene.FAMILIES`; by default the one named like the split.
         max_speed: Highest speed of targets in pixels a second.
         hardship: Factor on the probability of most challenges; see `events.scene.sample_scene`.
-        workers: Threads that make sequences at the same time.
+        workers: How many sequences are made at the same time: by threads up to `MOST_THREADS`, beyond by processes (a
+            script must then start what it does under `if __name__ == "__main__"`, as always with spawned processes).
         progress: Called with (sequences ready, `count`).
 
     Returns:
@@ -99,7 +104,7 @@ def prepare_split(
     ready = count - len(missing)
     if progress:
         progress(ready, count)
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+    with _pool(min(workers, len(missing))) as pool:
         tasks = [pool.submit(_make_sequence, folder, index, parameters) for index in missing]
         try:
             for task in as_completed(tasks):
@@ -112,6 +117,13 @@ def prepare_split(
             raise
     _write_json(Path(root) / f"{split}.json", {"folder": folder.name, "count": count})
     return load_split(root, split)
+
+
+def _pool(workers: int) -> Executor:
+    """Threads or processes; a scene's textures are drawn in Python, so that few threads share one interpreter well."""
+    if workers <= MOST_THREADS:
+        return ThreadPoolExecutor(max_workers=max(1, workers))
+    return ProcessPoolExecutor(max_workers=workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def load_split(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from had_snn.data.sequence import TrackingSequence
-from had_snn.data.synthetic import load_split, prepare_split, summarise_split
+from had_snn.data.synthetic import MOST_THREADS, load_split, prepare_split, summarise_split
 from had_snn.errors import FormatError, InputError
 
 SMALL = {"seconds": 0.16, "sensor_hw": (60, 80)}
@@ -50,6 +50,12 @@ def test_a_split_holds_what_a_tracker_needs(root: Path):
         assert sequence.events.x.max() < 80
         assert sequence.visible[0]
         assert not sequence.events.t.flags.writeable
+
+
+def test_more_workers_than_threads_are_processes_that_make_the_same_bits(root: Path, tmp_path: Path):
+    again = prepare_split(tmp_path, "train", count=3, workers=MOST_THREADS + 1, **SMALL)
+    for a, b in zip(again, load_split(root, "train"), strict=True):
+        assert_same(a, b)
 
 
 def test_workers_processes_and_counts_make_the_same_bits(root: Path, tmp_path: Path):
