@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from entry import open_run, script, versions
+from entry import device_of, open_run, script, versions
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from sources import clip_sampler, training_sequences
@@ -87,7 +87,7 @@ def run(cfg: DictConfig) -> Path:
     folder = open_run(cfg)
     trained = run_fit(cfg, "train student", task, clips, folder, lambda task: OnlineTracker(task.student))
     card = {"made_by": "experiments/distill_student.py", "seed": cfg.seed, "versions": versions(),
-            "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
+            "device": device_of(trained.student), "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
     if rank() == 0:
         save_weights(folder / "student.safetensors", trained.student, card=card)
     if rank() == 0 and trained.distillation is not None:

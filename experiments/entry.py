@@ -24,12 +24,14 @@ from importlib import metadata
 from pathlib import Path
 
 import hydra
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from had_snn import __version__
 from had_snn.errors import HadError, InputError
@@ -94,6 +96,12 @@ def versions() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         pass
     return found
+
+
+def device_of(network: nn.Module) -> str:
+    """Name of what a network was trained on, for its card: a GPU's model, or `cpu`."""
+    device = next(network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def open_run(cfg: DictConfig) -> Path:

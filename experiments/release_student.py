@@ -3,9 +3,10 @@
     python experiments/release_student.py out=runs/release
     python experiments/release_student.py out=runs/release install=true     # ... and puts it into had_snn/weights
 
-Training runs on one thread, so that the same processor gives the same weights again. A step whose result is in the run
-folder is not run again, an interrupted training goes on from its checkpoint, and a folder that was made with other
-options is refused: its card would tell of weights that are not there.
+On a CPU training runs on one thread, so that the same processor gives the same weights again; a GPU adds up gradients
+in any order and gives others each time. A step whose result is in the run folder is not run again, an interrupted
+training goes on from its checkpoint, and a folder that was made with other options is refused: its card would tell of
+weights that are not there.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def energy(student: SpikingTracker, chosen: Sequence[TrackingSequence]) -> dict[
     return {"mj_per_output": by_rule, "sequences": len(chosen), "cost": "45 nm fp32, additions and multiplications"}
 
 
-def card(cfg: DictConfig, student: SpikingTracker, figures: dict[str, Any], spent: dict[str, Any]) -> dict[str, Any]:
+def card(
+    cfg: DictConfig, student: SpikingTracker, figures: dict[str, Any], spent: dict[str, Any], trained_on: dict[str, Any]
+) -> dict[str, Any]:
     """What a user should know of the weights."""
     train = compose("distill_student", [*map(str, cfg.train_options), *map(str, cfg.student_options)])
     split, (height, width) = train.data.splits.train, train.data.sensor_hw
@@ -112,6 +115,7 @@ def card(cfg: DictConfig, student: SpikingTracker, figures: dict[str, Any], spen
         "energy": spent,
         "limits": list(cfg.limits),
         "versions": versions(),
+        "trained_on": trained_on,
     }  # fmt: skip
 
 
@@ -135,7 +139,9 @@ def run(cfg: DictConfig) -> Path:
             temporary.write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(kept.read_text())
     path = folder / f"student_{cfg.name}.safetensors"
-    save_weights(path, student, card=card(cfg, student, record["figures"], record["energy"]))
+    made = json.loads(student_path.with_suffix(".json").read_text())
+    trained_on = {name: made.get(name) for name in ("device", "versions")}
+    save_weights(path, student, card=card(cfg, student, record["figures"], record["energy"], trained_on))
     if cfg.install:
         for made in (path, path.with_suffix(".json")):
             with atomic_file(RELEASED / made.name) as temporary:
