@@ -28,7 +28,7 @@ from progress import progress
 from sources import sequences
 
 from had_snn.atomic import atomic_file
-from had_snn.checkpoint import RELEASED, load_student, load_teacher, save_weights
+from had_snn.checkpoint import RELEASED, load_student, load_teacher, round_to_half, save_weights
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
@@ -40,7 +40,7 @@ from had_snn.tracking import TeacherTracker
 #: Options that results in a run folder depend on.
 MADE_WITH = (
     "seed", "train_options", "teacher_options", "student_options", "test_options", "baselines", "split", "limit",
-    "protocol", "energy_sequences",
+    "protocol", "energy_sequences", "half",
 )  # fmt: skip
 WHAT = "spiking event-only tracker, event-driven stem, clocked stages, depth-wise matching, centre head"
 
@@ -128,6 +128,8 @@ def run(cfg: DictConfig) -> Path:
     torch.set_num_threads(1)
     student_path, teacher_path = trained(cfg, folder)
     student = load_student(student_path)
+    if cfg.half:
+        round_to_half(student)
     chosen = list(sequences(compose("evaluate", list(map(str, cfg.test_options))).data, cfg.split))[: cfg.limit]
     kept = folder / "figures.json"
     if not kept.is_file():
@@ -141,7 +143,7 @@ def run(cfg: DictConfig) -> Path:
     path = folder / f"student_{cfg.name}.safetensors"
     made = json.loads(student_path.with_suffix(".json").read_text())
     trained_on = {name: made.get(name) for name in ("device", "versions")}
-    save_weights(path, student, card=card(cfg, student, record["figures"], record["energy"], trained_on))
+    save_weights(path, student, card=card(cfg, student, record["figures"], record["energy"], trained_on), half=cfg.half)
     if cfg.install:
         for made in (path, path.with_suffix(".json")):
             with atomic_file(RELEASED / made.name) as temporary:

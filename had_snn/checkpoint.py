@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from had_snn.atomic import atomic_file
 from had_snn.errors import CheckpointError
@@ -26,7 +27,11 @@ _KINDS = {"student": (SpikingTracker, StudentConfig), "teacher": (RGBETeacher, T
 
 
 def save_weights(
-    path: Path | str, network: SpikingTracker | RGBETeacher, *, card: dict[str, Any] | None = None
+    path: Path | str,
+    network: SpikingTracker | RGBETeacher,
+    *,
+    card: dict[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
     """Writes a network.
 
@@ -34,16 +39,32 @@ def save_weights(
         path: `*.safetensors`; the card goes beside it as `*.json`.
         network: A student or a teacher.
         card: What a user should know: data, command, seed, figures, limits.
+        half: Store kernels and matrices as float16, which rounds them to 11 bits (see `round_to_half`); loading gives
+            float32 again.
     """
     path = Path(path)
     kind = "student" if isinstance(network, SpikingTracker) else "teacher"
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if half:
+        tensors = {name: value.half() if _is_kernel(value) else value for name, value in tensors.items()}
     metadata = {"kind": kind, "config": json.dumps(dataclasses.asdict(network.config))}
     with atomic_file(path) as temporary:
         save_file(tensors, str(temporary), metadata=metadata)
     if card is not None:
         with atomic_file(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _is_kernel(value: Tensor) -> bool:
+    return value.is_floating_point() and value.ndim >= 2
+
+
+@torch.no_grad()
+def round_to_half(network: nn.Module) -> None:
+    """Rounds kernels and matrices in place to what `save_weights(half=True)` stores, so that a test meets the same."""
+    for value in network.state_dict().values():
+        if _is_kernel(value):
+            value.copy_(value.half())
 
 
 def _load(path: Path, kind: str) -> SpikingTracker | RGBETeacher:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from had_snn.atomic import atomic_file
-from had_snn.checkpoint import load_student, load_teacher, save_weights
+from had_snn.checkpoint import load_student, load_teacher, round_to_half, save_weights
 from had_snn.errors import CheckpointError
 from had_snn.models import student_tiny, teacher_tiny
 
@@ -23,6 +23,19 @@ def test_a_student_comes_back_with_its_numbers(tmp_path):
     for a, b in zip(student.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert json.loads((tmp_path / "s.json").read_text()) == {"seed": 1}
+
+
+def test_halves_take_half_the_room_and_come_back_as_the_rounded_student(tmp_path):
+    student = student_tiny()
+    save_weights(tmp_path / "whole.safetensors", student)
+    save_weights(tmp_path / "half.safetensors", student, half=True)
+    round_to_half(student)
+    again = load_student(tmp_path / "half.safetensors")
+    for a, b in zip(student.state_dict().values(), again.state_dict().values(), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
 
 
 def test_a_teacher_is_not_a_student(tmp_path):

@@ -37,6 +37,7 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
     few = ["fit.iterations=1", "fit.batch_size=1"]
     options = [
         f"out={tmp_path / 'run'}", "name=mini", "baselines=[static]", "limit=1", "install=true",
+        "half=true",
         f"train_options={quoted(data)}", f"test_options={quoted(data)}", f"teacher_options={quoted(few)}",
         f"student_options={quoted([*few, 'distill=full', 'distill_pool=2'])}",
     ]  # fmt: skip
