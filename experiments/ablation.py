@@ -23,7 +23,7 @@ import ablation_report
 import train_teacher
 from ablation_plan import SHUFFLED, Cost, Job, check_arms, costs, plan
 from bench_kernels import machine
-from entry import compose, open_run, script
+from entry import compose, device_for, open_run, script
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
 from sources import sequences
@@ -77,7 +77,8 @@ def teachers(cfg: DictConfig, folder: Path, seeds: list[int]) -> dict[int, str]:
     for seed in seeds:
         path = folder / f"teacher-seed{seed}" / "teacher.safetensors"
         if not path.is_file():
-            options = [f"seed={seed}", f"out={path.parent}", *(f"fit.{k}={v}" for k, v in cfg.teacher.items())]
+            own = [f"seed={seed}", f"out={path.parent}", f"accelerator={cfg.accelerator}"]
+            options = [*own, *(f"fit.{k}={v}" for k, v in cfg.teacher.items())]
             train_teacher.run(compose("train_teacher", [*data_options(cfg), *options]))
         found[seed] = str(path.resolve())
     return found
@@ -85,7 +86,8 @@ def teachers(cfg: DictConfig, folder: Path, seeds: list[int]) -> dict[int, str]:
 
 def student_options(cfg: DictConfig, mode: str, teacher: str) -> list[str]:
     """Options of a student of one mode; a student on its own knows nothing of a teacher."""
-    options = [*data_options(cfg), f"distill={mode}", *map(str, cfg.student_options), "fit.checkpoint_every=0"]
+    fixed = ["fit.checkpoint_every=0", f"accelerator={cfg.accelerator}"]
+    options = [*data_options(cfg), f"distill={mode}", *map(str, cfg.student_options), *fixed]
     if mode == "none":
         return options
     return [*options, f"teacher_checkpoint={teacher}", *(f"distill_{name}={v}" for name, v in cfg.distill.items())]
@@ -154,7 +156,7 @@ def setting(cfg: DictConfig, guides: Mapping[int, str]) -> dict[str, Any]:
     chosen["teachers"] = len(set(guides.values()))
     card = json.loads(Path(next(iter(guides.values()))).with_suffix(".json").read_text())
     chosen["teacher"] = {"seed": card["seed"], **card["config"]["fit"]}
-    return chosen | {"machine": machine(1, "cpu")}
+    return chosen | {"machine": machine(1, device_for(cfg.accelerator))}
 
 
 def run_all(folder: Path, work: Mapping[str, dict[str, Any]], *, workers: int) -> dict[str, dict[str, Any]]:

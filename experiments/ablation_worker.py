@@ -17,7 +17,7 @@ from typing import Any
 import distill_student
 import torch
 import train_teacher
-from entry import compose, versions
+from entry import compose, device_for, versions
 from evaluate import baseline
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -34,6 +34,14 @@ from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.tracker import OnlineTracker
 from had_snn.tracking import TeacherTracker
 from had_snn.train.loop import fit
+
+
+def seconds_on(device: str) -> float:
+    """A clock: computing time on a CPU, where others may work beside; on a GPU the wall's, once its work is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class ShuffledTeacher(nn.Module):
@@ -100,15 +108,16 @@ def train_student(job: dict[str, Any]) -> dict[str, Any]:
     if job["shuffled"]:
         task._teacher = (ShuffledTeacher(task._teacher[0]),)  # pyright: ignore[reportAttributeAccessIssue]
     clips = distill_student.clips_for(cfg, student)
-    folder = Path(job["folder"])
-    begun = time.process_time()
-    trained = fit(task, clips, instantiate(cfg.fit, seed=cfg.seed), run_dir=folder, accelerator="cpu", resume=False)
-    seconds = time.process_time() - begun
+    folder, device = Path(job["folder"]), device_for(cfg.accelerator)
+    begun = seconds_on(device)
+    numbers = instantiate(cfg.fit, seed=cfg.seed)
+    trained = fit(task, clips, numbers, run_dir=folder, accelerator=cfg.accelerator, resume=False)
+    seconds = seconds_on(device) - begun
     card = {"made_by": "experiments/ablation.py", "seed": cfg.seed, "versions": versions(),
             "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
     save_weights(folder / "student.safetensors", trained.student, card=card)
     found = {"seconds": seconds, "seconds_per_step": seconds / cfg.fit.iterations}
-    return found | tested(job, OnlineTracker(trained.student))
+    return found | tested(job, OnlineTracker(trained.student.cpu()))
 
 
 def train_new_teacher(job: dict[str, Any]) -> dict[str, Any]:
@@ -131,17 +140,18 @@ def test_baseline(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
-    """Computing seconds of a training step of each mode, clips included: the arms take turns, the median counts.
+    """Seconds of a training step of each mode, clips included: the arms take turns, the median counts.
 
     The clips come twice: `fresh` is the first round, in which a teacher is asked, `kept` the second. Beside it, what
     following the targets of all training sequences costs the teacher.
     """
     tasks, cfg = {}, compose("distill_student", job["modes"]["none"])
+    device = device_for(cfg.accelerator)
     for mode, options in job["modes"].items():
         cfg = compose("distill_student", options)
         torch.manual_seed(cfg.seed)
         student = instantiate(cfg.student)
-        task = distill_student.build_task(cfg, student).train()
+        task = distill_student.build_task(cfg, student).train().to(device)
         tasks[mode] = task, distill_student.clips_for(cfg, student), cfg.fit.batch_size
     found: dict[str, dict[str, float]] = {mode: {} for mode in tasks}
     for name in ("fresh", "kept"):
@@ -149,11 +159,11 @@ def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
         for turn in range(job["turns"] + 1):
             for mode, (task, clips, size) in tasks.items():
                 task.steps.zero_()
-                begun = time.process_time()
+                begun = seconds_on(device)
                 batch = clips.collate([clips[i] for i in range(turn * size, (turn + 1) * size)])
-                task(batch)["total"].backward()
+                task(batch.to(device))["total"].backward()
                 task.zero_grad()
-                seconds[mode].append(time.process_time() - begun)
+                seconds[mode].append(seconds_on(device) - begun)
         for mode, values in seconds.items():
             found[mode][name] = statistics.median(values[1:])
     return {"speed": found, "follow_seconds": seconds_to_follow(training_sequences(cfg), job["teacher"])}

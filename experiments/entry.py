@@ -104,6 +104,11 @@ def device_of(network: nn.Module) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def device_for(accelerator: str) -> str:
+    """Device that Fabric takes for an accelerator (`cpu`, `cuda`, `auto`)."""
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def open_run(cfg: DictConfig) -> Path:
     """Makes the run folder `cfg.out` and writes what is needed to repeat the run.
 
