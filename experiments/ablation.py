@@ -2,6 +2,7 @@
 
     python experiments/ablation.py out=runs/ablation
     python experiments/ablation.py out=runs/ablation teacher_checkpoint=runs/teacher/teacher.safetensors workers=2
+    python experiments/ablation.py out=runs/ablation "teacher_checkpoint='runs/teacher{seed}/teacher.safetensors'"
 
 Each job is a process of its own with one thread. A job whose result is there is not run again, so the same command goes
 on where it was stopped, and a larger plan only adds what is missing.
@@ -70,9 +71,10 @@ def run_job(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teachers(cfg: DictConfig, folder: Path, seeds: list[int]) -> dict[int, str]:
-    """Each seed's teacher: the given one for all, or one of its own, trained now if it is not there."""
+    """Each seed's teacher: the given one, `{seed}` filled in, or one of its own, trained now if it is not there."""
     if cfg.teacher_checkpoint is not None:
-        return {seed: str(Path(cfg.teacher_checkpoint).resolve()) for seed in seeds}
+        given = str(cfg.teacher_checkpoint)
+        return {seed: str(Path(given.replace("{seed}", str(seed))).resolve()) for seed in seeds}
     found = {}
     for seed in seeds:
         path = folder / f"teacher-seed{seed}" / "teacher.safetensors"

@@ -98,6 +98,15 @@ def test_a_finished_job_is_not_run_again_and_a_changed_one_is(tmp_path, monkeypa
         ablation.run_all(tmp_path, {"c": {"fails": True}}, workers=1)
 
 
+def test_a_given_teacher_is_shared_or_each_seed_has_its_own(tmp_path):
+    shared = compose("ablation", ["teacher_checkpoint=teacher.safetensors"])
+    assert set(ablation.teachers(shared, tmp_path, [0, 1]).values()) == {str(Path("teacher.safetensors").resolve())}
+    own = compose("ablation", ["teacher_checkpoint='runs/seed{seed}/teacher.safetensors'"])
+    assert ablation.teachers(own, tmp_path, [0, 2]) == {
+        seed: str(Path(f"runs/seed{seed}/teacher.safetensors").resolve()) for seed in (0, 2)
+    }
+
+
 def made_up(arm: str, seed: int, level: float, *, labels: float = 1.0) -> dict:
     rng = np.random.default_rng(5)
     scores = (level + seed + rng.normal(0, 10, 20)).tolist()
