@@ -66,7 +66,7 @@ def test_one_step_at_full_size(which, tmp_path):
     shown = ("events",) if which == "student" else ("rgb", "voxel")
     clips = ClipSampler([drifting_sequence()], modalities=shown, **crops, **{**cfg.clips, "windows": 1})
     task = StudentTask(network) if which == "student" else TeacherTask(network)
-    numbers = {"iterations": 1, "batch_size": 2, "precision": "32-true", "loader_threads": 1}
+    numbers = {"iterations": 1, "batch_size": 2, "precision": "32-true", "loader_processes": 1}
     fit(task, clips, instantiate(cfg.fit, **numbers), run_dir=tmp_path)
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
     assert gradients
