@@ -42,14 +42,14 @@ def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
     for seed in cfg.seeds:
         for stem in cfg.stems:
             name = f"stem-{stem}-seed{seed}"
-            options = [*data_options(cfg), "distill=none", f"+student.stem={stem}", f"seed={seed}",
-                       f"fit.iterations={cfg.student_steps}", "fit.checkpoint_every=0"]  # fmt: skip
+            options = [*data_options(cfg), "distill=none", *map(str, cfg.student_options), f"+student.stem={stem}",
+                       f"seed={seed}", f"fit.iterations={cfg.student_steps}", "fit.checkpoint_every=0"]  # fmt: skip
             found[name] = {"kind": "student", "arm": stem, "seed": seed, "shuffled": False, "overrides": options,
                            "folder": str(folder / name), **test}  # fmt: skip
         for arm in cfg.teachers:
             name = f"teacher-{arm}-seed{seed}"
-            options = [*data_options(cfg), f"modalities=[{','.join(TEACHERS[arm])}]", f"seed={seed}",
-                       f"fit.iterations={cfg.teacher_steps}", "fit.checkpoint_every=0"]  # fmt: skip
+            options = [*data_options(cfg), *map(str, cfg.teacher_options), f"modalities=[{','.join(TEACHERS[arm])}]",
+                       f"seed={seed}", f"fit.iterations={cfg.teacher_steps}", "fit.checkpoint_every=0"]  # fmt: skip
             found[name] = {"kind": "new_teacher", "arm": arm, "seed": seed, "modalities": TEACHERS[arm],
                            "overrides": options, "folder": str(folder / name), **test}  # fmt: skip
     return found
@@ -90,7 +90,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         record[f"{kind}_differences"] = differences(arms, pairs, attributes, resamples=cfg.resamples)
     names = ("seeds", "student_steps", "teacher_steps", "split", "limit", "protocol", "resamples")
     plain = OmegaConf.to_container(cfg, resolve=True)
-    record["setting"] = {name: plain[name] for name in names} | {"machine": machine(1, "cpu")}  # pyright: ignore
+    record["setting"] = {name: plain[name] for name in names}  # pyright: ignore
+    for name in ("student_options", "teacher_options"):
+        record["setting"][name] = [option for option in map(str, cfg[name]) if "root=" not in option]
+    record["setting"]["machine"] = machine(1, "cpu")
     with atomic_file(folder / "controls.json") as temporary:
         temporary.write_text(ablation_report.as_text(record))
     return record

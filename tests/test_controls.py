@@ -18,7 +18,8 @@ from had_snn.errors import InputError  # noqa: E402
 
 
 def test_arms_differ_in_nothing_but_what_is_controlled(tmp_path):
-    cfg = compose("controls", ["seeds=[3]", "student_steps=7", "teacher_steps=9", "limit=5"])
+    numbers = ["seeds=[3]", "student_steps=7", "teacher_steps=9", "limit=5"]
+    cfg = compose("controls", [*numbers, "student_options=['clips.flip=0']", "teacher_options=['data.hardship=0.5']"])
     found = controls.jobs(cfg, tmp_path)
     assert list(found) == [
         "stem-events-seed3", "stem-quantised-seed3", "stem-binned-seed3",
@@ -32,8 +33,10 @@ def test_arms_differ_in_nothing_but_what_is_controlled(tmp_path):
         assert fixed in rest[0]
         assert "seed=3" in rest[0]
     assert all(job["limit"] == 5 and job["folder"] == str(tmp_path / name) for name, job in found.items())
-    assert compose("train_teacher", found["teacher-rgb-seed3"]["overrides"]).modalities == ["rgb"]
-    assert compose("distill_student", found["stem-binned-seed3"]["overrides"]).student.stem == "binned"
+    teacher = compose("train_teacher", found["teacher-rgb-seed3"]["overrides"])
+    student = compose("distill_student", found["stem-binned-seed3"]["overrides"])
+    assert (teacher.modalities, teacher.data.hardship) == (["rgb"], 0.5)
+    assert (student.student.stem, student.clips.flip, student.data.hardship) == ("binned", 0, 1.0)
 
 
 def test_differences_by_attribute_are_over_its_sequences():
