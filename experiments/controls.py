@@ -4,12 +4,14 @@
 
 Students with the event-driven stem, with the same stem on timestamps rounded down to 10 ms, and with a stem of equal
 size on counts per micro-step; teachers that are shown RGB and events, events alone, or RGB alone. All students take
-equally many steps of equally many clips, and so do all teachers. Differences are given over all test sequences and over
-those with each attribute. A job whose result is there is not run again.
+equally many steps of equally many clips, and so do all teachers. Differences, also of the event-driven student to each
+teacher, are given over all test sequences and over those with each attribute. A job whose result is there is not run
+again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,11 @@ from had_snn.models.student import STEMS
 
 #: What a teacher can be shown, by the name of its arm.
 TEACHERS = {"rgb+events": ["rgb", "events"], "events": ["events"], "rgb": ["rgb"]}
-#: Differences to report: (kind, first, second).
+#: Differences to report: (kind, first, second). Across kinds the student, whose stem is `events`, is called so.
 PAIRS = (
     ("stems", "events", "quantised"), ("stems", "events", "binned"), ("teachers", "rgb+events", "events"),
-    ("teachers", "rgb+events", "rgb"), ("teachers", "events", "rgb"),
+    ("teachers", "rgb+events", "rgb"), ("teachers", "events", "rgb"), ("across", "student", "rgb+events"),
+    ("across", "student", "events"), ("across", "student", "rgb"),
 )  # fmt: skip
 
 
@@ -70,6 +73,24 @@ def differences(arms: dict[str, list[dict[str, Any]]], pairs: list[tuple[str, st
     return found
 
 
+def comparisons(results: Mapping[str, dict[str, Any]], attributes: list[tuple[str, ...]],
+                *, resamples: int) -> dict[str, Any]:  # fmt: skip
+    """Scores of all stems and teachers and the differences between those that were run."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {"stems": {}, "teachers": {}, "across": {}}
+    for result in results.values():
+        kind = "stems" if result["job"]["kind"] == "student" else "teachers"
+        groups[kind].setdefault(result["job"]["arm"], []).append(result)
+    if "events" in groups["stems"]:
+        groups["across"] = {**groups["teachers"], "student": groups["stems"]["events"]}
+    record: dict[str, Any] = {}
+    for kind, arms in groups.items():
+        pairs = [(a, b) for k, a, b in PAIRS if k == kind and a in arms and b in arms]
+        if kind != "across":
+            record[kind] = {name: ablation_report.of_arm(runs, {"resamples": resamples}) for name, runs in arms.items()}
+        record[f"{kind}_differences"] = differences(arms, pairs, attributes, resamples=resamples)
+    return record
+
+
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Runs what is missing and writes `controls.json`."""
     unknown = [*({*cfg.stems} - {*STEMS}), *({*cfg.teachers} - {*TEACHERS})]
@@ -79,15 +100,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     folder = open_run(cfg)
     results = run_all(folder, jobs(cfg, folder), workers=cfg.workers)
     attributes = [tuple(s.attributes) for s in list(sequences(cfg.data, cfg.split))[: cfg.limit]]
-    record: dict[str, Any] = {}
-    for kind, job_kind in (("stems", "student"), ("teachers", "new_teacher")):
-        arms: dict[str, list[dict[str, Any]]] = {}
-        for result in results.values():
-            if result["job"]["kind"] == job_kind:
-                arms.setdefault(result["job"]["arm"], []).append(result)
-        pairs = [(a, b) for k, a, b in PAIRS if k == kind and a in arms and b in arms]
-        record[kind] = {name: ablation_report.of_arm(runs, {"resamples": cfg.resamples}) for name, runs in arms.items()}
-        record[f"{kind}_differences"] = differences(arms, pairs, attributes, resamples=cfg.resamples)
+    record = comparisons(results, attributes, resamples=cfg.resamples)
     names = ("seeds", "student_steps", "teacher_steps", "split", "limit", "protocol", "resamples")
     plain = OmegaConf.to_container(cfg, resolve=True)
     record["setting"] = {name: plain[name] for name in names}  # pyright: ignore
@@ -106,6 +119,7 @@ def table(record: dict[str, Any]) -> str:
         for name, arm in record[kind].items():
             sr = arm["SR"]
             lines.append(f"{kind:<9} {name:<11} SR {sr['mean']:5.1f} [{sr['low']:.1f}, {sr['high']:.1f}]")
+    for kind in ("stems", "teachers", "across"):
         for pair, entry in record[f"{kind}_differences"].items():
             lines.append(f"{pair}: " + ", ".join(
                 f"{name} {v['mean']:+.1f} [{v['low']:.1f}, {v['high']:.1f}]" for name, v in entry.items()

@@ -54,6 +54,26 @@ def test_differences_by_attribute_are_over_its_sequences():
     }  # fmt: skip
 
 
+def test_the_student_is_compared_with_each_teacher_by_seed():
+    def result(kind: str, arm: str, seed: int, *scores: float) -> dict:
+        own = {name: list(scores) for name in ("SR", "PR", "NPR")}
+        return {"job": {"kind": kind, "arm": arm, "seed": seed}, "per_sequence": own, "sequences": ["a", "b"],
+                "scores": dict.fromkeys(own, sum(scores) / 2), "seconds": 1.0, "by_attribute": {}}  # fmt: skip
+
+    results = {
+        "stem-events-seed0": result("student", "events", 0, 50.0, 40.0),
+        "stem-events-seed1": result("student", "events", 1, 52.0, 40.0),
+        "teacher-rgb-seed0": result("new_teacher", "rgb", 0, 30.0, 45.0),
+        "teacher-rgb-seed1": result("new_teacher", "rgb", 1, 30.0, 47.0),
+        "teacher-events-seed0": result("new_teacher", "events", 0, 50.0, 40.0),
+        "teacher-events-seed1": result("new_teacher", "events", 1, 52.0, 40.0),
+    }
+    found = controls.comparisons(results, [("hdr",), ()], resamples=20)["across_differences"]
+    assert list(found) == ["student_vs_events", "student_vs_rgb"]
+    assert {name: value["mean"] for name, value in found["student_vs_rgb"].items()} == {"all": 7.5, "hdr": 21.0}
+    assert found["student_vs_events"]["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "sequences": 2}
+
+
 def test_an_unknown_control_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"unknown control voxels; stems: events, binned, quantised"):
         controls.run(compose("controls", ["stems=[voxels]", f"out={tmp_path / 'run'}"]))
