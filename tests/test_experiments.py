@@ -97,6 +97,17 @@ def test_a_shifted_split_is_made_on_its_own_sensor_and_described(recording, tmp_
     assert len({line.count("|") for line in (header, real, simulated)}) == 1
     assert "`blob.npz` | 240x180 | 0.15 |" in real
     assert " camera (1) | 346x260 | 0.50 |" in simulated
+    late = call(
+        "lag", f"checkpoints=['{recording / 'student.safetensors'}']", "split=test_shifted", "out=lag", *small,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert late.returncode == 0, late.stderr
+    assert late.stdout.startswith("annotation, late by: SR 5 ms ")
+    record = json.loads((tmp_path / "lag" / "lag.json").read_text())
+    (tracker,) = record["trackers"].values()
+    assert list(tracker["by_speed"]) == ["0-50", "50-150", "150-250", "250+"]
+    assert list(tracker["SR_moved_by_ms"]) == ["-10", "-5", "0", "5", "10", "15", "20"]
+    assert record["SR_of_annotation_late_by_ms"]["40"]["all"] < record["SR_of_annotation_late_by_ms"]["5"]["all"]
 
 
 @pytest.mark.parametrize(
