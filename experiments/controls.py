@@ -104,7 +104,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     names = ("seeds", "student_steps", "teacher_steps", "split", "limit", "protocol", "resamples")
     plain = OmegaConf.to_container(cfg, resolve=True)
     record["setting"] = {name: plain[name] for name in names}  # pyright: ignore
-    for name in ("student_options", "teacher_options"):
+    for name in ("data_options", "student_options", "teacher_options"):
         record["setting"][name] = [option for option in map(str, cfg[name]) if "root=" not in option]
     record["setting"]["machine"] = machine(1, "cpu")
     with atomic_file(folder / "controls.json") as temporary:
