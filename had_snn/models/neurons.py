@@ -17,11 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from had_snn.errors import InputError
 from had_snn.ops import Surrogate, atan, lif_multi_step
-
-#: How leaky membranes are read: averaged over the window, or at its end.
-READOUTS = ("mean", "last")
 
 
 class LIF(nn.Module):
@@ -68,32 +64,17 @@ class LIF(nn.Module):
 
 
 class LeakyReadout(nn.Module):
-    """Non-spiking leaky membranes that read a window of `T` micro-steps.
+    """Non-spiking leaky membranes, averaged over the micro-steps of a window.
 
-        u[t] = alpha * u[t-1] + (1 - alpha) * x[t],   t = 0 .. T-1,   alpha = exp(-dt / tau)
+        u[t] = alpha * u[t-1] + (1 - alpha) * x[t],   out = mean over t of u[t]
 
-    `form="mean"` is the mean of `u` over the window, `form="last"` the membrane at its end. Both are linear in `x`, so
-    either is one weighted sum over time with a closed form, which is what is computed:
-
-        mean:  w[t] = (1 - alpha**(T - t)) / T          last:  w[t] = (1 - alpha) * alpha**(T - 1 - t)
-
-    The mean weighs the oldest micro-step most and the newest least: what moves is reported where it was about half a
-    window ago. The membrane at the end weighs the newest most.
-
-    Args:
-        tau_us: Initial time constant in microseconds.
-        form: `mean` or `last`.
-
-    Raises:
-        InputError: If there is no such form.
+    Both steps are linear in `x`, so the whole read-out is one weighted sum over time with the closed form
+    `w[t] = (1 - alpha**(T - t)) / T` for `t = 0 .. T-1`, which is what is computed.
     """
 
-    def __init__(self, *, tau_us: float = 20_000.0, form: str = "mean") -> None:
+    def __init__(self, *, tau_us: float = 20_000.0) -> None:
         super().__init__()
-        if form not in READOUTS:
-            raise InputError(f"readout={form!r} is unknown; there are {', '.join(READOUTS)}")
         self.log_tau = nn.Parameter(torch.tensor(math.log(tau_us)))
-        self.form = form
 
     @property
     def tau_us(self) -> Tensor:
@@ -103,12 +84,10 @@ class LeakyReadout(nn.Module):
     def weights(self, n_steps: int, *, dt_us: float) -> Tensor:
         """Weight of each micro-step in the output, `[T]`."""
         remaining = torch.arange(n_steps, 0, -1, device=self.log_tau.device, dtype=self.log_tau.dtype)
-        if self.form == "last":
-            return (1 - torch.exp(-dt_us / self.tau_us)) * torch.exp(-(remaining - 1) * dt_us / self.tau_us)
         return (1 - torch.exp(-remaining * dt_us / self.tau_us)) / n_steps
 
     def forward(self, x: Tensor, *, dt_us: float) -> Tensor:
-        """Integrates `x` `[T, ...]` and returns what is read of it `[...]`."""
+        """Integrates `x` `[T, ...]` and returns the time-averaged membrane `[...]`."""
         return torch.tensordot(self.weights(x.shape[0], dt_us=dt_us).to(x.dtype), x, dims=1)
 
 

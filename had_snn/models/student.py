@@ -51,7 +51,6 @@ class StudentConfig:
         tau_us: Initial time constant of the clocked layers.
         stem: What reads the events: `events`, at their own times, or one of the controls: `binned` (counts per
             micro-step) and `quantised` (timestamps rounded down to 10 ms).
-        readout: What is read of the head's leaky membranes: their `mean` over the window, or the `last` ones.
     """
 
     stem_channels: int = 16
@@ -68,7 +67,6 @@ class StudentConfig:
     match_kernel: int = 5
     tau_us: float = 20_000.0
     stem: str = "events"
-    readout: str = "mean"
 
 
 STEMS = {"events": EventLIFStem, "binned": BinnedStem, "quantised": QuantisedStem}
@@ -167,7 +165,7 @@ class SpikingTracker(nn.Module):
         self.conv_head = ConvNorm(head, head)
         self.lif_head = LIF(tau_us=config.tau_us)
         self.readout = nn.Conv2d(head, READOUT_CHANNELS, 3, padding=1)
-        self.integrator = LeakyReadout(tau_us=config.tau_us, form=config.readout)
+        self.integrator = LeakyReadout(tau_us=config.tau_us)
         nn.init.zeros_(self.readout.bias)  # pyright: ignore[reportArgumentType]
 
     @property
