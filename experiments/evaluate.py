@@ -126,7 +126,9 @@ def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence
     for tracker in [*ours, *others]:
         period_us = cfg.teacher_period_us if isinstance(tracker, TeacherTracker) else cfg.period_us
         with progress(f"evaluate {tracker.name}", unit="sequences") as bar:
-            results.append(evaluate_tracker(tracker, chosen, progress=bar, min_period_us=period_us, **options))
+            results.append(evaluate_tracker(
+                tracker, chosen, progress=bar, min_period_us=period_us, latency_us=cfg.latency_us, **options
+            ))  # fmt: skip
     return [*results[: len(ours)], *foreign, *results[len(ours) :]], chosen, notes
 
 

@@ -155,6 +155,7 @@ def evaluate_tracker(
     resamples: int = 1000,
     seed: int = 0,
     min_period_us: int = 1000,
+    latency_us: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> EvaluationResult:
     """Runs and scores a tracker over a set of sequences; in a distributed run each process takes its share of them.
@@ -167,6 +168,7 @@ def evaluate_tracker(
         seed: Seed of the resampling.
         min_period_us: Under `clock`, the tracker rests until this long after it began its last answer; a tracker that
             waits for camera frames answers once a frame.
+        latency_us: Under `clock`, computing time charged for each answer; the measured one when None.
         progress: Called after each sequence with the number done, the number of all and the sequence's name.
 
     Returns:
@@ -177,7 +179,7 @@ def evaluate_tracker(
     own = shard(sequences)
     for done, sequence in enumerate(own, start=1):
         if protocol == "clock":
-            results.append(run_on_clock(tracker, sequence, min_period_us=min_period_us))
+            results.append(run_on_clock(tracker, sequence, latency_us=latency_us, min_period_us=min_period_us))
         else:
             results.append(run_one_pass(tracker, sequence))
         if progress is not None:

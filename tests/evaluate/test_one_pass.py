@@ -92,6 +92,15 @@ def test_a_tracker_of_frames_answers_once_a_frame_on_the_clock(sequence, oracle)
     assert often.scores["SR"] > rarely.scores["SR"]
 
 
+def test_a_fixed_latency_makes_the_clock_repeatable(sequence, oracle):
+    runs = [
+        evaluate_tracker(oracle(sequence), [sequence], protocol="clock", resamples=0, latency_us=3_000).results[0]
+        for _ in range(2)
+    ]
+    assert np.array_equal(runs[0].finish_us, runs[1].finish_us)
+    assert (runs[0].finish_us[1:] - runs[0].times_us[1:] == 3_000).all()
+
+
 def test_slow_trackers_score_lower_on_the_clock(sequence, oracle):
     sequence = replace(sequence, label_times_us=sequence.label_times_us - 1)  # labels just before an answer
     scores = []
