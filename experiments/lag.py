@@ -50,7 +50,7 @@ def of_tracker(tracker: Any, chosen: Sequence[Any], cfg: DictConfig, name: str) 
     edges = [*map(float, cfg.speeds), np.inf]
     lags = {
         f"{low:g}+" if high == np.inf else f"{low:g}-{high:g}": {
-            key: value if key == "boxes" else round(value, 2)
+            key: value if key == "boxes" else round(value, 2) if np.isfinite(value) else None
             for key, value in asdict(measure_lag(results, chosen, slowest=low, fastest=high)).items()
         }
         for low, high in pairwise(edges)
@@ -96,6 +96,8 @@ def table(record: dict[str, Any]) -> str:
         lines += [
             f"  {speed:>8} px/s: {lag['lag_ms']:6.1f} ms late, noise along {lag['along_px']:.1f} and across "
             f"{lag['across_px']:.1f} px, {lag['boxes']} boxes"
+            if lag["boxes"]
+            else f"  {speed:>8} px/s: no box on the target"
             for speed, lag in found["by_speed"].items()
         ]
     return "\n".join(lines) + "\n"
