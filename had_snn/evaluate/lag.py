@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from had_snn.errors import InputError
+from had_snn.evaluate.one_pass import first_label
 from had_snn.evaluate.results import TrackResult
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _centres(boxes_xywh: np.ndarray) -> np.ndarray:
 
 
 def _velocity(truth: TrackingSequence) -> np.ndarray:
-    """Velocity of the target's centre at each label, `[L, 2]` pixels a second."""
+    """Velocity of the target's centre at each label, `[L, 2]` pixels a second; NaN beside a label without a box."""
     seconds = np.asarray(truth.label_times_us, np.float64) * 1e-6
     if len(seconds) < 2:
         raise InputError(f"{truth.name}: one label says nothing about motion; expected at least two")
@@ -83,7 +84,7 @@ def measure_lag(
         error = _centres(result.boxes_xywh) - _centres(boxes)
         near = np.linalg.norm(error, axis=1) < ON_TARGET * np.sqrt(boxes[:, 2] * boxes[:, 3])
         counts = near & np.asarray(truth.visible, bool) & (speed >= slowest) & (speed < fastest) & (speed > 0)
-        counts[0] = False
+        counts[: first_label(truth) + 1] = False
         heading = velocity[counts] / speed[counts, None]
         along.append((error[counts] * heading).sum(axis=1))
         across.append(error[counts, 1] * heading[:, 0] - error[counts, 0] * heading[:, 1])
@@ -98,11 +99,12 @@ def measure_lag(
 def moved_along(result: TrackResult, truth: TrackingSequence, by_us: float) -> TrackResult:
     """The boxes, moved by what the target moves in `by_us`: what a tracker so much less late would have answered.
 
-    It looks at the annotation, so it bounds what better timing can gain; it is no tracker.
+    It looks at the annotation, so it bounds what better timing can gain; it is no tracker. The given box stays, and so
+    do boxes where the annotation does not tell how the target moves.
     """
     _check_pair(result, truth)
-    boxes = result.boxes_xywh.copy()
-    boxes[1:, :2] += _velocity(truth)[1:] * (by_us * 1e-6)
+    boxes, after = result.boxes_xywh.copy(), first_label(truth) + 1
+    boxes[after:, :2] += np.nan_to_num(_velocity(truth)[after:]) * (by_us * 1e-6)
     return replace(result, boxes_xywh=boxes)
 
 
@@ -111,8 +113,8 @@ def late_truth(truth: TrackingSequence, by_us: float) -> TrackResult:
     times = np.asarray(truth.label_times_us, np.float64)
     boxes = np.asarray(truth.boxes_xywh, np.float64)
     late = np.stack([np.interp(times - by_us, times, column) for column in boxes.T], axis=1)
-    late[0] = boxes[0]
-    count = len(times)
+    given, count = first_label(truth) + 1, len(times)
+    late[:given] = boxes[:given]
     return TrackResult(truth.name, np.asarray(truth.label_times_us), late, np.ones(count), np.full(count, np.nan))
 
 

@@ -58,12 +58,28 @@ def test_speeds_are_told_apart_and_lost_or_hidden_targets_left_out():
     boxes[20:] += 1000.0
     results = [answered(slow, slow.boxes_xywh), answered(fast, boxes)]
     assert measure_lag(results, [slow, fast], slowest=100).lag_ms == pytest.approx(20.0)
-    # Every second one of the first 20; the given first box is hidden here.
-    assert measure_lag(results, [slow, fast], slowest=100).boxes == 10
+    # Every second one of the first 20 is seen, and the first of those is the given box.
+    assert measure_lag(results, [slow, fast], slowest=100).boxes == 9
     assert measure_lag(results, [slow, fast], fastest=100).lag_ms == pytest.approx(0.0)
     nothing = measure_lag(results, [slow, fast], slowest=1000)
     assert nothing.boxes == 0
     assert np.isnan(nothing.lag_ms)
+
+
+def test_the_given_box_and_labels_without_a_box_stay_out():
+    visible = np.ones(len(TIMES), bool)
+    visible[[0, 1, 12]] = False
+    truth = moving((100.0, 0.0), visible=visible)
+    truth.boxes_xywh[12] = np.nan
+    boxes = np.nan_to_num(truth.boxes_xywh)
+    boxes[3:, 0] -= 100.0 * 0.015
+    found = measure_lag([answered(truth, boxes)], [truth])
+    assert found.lag_ms == pytest.approx(15.0)
+    assert found.boxes == len(TIMES) - 3 - 3  # two hidden and the given one; the one without a box and its neighbours
+    moved = moved_along(answered(truth, boxes), truth, 15_000).boxes_xywh
+    assert np.array_equal(moved[:3], boxes[:3])
+    assert np.isfinite(moved).all()
+    assert moved[4:11, 0] == pytest.approx(truth.boxes_xywh[4:11, 0])
 
 
 def test_what_does_not_belong_together_is_refused():
