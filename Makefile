@@ -46,10 +46,12 @@ demo: $(BUILT)
 
 test: $(BUILT)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(BUILT)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 
 wheel: $(STAMP)

@@ -107,9 +107,13 @@ def student_job(cfg: DictConfig, job: Job, folder: Path, teacher: str, test: Map
     own = [f"seed={job.seed}", f"labels={job.labels}", f"fit.iterations={job.iterations}"]
     options = [*student_options(cfg, job.mode, teacher), *own]
     return {
-        "kind": "student", **job.as_dict(), "folder": str(folder), "shuffled": job.arm == SHUFFLED,
-        "overrides": options, **test,
-    }  # fmt: skip
+        "kind": "student",
+        **job.as_dict(),
+        "folder": str(folder),
+        "shuffled": job.arm == SHUFFLED,
+        "overrides": options,
+        **test,
+    }
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

@@ -171,9 +171,13 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     sets = record["sets"]
     widths = [max(2, len(entry["arms"])) for entry in sets]
     figure, axes = plt.subplots(
-        1, len(sets), figsize=(2 + 0.75 * sum(widths), 4.2), sharey=True, squeeze=False,
+        1,
+        len(sets),
+        figsize=(2 + 0.75 * sum(widths), 4.2),
+        sharey=True,
+        squeeze=False,
         gridspec_kw={"width_ratios": widths},
-    )  # fmt: skip
+    )
     for axis, entry in zip(axes[0], sets, strict=True):
         for i, arm in enumerate(entry["arms"].values()):
             sr = arm["SR"]

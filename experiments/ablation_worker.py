@@ -71,9 +71,11 @@ class ShuffledTeacher(nn.Module):
 
         taps = None if output.taps is None else Taps(features=passed_on(output.taps.features, "features"))
         return TrackerOutput(
-            passed_on(output.score_logits, "score_logits"), passed_on(output.offsets, "offsets"),
-            passed_on(output.sizes, "sizes"), taps=taps,
-        )  # fmt: skip
+            passed_on(output.score_logits, "score_logits"),
+            passed_on(output.offsets, "offsets"),
+            passed_on(output.sizes, "sizes"),
+            taps=taps,
+        )
 
 
 def scores_of(result: EvaluationResult) -> dict[str, Any]:
@@ -113,8 +115,12 @@ def train_student(job: dict[str, Any]) -> dict[str, Any]:
     numbers = instantiate(cfg.fit, seed=cfg.seed)
     trained = fit(task, clips, numbers, run_dir=folder, accelerator=cfg.accelerator, resume=False)
     seconds = seconds_on(device) - begun
-    card = {"made_by": "experiments/ablation.py", "seed": cfg.seed, "versions": versions(),
-            "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
+    card = {
+        "made_by": "experiments/ablation.py",
+        "seed": cfg.seed,
+        "versions": versions(),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
     save_weights(folder / "student.safetensors", trained.student, card=card)
     found = {"seconds": seconds, "seconds_per_step": seconds / cfg.fit.iterations}
     return found | tested(job, OnlineTracker(trained.student.cpu()))
@@ -170,9 +176,12 @@ def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
 
 
 KINDS = {
-    "student": train_student, "teacher": test_teacher, "new_teacher": train_new_teacher, "baseline": test_baseline,
+    "student": train_student,
+    "teacher": test_teacher,
+    "new_teacher": train_new_teacher,
+    "baseline": test_baseline,
     "speed": measure_speed,
-}  # fmt: skip
+}
 
 
 def main() -> None:

@@ -65,9 +65,12 @@ def main(cfg: DictConfig) -> None:
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     record = {
         "machine": {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count(), "threads_used": 1},
-        "versions": versions(), "sequences": cfg.sequences, "frames": cfg.frames, "resamples": cfg.resamples,
+        "versions": versions(),
+        "sequences": cfg.sequences,
+        "frames": cfg.frames,
+        "resamples": cfg.resamples,
         "processor_seconds": seconds,
-    }  # fmt: skip
+    }
     with atomic_file(cfg.out) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(seconds, indent=2))

@@ -63,15 +63,14 @@ class DeployedTracker:
         self.tracker = OnlineTracker(self.deploy(events, np.asarray(box_xywh), t_us))
         self.tracker.init(events, box_xywh, t_us=t_us)
 
-    def update(
-        self, events: EventStream, *, at_us: Sequence[int], frame: np.ndarray | None = None
-    ) -> list[Estimate]:
+    def update(self, events: EventStream, *, at_us: Sequence[int], frame: np.ndarray | None = None) -> list[Estimate]:
         """See `OnlineTracker.update`."""
         return self.tracker.update(events, at_us=at_us)
 
 
 def rounded_tracker(student: SpikingTracker, name: str, rounding: Rounding) -> DeployedTracker:
     """The student as it is exported in some number format."""
+
     def deploy(events: EventStream, box: np.ndarray, t_us: int) -> DeployedStudent:
         return DeployedStudent(student, to_graph(student, events, box, t_us=t_us, rounding=rounding))
 
@@ -92,11 +91,12 @@ def measure_body(student: SpikingTracker, cfg: DictConfig, folder: Path) -> dict
         found[name + "_chips"] = chip_report(graph)
         if name == "body":
             found["tracked_box_px"] = {
-                simulator: spread(boxes, track_with(
-                    DeployedStudent(student, graph, run=OPENERS[simulator](path, graph).run), target, times
-                ))["max"]
+                simulator: spread(
+                    boxes,
+                    track_with(DeployedStudent(student, graph, run=OPENERS[simulator](path, graph).run), target, times),
+                )["max"]
                 for simulator in cfg.track_in
-            }  # fmt: skip
+            }
     return found
 
 
@@ -124,11 +124,14 @@ def measure_cost(student: SpikingTracker, cfg: DictConfig, folder: Path) -> dict
         run = run_events(graph, thinned(counts, float(share), seed=cfg.seed))
         spikes = sum(int(fired.sum()) for fired in run.trace.spikes.values())
         neurons = sum(fired.numel() for fired in run.trace.spikes.values())
-        points.append({
-            "input_share": float(share), "firing_rate": spikes / neurons,
-            "synops_per_window": sum(run.synops.values()) / counts.shape[1],
-            "updates_per_window": sum(run.updates.values()) / counts.shape[1],
-        })  # fmt: skip
+        points.append(
+            {
+                "input_share": float(share),
+                "firing_rate": spikes / neurons,
+                "synops_per_window": sum(run.synops.values()) / counts.shape[1],
+                "updates_per_window": sum(run.updates.values()) / counts.shape[1],
+            }
+        )
     dense = counts.shape[0] * sum(layer["synapses"] for layer in chip_report(graph)["layers"].values())
     draw_cost(points, dense, folder / "export_cost.png")
     return {"cost": {"windows": counts.shape[1], "dense_macs_per_window": dense, "points": points}}
@@ -144,9 +147,12 @@ def lost(ours: EvaluationResult, theirs: EvaluationResult) -> dict[str, Any]:
     """SR lost, with the interval of the paired difference over sequences."""
     apart = paired_difference(ours.curves, theirs.curves, score="SR", protocol=PROTOCOL)
     return {
-        "sequences": len(ours.curves), "sr_student": ours.scores["SR"], "sr": theirs.scores["SR"],
-        "sr_lost": apart.difference, "interval_95": [apart.low, apart.high],
-    }  # fmt: skip
+        "sequences": len(ours.curves),
+        "sr_student": ours.scores["SR"],
+        "sr": theirs.scores["SR"],
+        "sr_lost": apart.difference,
+        "interval_95": [apart.low, apart.high],
+    }
 
 
 def chosen_sequences(cfg: DictConfig, limit: int) -> list[TrackingSequence]:
@@ -185,9 +191,7 @@ def measure_one_piece(student: SpikingTracker, cfg: DictConfig, folder: Path) ->
 
     chosen = chosen_sequences(cfg, cfg.one_piece.limit)
     ours, theirs = score(OnlineTracker(student), chosen), score(DeployedTracker("one piece", deploy), chosen)
-    return {"one_piece": {
-        "dt_us": cfg.one_piece.dt_us, "simulator": cfg.one_piece.simulator, **lost(ours, theirs)
-    }}  # fmt: skip
+    return {"one_piece": {"dt_us": cfg.one_piece.dt_us, "simulator": cfg.one_piece.simulator, **lost(ours, theirs)}}
 
 
 def draw_stem(curve: list[dict[str, float]], path: Path) -> None:
@@ -227,9 +231,12 @@ def draw_cost(points: list[dict[str, float]], dense: int, path: Path) -> None:
 
 
 PARTS = {
-    "body": measure_body, "stem": measure_stem, "cost": measure_cost, "int8": measure_int8,
+    "body": measure_body,
+    "stem": measure_stem,
+    "cost": measure_cost,
+    "int8": measure_int8,
     "one_piece": measure_one_piece,
-}  # fmt: skip
+}
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

@@ -100,11 +100,12 @@ def memory(student: SpikingTracker, chosen: Sequence[TrackingSequence]) -> dict[
     marks = sorted({min(n, len(chosen)) for n in (1, 2, 5, 10, 20, 50, len(chosen))})
     half = len(chosen) // 2
     return {
-        "sequences": len(chosen), "outputs": counted.profile.outputs,
+        "sequences": len(chosen),
+        "outputs": counted.profile.outputs,
         "numbers_held_after": {str(n): held[n - 1] for n in marks},
         "anonymous_mb_after": {str(n): round(resident[n - 1], 1) for n in marks},
         "mb_grown_in_second_half": round(max(resident[half:]) - max(resident[:half]), 2),
-    }  # fmt: skip
+    }
 
 
 @script("bench_profiling")

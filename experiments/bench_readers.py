@@ -61,7 +61,7 @@ PEERS: dict[str, dict[str, str]] = {
         "pandas": "__import__('pandas').read_csv(path, skiprows=1)",
         "polars": "[c.to_numpy() for c in __import__('polars').read_csv(path, skip_rows=1)]",
     },
-}  # fmt: skip
+}
 WINDOW = "t0 := int(size) // 10, t0 + 20_000"  # five million events a second: the middle of the file
 OURS = {
     "window": f"read_events(path, window=({WINDOW}))",
@@ -205,10 +205,14 @@ def run(cfg: DictConfig) -> list[dict]:
                     continue
                 table.append(
                     {
-                        "format": kind, "events": int(size), "reader": name, "seconds": round(row["seconds"], 4),
-                        "cpu_s": round(row["cpu"], 4), "MB": round(row["megabytes"]),
+                        "format": kind,
+                        "events": int(size),
+                        "reader": name,
+                        "seconds": round(row["seconds"], 4),
+                        "cpu_s": round(row["cpu"], 4),
+                        "MB": round(row["megabytes"]),
                     }
-                )  # fmt: skip
+                )
                 if kind not in OURS:
                     table[-1]["Mev/s"] = round(size / row["cpu"] / 1e6, 2)
                 if peers and name == "had-snn":

@@ -129,11 +129,18 @@ def rates(cfg: DictConfig) -> list[dict]:
                 tracker = OnlineTracker(load_student(cfg.checkpoint))
                 service, _, in_crop = replay(tracker, stream, period_us=period, outputs=outputs)
                 recorded = outputs * period * 1e-6
-                rows.append({
-                    "rate": rate, "period_us": period, "threads": threads, "outputs": outputs, "in_crop": in_crop,
-                    "latency_ms": percentiles(service), "events_per_s": round(rate * recorded / sum(service)),
-                    "real_time": bool(sum(service) < recorded),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "rate": rate,
+                        "period_us": period,
+                        "threads": threads,
+                        "outputs": outputs,
+                        "in_crop": in_crop,
+                        "latency_ms": percentiles(service),
+                        "events_per_s": round(rate * recorded / sum(service)),
+                        "real_time": bool(sum(service) < recorded),
+                    }
+                )
     return rows
 
 
@@ -148,11 +155,19 @@ def live(cfg: DictConfig) -> list[dict]:
             tracker = OnlineTracker(load_student(cfg.checkpoint), carry=row.carry)
             service, late, in_crop = replay(tracker, stream, period_us=row.period_us, outputs=outputs, paced=True)
             busy = sum(service) / (outputs * row.period_us * 1e-6)
-            rows.append({
-                "rate": row.rate, "period_us": row.period_us, "carry": row.carry, "threads": threads,
-                "outputs": outputs, "in_crop": in_crop, "latency_ms": percentiles(late), "busy": round(busy, 3),
-                "behind_at_the_end_ms": round(late[-1] * 1e3, 3),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "rate": row.rate,
+                    "period_us": row.period_us,
+                    "carry": row.carry,
+                    "threads": threads,
+                    "outputs": outputs,
+                    "in_crop": in_crop,
+                    "latency_ms": percentiles(late),
+                    "busy": round(busy, 3),
+                    "behind_at_the_end_ms": round(late[-1] * 1e3, 3),
+                }
+            )
     return rows
 
 

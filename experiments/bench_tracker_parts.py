@@ -59,9 +59,15 @@ def live_stream(rate: int, duration_us: int, cfg: DictConfig, *, t0: int = 0) ->
 
 
 def replay(
-    tracker: Any, stream: LiveStream, *, period_us: int, outputs: int, paced: bool = False, go_on: bool = False,
+    tracker: Any,
+    stream: LiveStream,
+    *,
+    period_us: int,
+    outputs: int,
+    paced: bool = False,
+    go_on: bool = False,
     frame: np.ndarray | None = None,
-) -> tuple[list[float], list[float], int]:  # fmt: skip
+) -> tuple[list[float], list[float], int]:
     """Feeds a tracker one period of events after the other.
 
     Args:

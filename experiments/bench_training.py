@@ -27,8 +27,12 @@ from had_snn.errors import HadError, InputError
 
 #: Trackers of the comparison by their names in the record of `experiments/ablation.py`; the student is its arm `none`.
 TRACKERS = {
-    "teacher": "teacher", "mean_shift": "mean_shift", "csrt": "csrt_events", "kcf": "kcf_events", "static": "static",
-}  # fmt: skip
+    "teacher": "teacher",
+    "mean_shift": "mean_shift",
+    "csrt": "csrt_events",
+    "kcf": "kcf_events",
+    "static": "static",
+}
 
 
 def work(cfg: DictConfig, name: str, *, windows: int) -> dict[str, Any]:

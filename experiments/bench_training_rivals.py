@@ -28,9 +28,14 @@ class JellyLIF(ForeignLIF):
         from spikingjelly.activation_based import neuron, surrogate
 
         node = neuron.LIFNode(
-            tau=1 / (1 - self.alpha(dt_us)), decay_input=False, v_threshold=1.0, v_reset=0.0, detach_reset=True,
-            step_mode="m", surrogate_function=surrogate.ATan(),
-        )  # fmt: skip
+            tau=1 / (1 - self.alpha(dt_us)),
+            decay_input=False,
+            v_threshold=1.0,
+            v_reset=0.0,
+            detach_reset=True,
+            step_mode="m",
+            surrogate_function=surrogate.ATan(),
+        )
         node.train(self.training)
         return node(x), None, None
 
@@ -44,9 +49,12 @@ class TorchLIF(ForeignLIF):
         from snntorch import surrogate
 
         node = snntorch.Leaky(
-            beta=self.alpha(dt_us), threshold=1.0, reset_mechanism="zero", reset_delay=False,
+            beta=self.alpha(dt_us),
+            threshold=1.0,
+            reset_mechanism="zero",
+            reset_delay=False,
             spike_grad=surrogate.atan(),
-        )  # fmt: skip
+        )
         v, spikes = torch.zeros_like(x[0]), []
         for current in x:
             s, v = node(current, v)

@@ -1,8 +1,8 @@
 """Looks at a data set on disk and says what is missing, what does not match, and what to do.
 
-    python experiments/check_data.py data=fe108 data.root=/data/FE108
-    python experiments/check_data.py data=eventvot data.root=/data/EventVOT deep=true out=report.json
-    python experiments/check_data.py data=coesot example=coesot_tiny
+python experiments/check_data.py data=fe108 data.root=/data/FE108
+python experiments/check_data.py data=eventvot data.root=/data/EventVOT deep=true out=report.json
+python experiments/check_data.py data=coesot example=coesot_tiny
 """
 
 from __future__ import annotations

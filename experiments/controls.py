@@ -32,10 +32,15 @@ from had_snn.models.student import STEMS
 TEACHERS = {"rgb+events": ["rgb", "events"], "events": ["events"], "rgb": ["rgb"]}
 #: Differences to report: (kind, first, second). Across kinds the student, whose stem is `events`, is called so.
 PAIRS = (
-    ("stems", "events", "quantised"), ("stems", "events", "binned"), ("teachers", "rgb+events", "events"),
-    ("teachers", "rgb+events", "rgb"), ("teachers", "events", "rgb"), ("across", "student", "rgb+events"),
-    ("across", "student", "events"), ("across", "student", "rgb"),
-)  # fmt: skip
+    ("stems", "events", "quantised"),
+    ("stems", "events", "binned"),
+    ("teachers", "rgb+events", "events"),
+    ("teachers", "rgb+events", "rgb"),
+    ("teachers", "events", "rgb"),
+    ("across", "student", "rgb+events"),
+    ("across", "student", "events"),
+    ("across", "student", "rgb"),
+)
 
 
 def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
@@ -45,21 +50,53 @@ def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
     for seed in cfg.seeds:
         for stem in cfg.stems:
             name = f"stem-{stem}-seed{seed}"
-            options = [*data_options(cfg), "distill=none", *map(str, cfg.student_options), f"+student.stem={stem}",
-                       f"seed={seed}", f"fit.iterations={cfg.student_steps}", "fit.checkpoint_every=0"]  # fmt: skip
-            found[name] = {"kind": "student", "arm": stem, "seed": seed, "shuffled": False, "overrides": options,
-                           "folder": str(folder / name), **test}  # fmt: skip
+            options = [
+                *data_options(cfg),
+                "distill=none",
+                *map(str, cfg.student_options),
+                f"+student.stem={stem}",
+                f"seed={seed}",
+                f"fit.iterations={cfg.student_steps}",
+                "fit.checkpoint_every=0",
+            ]
+            found[name] = {
+                "kind": "student",
+                "arm": stem,
+                "seed": seed,
+                "shuffled": False,
+                "overrides": options,
+                "folder": str(folder / name),
+                **test,
+            }
         for arm in cfg.teachers:
             name = f"teacher-{arm}-seed{seed}"
-            options = [*data_options(cfg), *map(str, cfg.teacher_options), f"modalities=[{','.join(TEACHERS[arm])}]",
-                       f"seed={seed}", f"fit.iterations={cfg.teacher_steps}", "fit.checkpoint_every=0"]  # fmt: skip
-            found[name] = {"kind": "new_teacher", "arm": arm, "seed": seed, "modalities": TEACHERS[arm],
-                           "overrides": options, "folder": str(folder / name), **test}  # fmt: skip
+            options = [
+                *data_options(cfg),
+                *map(str, cfg.teacher_options),
+                f"modalities=[{','.join(TEACHERS[arm])}]",
+                f"seed={seed}",
+                f"fit.iterations={cfg.teacher_steps}",
+                "fit.checkpoint_every=0",
+            ]
+            found[name] = {
+                "kind": "new_teacher",
+                "arm": arm,
+                "seed": seed,
+                "modalities": TEACHERS[arm],
+                "overrides": options,
+                "folder": str(folder / name),
+                **test,
+            }
     return found
 
 
-def differences(arms: dict[str, list[dict[str, Any]]], pairs: list[tuple[str, str]], attributes: list[tuple[str, ...]],
-                *, resamples: int) -> dict[str, Any]:  # fmt: skip
+def differences(
+    arms: dict[str, list[dict[str, Any]]],
+    pairs: list[tuple[str, str]],
+    attributes: list[tuple[str, ...]],
+    *,
+    resamples: int,
+) -> dict[str, Any]:
     """SR of each pair's first arm minus its second, over all sequences and over those with each attribute."""
     found: dict[str, Any] = {}
     for first, second in pairs:
@@ -73,8 +110,9 @@ def differences(arms: dict[str, list[dict[str, Any]]], pairs: list[tuple[str, st
     return found
 
 
-def comparisons(results: Mapping[str, dict[str, Any]], attributes: list[tuple[str, ...]],
-                *, resamples: int) -> dict[str, Any]:  # fmt: skip
+def comparisons(
+    results: Mapping[str, dict[str, Any]], attributes: list[tuple[str, ...]], *, resamples: int
+) -> dict[str, Any]:
     """Scores of all stems and teachers and the differences between those that were run."""
     groups: dict[str, dict[str, list[dict[str, Any]]]] = {"stems": {}, "teachers": {}, "across": {}}
     for result in results.values():
@@ -95,8 +133,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Runs what is missing and writes `controls.json`."""
     unknown = [*({*cfg.stems} - {*STEMS}), *({*cfg.teachers} - {*TEACHERS})]
     if unknown or not cfg.seeds:
-        raise InputError(f"unknown control {', '.join(unknown)}; stems: {', '.join(STEMS)}; teachers: "
-                         f"{', '.join(TEACHERS)}; seeds: at least one")  # fmt: skip
+        raise InputError(
+            f"unknown control {', '.join(unknown)}; stems: {', '.join(STEMS)}; teachers: "
+            f"{', '.join(TEACHERS)}; seeds: at least one"
+        )
     folder = open_run(cfg)
     results = run_all(folder, jobs(cfg, folder), workers=cfg.workers)
     attributes = [tuple(s.attributes) for s in list(sequences(cfg.data, cfg.split))[: cfg.limit]]
@@ -121,9 +161,10 @@ def table(record: dict[str, Any]) -> str:
             lines.append(f"{kind:<9} {name:<11} SR {sr['mean']:5.1f} [{sr['low']:.1f}, {sr['high']:.1f}]")
     for kind in ("stems", "teachers", "across"):
         for pair, entry in record[f"{kind}_differences"].items():
-            lines.append(f"{pair}: " + ", ".join(
-                f"{name} {v['mean']:+.1f} [{v['low']:.1f}, {v['high']:.1f}]" for name, v in entry.items()
-            ))  # fmt: skip
+            lines.append(
+                f"{pair}: "
+                + ", ".join(f"{name} {v['mean']:+.1f} [{v['low']:.1f}, {v['high']:.1f}]" for name, v in entry.items())
+            )
     return "\n".join(lines) + "\n"
 
 

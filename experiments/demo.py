@@ -66,6 +66,7 @@ class Chain:
 
 def pick_recording(candidates: Sequence[TrackingSequence]) -> TrackingSequence:
     """A held-out sequence to show: one with look-alikes whose target is always visible, if there is one."""
+
     def rank(sequence: TrackingSequence) -> tuple:
         return (not sequence.visible.all(), "distractors" not in sequence.attributes, sequence.name)
 
@@ -85,23 +86,32 @@ def run_chain(chain: Chain) -> dict[str, Any]:
     with chain.stage("distill_student"):
         student = distill_student.run(
             chain.options(
-                "distill_student", "distill=full", f"teacher_checkpoint={teacher}",
-                f"distill_every={cfg.distill_every}", *clips,
+                "distill_student",
+                "distill=full",
+                f"teacher_checkpoint={teacher}",
+                f"distill_every={cfg.distill_every}",
+                *clips,
                 *(f"fit.{key}={value}" for key, value in cfg.student.items()),
-            )  # fmt: skip
+            )
         )
     with chain.stage("evaluate"):
         found["evaluation"] = evaluate.run(
             chain.options(
-                "evaluate", f"checkpoint={student}", f"teacher_checkpoint={teacher}",
-                "baselines=[mean_shift,static]", "report=null",
-            )  # fmt: skip
+                "evaluate",
+                f"checkpoint={student}",
+                f"teacher_checkpoint={teacher}",
+                "baselines=[mean_shift,static]",
+                "report=null",
+            )
         )
     with chain.stage("profile_energy"):
         found["profile"] = profile_energy.run(
             chain.options(
-                "profile_energy", f"checkpoint={student}", f"teacher_checkpoint={teacher}",
-                f"windows={cfg.profile_windows}", "measure=false",
+                "profile_energy",
+                f"checkpoint={student}",
+                f"teacher_checkpoint={teacher}",
+                f"windows={cfg.profile_windows}",
+                "measure=false",
             )
         )
     found["sequences"] = sequences(compose("prepare_data", chain.data).data, "test")
@@ -109,18 +119,24 @@ def run_chain(chain: Chain) -> dict[str, Any]:
     with chain.stage("export_nir"):
         found["export"] = export_nir.run(
             chain.options(
-                "export_nir", f"checkpoint={student}", f"windows={cfg.export_windows}",
+                "export_nir",
+                f"checkpoint={student}",
+                f"windows={cfg.export_windows}",
                 f"verify=[{','.join(cfg.simulators)}]",
-            )  # fmt: skip
+            )
         )
     with chain.stage("track"):
         recording = write_events(shown.events, chain.folder / "recording.aedat4")
         box = ",".join(f"{v:.2f}" for v in shown.boxes_xywh[0])
         found["track"] = track.run(
             chain.options(
-                "track", f"recording={recording}", f"box=[{box}]", f"checkpoint={student}",
-                f"start_us={int(shown.label_times_us[0])}", data=False,
-            )  # fmt: skip
+                "track",
+                f"recording={recording}",
+                f"box=[{box}]",
+                f"checkpoint={student}",
+                f"start_us={int(shown.label_times_us[0])}",
+                data=False,
+            )
         )
     return found
 

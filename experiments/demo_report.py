@@ -39,11 +39,13 @@ def cards(record: Mapping[str, Any]) -> list[Card]:
         Card("student SR", Metric(record["student"]["SR"], "student.SR"), "events only, spiking"),
         Card("teacher SR", Metric(record["teacher"]["SR"], "teacher.SR"), "RGB + events"),
         Card("mean-shift SR", Metric(record["mean_shift"]["SR"], "mean_shift.SR"), "classical, events only"),
-        Card("energy per output",
-             Metric(record["energy_mj_per_output"]["student"], "energy_mj_per_output.student", None, unit="mJ"),
-             "student, estimated, 45 nm"),
+        Card(
+            "energy per output",
+            Metric(record["energy_mj_per_output"]["student"], "energy_mj_per_output.student", None, unit="mJ"),
+            "student, estimated, 45 nm",
+        ),
         Card("spikes that differ", Metric(mismatches, "", 0), f"in {len(record['export'])} simulators"),
-    ]  # fmt: skip
+    ]
 
 
 def write(
@@ -68,8 +70,10 @@ def write(
         curves_section(evaluations),
         Section(
             "A recording, tracked",
-            [Media(Path(found["track"]["video"]).read_bytes(), "Events, the student's box and its score."),
-             Facts(tracked)],
+            [
+                Media(Path(found["track"]["video"]).read_bytes(), "Events, the student's box and its score."),
+                Facts(tracked),
+            ],
             intro="The last stage reads a recording from its file and follows one target, as a user would.",
         ),
         attributes_section(evaluations),
@@ -78,8 +82,12 @@ def write(
             record["energy_mj_per_output"],
             note="Arithmetic only, 45 nm fp32 (4.6 pJ per MAC, 0.9 pJ per AC; Horowitz, ISSCC 2014). Other rules and "
             "all layers: profile_energy/energy.html.",
-            facts={f"{name} under {rule} rules": f"{value:.4g} mJ"
-                   for name, rules in found["profile"].items() for rule, value in rules.items() if value is not None},
+            facts={
+                f"{name} under {rule} rules": f"{value:.4g} mJ"
+                for name, rules in found["profile"].items()
+                for rule, value in rules.items()
+                if value is not None
+            },
         ),
         export_section(
             {name: {key: entry[key] for key in ("spikes", "mismatches")} for name, entry in record["export"].items()},
@@ -87,17 +95,22 @@ def write(
             "on real event windows; the leaky read-out and the box decoding run on the host.",
         ),
         training_section(
-            {"teacher": history(folder / "train_teacher" / "losses.csv"),
-             "student": history(folder / "distill_student" / "losses.csv")}
+            {
+                "teacher": history(folder / "train_teacher" / "losses.csv"),
+                "student": history(folder / "distill_student" / "losses.csv"),
+            }
         ),
         run_section(
             seconds={key: value for key, value in record["seconds"].items() if key != "total"},
-            versions=record["versions"], config=(folder / "config.yaml").read_text(),
+            versions=record["versions"],
+            config=(folder / "config.yaml").read_text(),
         ),
-    ]  # fmt: skip
+    ]
     data = ReportData(
         "HAD-SNN demo",
         subtitle=f"{len(sequences)} held-out simulated sequences, seed {record['seed']}",
-        protocol=record["protocol"], cards=cards(record), sections=sections,
-    )  # fmt: skip
+        protocol=record["protocol"],
+        cards=cards(record),
+        sections=sections,
+    )
     return write_report(folder / "report.html", data)

@@ -1,7 +1,7 @@
 """Trains a spiking student, alone or under a teacher at up to three levels.
 
-    python experiments/distill_student.py distill=full teacher_checkpoint=runs/teacher/teacher.safetensors
-    python experiments/distill_student.py distill=none
+python experiments/distill_student.py distill=full teacher_checkpoint=runs/teacher/teacher.safetensors
+python experiments/distill_student.py distill=none
 """
 
 from __future__ import annotations
@@ -86,8 +86,13 @@ def run(cfg: DictConfig) -> Path:
     clips = clips_for(cfg, student)
     folder = open_run(cfg)
     trained = run_fit(cfg, "train student", task, clips, folder, lambda task: OnlineTracker(task.student))
-    card = {"made_by": "experiments/distill_student.py", "seed": cfg.seed, "versions": versions(),
-            "device": device_of(trained.student), "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
+    card = {
+        "made_by": "experiments/distill_student.py",
+        "seed": cfg.seed,
+        "versions": versions(),
+        "device": device_of(trained.student),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
     if rank() == 0:
         save_weights(folder / "student.safetensors", trained.student, card=card)
     if rank() == 0 and trained.distillation is not None:

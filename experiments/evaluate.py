@@ -89,10 +89,14 @@ def without_first(chosen: Sequence[TrackingSequence], skip_us: int) -> list[Trac
         later = times >= int(sequence.events.t_start) + skip_us
         if not later.any():
             raise InputError(f"{sequence.name} is over before skip_us={skip_us}: no label is left")
-        found.append(replace(
-            sequence, label_times_us=times[later], boxes_xywh=np.asarray(sequence.boxes_xywh)[later],
-            visible=np.asarray(sequence.visible)[later],
-        ))  # fmt: skip
+        found.append(
+            replace(
+                sequence,
+                label_times_us=times[later],
+                boxes_xywh=np.asarray(sequence.boxes_xywh)[later],
+                visible=np.asarray(sequence.visible)[later],
+            )
+        )
     return found
 
 
@@ -103,9 +107,9 @@ def folders(value: Any) -> list[str]:
 
 def evaluate_files(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence[Any], list[str]]:
     """Result folders against annotation folders: no events, no tracker."""
-    truths = read_annotations(
-        cfg.annotations, cfg.absent, cfg.sequences, ones=cfg.ones, attributes_dir=cfg.attributes
-    )[: cfg.limit]  # fmt: skip
+    truths = read_annotations(cfg.annotations, cfg.absent, cfg.sequences, ones=cfg.ones, attributes_dir=cfg.attributes)[
+        : cfg.limit
+    ]
     options = {"protocol": cfg.protocol, "resamples": cfg.resamples, "seed": cfg.seed}
     results = [score_folder(folder, truths, **options) for folder in folders(cfg.results)]
     results.append(score_first_box(truths, **options))
@@ -126,9 +130,11 @@ def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence
     for tracker in [*ours, *others]:
         period_us = cfg.teacher_period_us if isinstance(tracker, TeacherTracker) else cfg.period_us
         with progress(f"evaluate {tracker.name}", unit="sequences") as bar:
-            results.append(evaluate_tracker(
-                tracker, chosen, progress=bar, min_period_us=period_us, latency_us=cfg.latency_us, **options
-            ))  # fmt: skip
+            results.append(
+                evaluate_tracker(
+                    tracker, chosen, progress=bar, min_period_us=period_us, latency_us=cfg.latency_us, **options
+                )
+            )
     return [*results[: len(ours)], *foreign, *results[len(ours) :]], chosen, notes
 
 
@@ -152,9 +158,13 @@ def run(cfg: DictConfig) -> list[EvaluationResult]:
     if cfg.report is not None:
         source = cfg.annotations if cfg.annotations is not None else f"{cfg.data.root}, split {cfg.split}"
         evaluate_report.write(
-            folder / cfg.report, results, chosen, subtitle=f"{len(chosen)} sequences of {source}", notes=notes,
+            folder / cfg.report,
+            results,
+            chosen,
+            subtitle=f"{len(chosen)} sequences of {source}",
+            notes=notes,
             limit=cfg.report_sequences,
-        )  # fmt: skip
+        )
     return results
 
 

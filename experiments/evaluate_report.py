@@ -15,9 +15,14 @@ from had_snn.evaluate.results import EvaluationResult
 
 
 def write(
-    path: Path, evaluations: Sequence[EvaluationResult], sequences: Sequence[Any], *, subtitle: str,
-    notes: Sequence[str], limit: int,
-) -> Path:  # fmt: skip
+    path: Path,
+    evaluations: Sequence[EvaluationResult],
+    sequences: Sequence[Any],
+    *,
+    subtitle: str,
+    notes: Sequence[str],
+    limit: int,
+) -> Path:
     """Writes the page.
 
     Args:

@@ -31,9 +31,15 @@ HEADER = (
 def columns(found: EventStatistics) -> np.ndarray:
     """The numbers of a row, in the order of `HEADER`."""
     return np.array(
-        [found.rate_per_pixel, found.on_share, *found.interval_ms, found.repeat_share, found.isolated_share,
-         found.active_share]
-    )  # fmt: skip
+        [
+            found.rate_per_pixel,
+            found.on_share,
+            *found.interval_ms,
+            found.repeat_share,
+            found.isolated_share,
+            found.active_share,
+        ]
+    )
 
 
 def number(value: float) -> str:

@@ -1,8 +1,8 @@
 """Exports a student with one template baked in to NIR, and verifies the file in simulators, spike for spike.
 
-    python experiments/export_nir.py checkpoint=tiny verify=[norse,snntorch]
-    python experiments/export_nir.py recording=recording.aedat4 box=[42,225,44,17] windows=100
-    python experiments/export_nir.py part=one_piece dt_us=1000 verify=[norse,event_by_event] windows=10
+python experiments/export_nir.py checkpoint=tiny verify=[norse,snntorch]
+python experiments/export_nir.py recording=recording.aedat4 box=[42,225,44,17] windows=100
+python experiments/export_nir.py part=one_piece dt_us=1000 verify=[norse,event_by_event] windows=10
 """
 
 from __future__ import annotations
@@ -155,23 +155,35 @@ def summary(graph: SearchGraph, record: dict[str, Any], notes: dict[str, Any]) -
     numbers = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in rounding.items())
     crop = notes["preprocessing"]
     lines = [
-        f"# {record['file']}: {part_of(graph)} of the student, template from {Path(record['target']).name}", "",
+        f"# {record['file']}: {part_of(graph)} of the student, template from {Path(record['target']).name}",
+        "",
         f"- clock: {graph.n_steps} steps of {graph.dt_us:g} us (nominal dt in the file: {notes['dt_nominal_s']} s)",
-        f"- input: {crop['crop']}; {notes['host_before']}", f"- output: {notes['host_after']}",
-        f"- neuron: {notes['neuron']['euler']}", f"- numbers: {numbers}",
-        f"- written with {', '.join(f'{name} {version}' for name, version in notes['versions'].items())}", "",
-        f"## {record['windows']} windows in simulators", "", table(record["simulators"]),
-        "## Chips", "", chip_table(record["chips"]), *chip_lines(record["chips"]), "", "![the graph](graph.png)",
-    ]  # fmt: skip
+        f"- input: {crop['crop']}; {notes['host_before']}",
+        f"- output: {notes['host_after']}",
+        f"- neuron: {notes['neuron']['euler']}",
+        f"- numbers: {numbers}",
+        f"- written with {', '.join(f'{name} {version}' for name, version in notes['versions'].items())}",
+        "",
+        f"## {record['windows']} windows in simulators",
+        "",
+        table(record["simulators"]),
+        "## Chips",
+        "",
+        chip_table(record["chips"]),
+        *chip_lines(record["chips"]),
+        "",
+        "![the graph](graph.png)",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def rounding_report(student: SpikingTracker, graph: SearchGraph, target: Target, times, boxes) -> dict[str, Any]:
     """Number formats, and how far boxes move from those of the student as trained."""
     return {
-        "formats": graph.info.get("rounding"), "layers": graph.info.get("layers"),
+        "formats": graph.info.get("rounding"),
+        "layers": graph.info.get("layers"),
         "box_change_px": spread(boxes, track_with(student, target, times)),
-    }  # fmt: skip
+    }
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -190,16 +202,22 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         report = verify(path, counts, simulators=list(cfg.verify), progress=lambda name, n, of: bar(n, of, name))
     kind, short = (DeployedStudent if cfg.part == "body" else OnePieceStudent), times[: cfg.track_windows]
     record = {
-        "file": path.name, "part": part_of(graph), "target": target.name, "windows": counts.shape[1],
-        "simulators": report, "rounding": rounding_report(student, graph, target, times, boxes),
+        "file": path.name,
+        "part": part_of(graph),
+        "target": target.name,
+        "windows": counts.shape[1],
+        "simulators": report,
+        "rounding": rounding_report(student, graph, target, times, boxes),
         "tracked_in": {
-            name: spread(boxes[: len(short)], track_with(
-                kind(student, tracked, run=OPENERS[name](path, graph).run), target, short
-            ))
+            name: spread(
+                boxes[: len(short)],
+                track_with(kind(student, tracked, run=OPENERS[name](path, graph).run), target, short),
+            )
             for name in (cfg.track_in if cfg.part != "stem" else ())
         },
-        "chips": chip_report(graph), "versions": versions(),
-    }  # fmt: skip
+        "chips": chip_report(graph),
+        "versions": versions(),
+    }
     text = summary(graph, record, stored_notes(load_nir(path), path))
     for name, content in (("verify.json", json.dumps(record, indent=2) + "\n"), ("summary.md", text)):
         with atomic_file(folder / name) as temporary:

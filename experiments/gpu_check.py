@@ -44,9 +44,13 @@ TRAININGS = {
     "student_tiny_full": ["distill_student.py", "distill=full", "fit.batch_size=64"],
     "student_base": ["distill_student.py", "distill=none", "student=base", "fit.batch_size=64"],
     "student_base_bf16": [
-        "distill_student.py", "distill=none", "student=base", "fit.batch_size=64", "fit.precision=bf16-mixed",
+        "distill_student.py",
+        "distill=none",
+        "student=base",
+        "fit.batch_size=64",
+        "fit.precision=bf16-mixed",
     ],
-}  # fmt: skip
+}
 STEPS = 80
 #: Environment, contenders and rows of each process of the LIF benchmark.
 LIF_RUNS = {

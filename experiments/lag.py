@@ -56,10 +56,11 @@ def of_tracker(tracker: Any, chosen: Sequence[Any], cfg: DictConfig, name: str) 
         for low, high in pairwise(edges)
     }
     moved = {
-        f"{ms:g}": success([moved_along(r, s, 1e3 * ms) for r, s in zip(results, chosen, strict=True)], chosen,
-                           cfg.attribute)
+        f"{ms:g}": success(
+            [moved_along(r, s, 1e3 * ms) for r, s in zip(results, chosen, strict=True)], chosen, cfg.attribute
+        )
         for ms in map(float, cfg.moved_ms)
-    }  # fmt: skip
+    }
     return {"by_speed": lags, "SR_moved_by_ms": moved}
 
 

@@ -144,10 +144,16 @@ def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
         if cfg.measure:
             measured[name] = time_tracker(teacher, chosen)
     about = {
-        "split": cfg.split, "sequences": len(chosen), "crops": cfg.crops, "hardship": cfg.data.get("hardship"),
-        "data": cfg.data.get("layout") or "synthetic", "data_seed": cfg.data.get("seed"), "seed": cfg.seed,
-        "checkpoints": [str(c) for c in listed], "note": cfg.note,
-    }  # fmt: skip
+        "split": cfg.split,
+        "sequences": len(chosen),
+        "crops": cfg.crops,
+        "hardship": cfg.data.get("hardship"),
+        "data": cfg.data.get("layout") or "synthetic",
+        "data_seed": cfg.data.get("seed"),
+        "seed": cfg.seed,
+        "checkpoints": [str(c) for c in listed],
+        "note": cfg.note,
+    }
     write(folder, profiles, measured, about)
     return {p.name: {rules.name: p.energy_mj(rules) for rules in RULES} for p in profiles}
 

@@ -39,9 +39,18 @@ from had_snn.tracking import TeacherTracker
 
 #: Options that results in a run folder depend on.
 MADE_WITH = (
-    "seed", "train_options", "teacher_options", "student_options", "test_options", "baselines", "split", "limit",
-    "protocol", "energy_sequences", "half",
-)  # fmt: skip
+    "seed",
+    "train_options",
+    "teacher_options",
+    "student_options",
+    "test_options",
+    "baselines",
+    "split",
+    "limit",
+    "protocol",
+    "energy_sequences",
+    "half",
+)
 WHAT = "spiking event-only tracker, event-driven stem, clocked stages, depth-wise matching, centre head"
 
 
@@ -105,18 +114,20 @@ def card(
         "what": WHAT,
         "numbers_stored": sum(value.numel() for value in student.state_dict().values()),
         "command": "python experiments/release_student.py",
-        "options": {name: [o for o in map(str, cfg[name]) if "root=" not in o]
-                    for name in ("train_options", "teacher_options", "student_options", "test_options")},
+        "options": {
+            name: [o for o in map(str, cfg[name]) if "root=" not in o]
+            for name in ("train_options", "teacher_options", "student_options", "test_options")
+        },
         "seed": cfg.seed,
         "data": f"{split.count} simulated sequences of {split.seconds:g} s, {width}x{height}, "
-                f"data.hardship={train.data.hardship:g}; no real recording was seen",
+        f"data.hardship={train.data.hardship:g}; no real recording was seen",
         "teacher": None if mode == "none" else f"RGB+event transformer of the same run, distillation mode {mode}",
         "figures": figures,
         "energy": spent,
         "limits": list(cfg.limits),
         "versions": versions(),
         "trained_on": trained_on,
-    }  # fmt: skip
+    }
 
 
 def run(cfg: DictConfig) -> Path:

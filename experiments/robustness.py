@@ -40,6 +40,7 @@ def with_numbers(student: SpikingTracker, **numbers: Any) -> SpikingTracker:
 
 def variants(cfg: DictConfig, chosen: list[TrackingSequence]) -> Iterator[tuple[str, Any, SpikingTracker, list]]:
     """Every (axis, value) of the table with the student and the sequences to run it on; the plain run first."""
+
     def student(**numbers: Any) -> SpikingTracker:
         return with_numbers(load_student(cfg.checkpoint), **numbers)
 

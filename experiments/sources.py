@@ -42,8 +42,13 @@ def sequences(data: DictConfig, split: str) -> Sequence[TrackingSequence]:
     options["sensor_hw"] = tuple(options["sensor_hw"])
     with progress(f"simulate {split}", unit="sequences") as bar:
         prepare_split(
-            data.root, split, seed=data.seed, workers=data.workers, progress=bar, **options,
-        )  # fmt: skip
+            data.root,
+            split,
+            seed=data.seed,
+            workers=data.workers,
+            progress=bar,
+            **options,
+        )
     return load_split(data.root, split)
 
 
@@ -52,9 +57,14 @@ def data_layout(data: DictConfig) -> Layout:
     read = {name: value for name, value in _plain(data.read).items() if value is not None}
     read = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
     return open_layout(
-        data.layout, data.root, cache_dir=data.cache, skip_damaged=data.skip_damaged, absent_value=data.absent_value,
-        length_tolerance=data.length_tolerance, read=read,
-    )  # fmt: skip
+        data.layout,
+        data.root,
+        cache_dir=data.cache,
+        skip_damaged=data.skip_damaged,
+        absent_value=data.absent_value,
+        length_tolerance=data.length_tolerance,
+        read=read,
+    )
 
 
 def decode(data: DictConfig, split: str) -> int:
@@ -95,8 +105,13 @@ def validation_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
 
 
 def clip_sampler(
-    cfg: DictConfig, network: StudentConfig | TeacherConfig, modalities: tuple[str, ...], *, cell_px: int | None = None,
-    sequences: Sequence[TrackingSequence] | None = None, **options: Any,
+    cfg: DictConfig,
+    network: StudentConfig | TeacherConfig,
+    modalities: tuple[str, ...],
+    *,
+    cell_px: int | None = None,
+    sequences: Sequence[TrackingSequence] | None = None,
+    **options: Any,
 ) -> ClipSampler:
     """Clips of the training split, cropped the way a network will crop when it tracks.
 

@@ -92,10 +92,18 @@ class Run:
         if self.cfg.video is not None:
             activity = np.array(self.activity) if self.activity else np.zeros((1, 8), np.float32)
             yield overlay_frame(
-                self.recent, t_us, estimate.box_xywh, start_us=self.found[0].t_us, score=estimate.score,
-                truth_xywh=truth_at(self.truth, t_us), spikes=activity, label="lost" if estimate.lost else "",
-                window_us=self.cfg.video_window_us, scale=self.cfg.video_scale, strip_steps=STRIP_STEPS,
-            )  # fmt: skip
+                self.recent,
+                t_us,
+                estimate.box_xywh,
+                start_us=self.found[0].t_us,
+                score=estimate.score,
+                truth_xywh=truth_at(self.truth, t_us),
+                spikes=activity,
+                label="lost" if estimate.lost else "",
+                window_us=self.cfg.video_window_us,
+                scale=self.cfg.video_scale,
+                strip_steps=STRIP_STEPS,
+            )
 
 
 def truth_at(truth: TimedBoxes | None, t_us: int) -> np.ndarray | None:
@@ -148,12 +156,16 @@ def summarise(cfg: DictConfig, run: Run, sensor_hw: tuple[int, int]) -> dict:
     found, seconds = run.found, np.array(run.seconds)
     span = (found[-1].t_us - found[0].t_us) * 1e-6
     summary = {
-        "recording": str(cfg.recording), "events": run.events, "sensor_hw": list(sensor_hw), "boxes": len(found),
-        "seconds_of_recording": span, "lost_share": float(np.mean([e.lost for e in found])),
+        "recording": str(cfg.recording),
+        "events": run.events,
+        "sensor_hw": list(sensor_hw),
+        "boxes": len(found),
+        "seconds_of_recording": span,
+        "lost_share": float(np.mean([e.lost for e in found])),
         "mean_score": float(np.mean([e.score for e in found])),
         "real_time_factor": span / max(float(seconds.sum()), 1e-9),
         "ms_per_box": {f"p{q}": float(np.percentile(seconds, q) * 1e3) for q in (50, 95, 99)} if len(seconds) else {},
-    }  # fmt: skip
+    }
     if run.truth is not None and run.truth.times_us is not None:
         times = np.array([e.t_us for e in found])
         boxes = np.stack([e.box_xywh for e in found])

@@ -1,7 +1,7 @@
 """Trains an RGB+event teacher.
 
-    python experiments/train_teacher.py fit.iterations=2000 out=runs/teacher
-    python experiments/train_teacher.py teacher=base pretrained.weights=hub:facebook/vit-mae-base
+python experiments/train_teacher.py fit.iterations=2000 out=runs/teacher
+python experiments/train_teacher.py teacher=base pretrained.weights=hub:facebook/vit-mae-base
 """
 
 from __future__ import annotations
@@ -59,8 +59,12 @@ def run(cfg: DictConfig) -> Path:
     trained = run_fit(
         cfg, "train teacher", task, clips, folder, lambda task: TeacherTracker(task.teacher, modalities=shown)
     )
-    card = {"made_by": "experiments/train_teacher.py", "seed": cfg.seed, "versions": versions(),
-            "config": OmegaConf.to_container(cfg, resolve=True)}  # fmt: skip
+    card = {
+        "made_by": "experiments/train_teacher.py",
+        "seed": cfg.seed,
+        "versions": versions(),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
     if rank() == 0:
         save_weights(folder / "teacher.safetensors", trained.teacher, card=card)
     return folder / "teacher.safetensors"

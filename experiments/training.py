@@ -50,10 +50,17 @@ def run_fit(
             bar(done, total, note)
 
         return fit(
-            task, clips, instantiate(cfg.fit, seed=cfg.seed), run_dir=folder, accelerator=cfg.accelerator,
-            devices=cfg.devices, num_nodes=cfg.num_nodes, progress=show, validate=validate,
+            task,
+            clips,
+            instantiate(cfg.fit, seed=cfg.seed),
+            run_dir=folder,
+            accelerator=cfg.accelerator,
+            devices=cfg.devices,
+            num_nodes=cfg.num_nodes,
+            progress=show,
+            validate=validate,
             loggers={str(name): options for name, options in loggers.items()},
-        )  # fmt: skip
+        )
 
 
 def best_validation(folder: Path) -> float | None:

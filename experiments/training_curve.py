@@ -30,17 +30,42 @@ def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
     for steps in sorted(cfg.steps):
         for seed in cfg.seeds:
             name = f"steps{steps}-seed{seed}"
-            options = [*data_options(cfg), "distill=none", *map(str, cfg.student_options), f"seed={seed}",
-                       f"fit.iterations={steps}", "fit.checkpoint_every=0"]  # fmt: skip
-            found[name] = {"kind": "student", "seed": seed, "iterations": steps, "shuffled": False,
-                           "overrides": options, "folder": str(folder / name), **test}  # fmt: skip
+            options = [
+                *data_options(cfg),
+                "distill=none",
+                *map(str, cfg.student_options),
+                f"seed={seed}",
+                f"fit.iterations={steps}",
+                "fit.checkpoint_every=0",
+            ]
+            found[name] = {
+                "kind": "student",
+                "seed": seed,
+                "iterations": steps,
+                "shuffled": False,
+                "overrides": options,
+                "folder": str(folder / name),
+                **test,
+            }
     for steps in sorted(cfg.teacher_steps):
         for seed in cfg.seeds:
             name = f"teacher-steps{steps}-seed{seed}"
-            options = [*data_options(cfg), *map(str, cfg.teacher_options), f"seed={seed}",
-                       f"fit.iterations={steps}", "fit.checkpoint_every=0"]  # fmt: skip
-            found[name] = {"kind": "new_teacher", "seed": seed, "iterations": steps, "modalities": ["rgb", "events"],
-                           "overrides": options, "folder": str(folder / name), **test}  # fmt: skip
+            options = [
+                *data_options(cfg),
+                *map(str, cfg.teacher_options),
+                f"seed={seed}",
+                f"fit.iterations={steps}",
+                "fit.checkpoint_every=0",
+            ]
+            found[name] = {
+                "kind": "new_teacher",
+                "seed": seed,
+                "iterations": steps,
+                "modalities": ["rgb", "events"],
+                "overrides": options,
+                "folder": str(folder / name),
+                **test,
+            }
     return found | {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
 
 

@@ -64,16 +64,24 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
         Boxes `[L, 4]` and scores `[L]` of each sequence; 0 before the given box, whose score is 1.
     """
     config, teacher = teacher.config, teacher.eval()
-    follower = BoxFollower(search_size=config.search_size, search_factor=config.search_factor, grid=teacher.grid,
-                           policy=TrackingPolicy(lost_widening=1.0))  # fmt: skip
+    follower = BoxFollower(
+        search_size=config.search_size,
+        search_factor=config.search_factor,
+        grid=teacher.grid,
+        policy=TrackingPolicy(lost_widening=1.0),
+    )
     rows = [first_label(s) for s in found]
-    crops = [search_crop(s.boxes_xywh[r], factor=config.template_factor, size=config.template_size)
-             for s, r in zip(found, rows, strict=True)]  # fmt: skip
+    crops = [
+        search_crop(s.boxes_xywh[r], factor=config.template_factor, size=config.template_size)
+        for s, r in zip(found, rows, strict=True)
+    ]
     boxes = np.stack([c.boxes_to_crop(s.boxes_xywh[r]) / c.size for s, r, c in zip(found, rows, crops, strict=True)])
     boxes[:, :2] += boxes[:, 2:] / 2
     templates = teacher.encode_template(*_seen(teacher, found, rows, crops), torch.from_numpy(boxes).float())
-    states = [follower.start(np.asarray(s.boxes_xywh[r], np.float64), s.sensor_hw, int(s.label_times_us[r]))
-              for s, r in zip(found, rows, strict=True)]  # fmt: skip
+    states = [
+        follower.start(np.asarray(s.boxes_xywh[r], np.float64), s.sensor_hw, int(s.label_times_us[r]))
+        for s, r in zip(found, rows, strict=True)
+    ]
     tracks = [(np.zeros((len(s), 4)), np.zeros(len(s))) for s in found]
     for i, row in enumerate(rows):
         tracks[i][0][row], tracks[i][1][row] = found[i].boxes_xywh[row], 1.0

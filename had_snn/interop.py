@@ -68,9 +68,15 @@ class SpikingJellyLIF(ForeignLIF):
         surrogate = _import("spikingjelly.activation_based.surrogate")
         alpha = self.alpha(dt_us)
         node = neuron.LIFNode(
-            tau=1 / (1 - alpha), decay_input=False, v_threshold=1.0, v_reset=0.0, detach_reset=True, step_mode="m",
-            surrogate_function=surrogate.ATan(), store_v_seq=True,
-        )  # fmt: skip
+            tau=1 / (1 - alpha),
+            decay_input=False,
+            v_threshold=1.0,
+            v_reset=0.0,
+            detach_reset=True,
+            step_mode="m",
+            surrogate_function=surrogate.ATan(),
+            store_v_seq=True,
+        )
         node.train(self.training)
         if state is not None:
             node.v = state

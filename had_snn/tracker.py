@@ -86,9 +86,13 @@ class OnlineTracker:
         self.state: TrackerState | None = None
 
     def init(
-        self, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None,
+        self,
+        events: EventStream,
+        box_xywh: Sequence[float] | np.ndarray,
+        *,
+        t_us: int | None = None,
         frame: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Starts at a known box.
 
         Args:
@@ -264,10 +268,15 @@ class OnlineTracker:
         step_us, passed = self.window_us / self.student.config.n_steps, t_us - begin
         steps, whole = max(1, round(passed / step_us)), passed >= step_us
         output = self.network.forward_search(
-            new, kernel, n_steps=steps, state=search.moved(cells), with_state=True,
-            gain=torch.tensor([gain], device=kernel.device), share=1.0 if whole else passed / step_us,
+            new,
+            kernel,
+            n_steps=steps,
+            state=search.moved(cells),
+            with_state=True,
+            gain=torch.tensor([gain], device=kernel.device),
+            share=1.0 if whole else passed / step_us,
             dt_us=passed / steps,
-        )  # fmt: skip
+        )
         assert output.state is not None
         state.carried = CarriedSearch(crop, t_us if whole else begin, t_us, output.state)
         return crop, output
@@ -282,9 +291,14 @@ class OnlineTracker:
             return search, carried.t_us
         nothing = EventStream.empty((carried.crop.size, carried.crop.size))
         output = self.network.forward_search(
-            _pack(nothing, carried.read_us, carried.read_us + 1, kernel.device), kernel, n_steps=1, state=search,
-            with_state=True, gain=torch.tensor([gain], device=kernel.device), dt_us=carried.read_us - carried.t_us,
-        )  # fmt: skip
+            _pack(nothing, carried.read_us, carried.read_us + 1, kernel.device),
+            kernel,
+            n_steps=1,
+            state=search,
+            with_state=True,
+            gain=torch.tensor([gain], device=kernel.device),
+            dt_us=carried.read_us - carried.t_us,
+        )
         assert output.state is not None
         return output.state, carried.read_us
 

@@ -115,9 +115,14 @@ def made_up(arm: str, seed: int, level: float, *, labels: float = 1.0) -> dict:
     kinds = ("SR", "PR", "NPR")
     mean = dict.fromkeys(kinds, float(np.mean(scores)))
     return {
-        "job": job, "scores": mean, "seconds": 1.0, "seconds_per_step": 0.1, "sequences": [f"s{i}" for i in range(20)],
-        "per_sequence": dict.fromkeys(kinds, scores), "by_attribute": {"blur": {**mean, "sequences": 3}},
-    }  # fmt: skip
+        "job": job,
+        "scores": mean,
+        "seconds": 1.0,
+        "seconds_per_step": 0.1,
+        "sequences": [f"s{i}" for i in range(20)],
+        "per_sequence": dict.fromkeys(kinds, scores),
+        "by_attribute": {"blur": {**mean, "sequences": 3}},
+    }
 
 
 def test_figures_say_what_the_results_hold(tmp_path):
@@ -250,8 +255,12 @@ def test_following_together_gives_the_boxes_of_following_one_by_one():
     torch.manual_seed(0)
     teacher = teacher_tiny().eval()
     found = [still_target(str(i)) for i in range(3)]
-    found[1] = replace(found[1], label_times_us=found[1].label_times_us[:6], boxes_xywh=found[1].boxes_xywh[:6] + 4,
-                       visible=np.arange(6) > 1)  # fmt: skip
+    found[1] = replace(
+        found[1],
+        label_times_us=found[1].label_times_us[:6],
+        boxes_xywh=found[1].boxes_xywh[:6] + 4,
+        visible=np.arange(6) > 1,
+    )
     policy = TrackingPolicy(lost_widening=1.0)
     for sequence, (boxes, scores) in zip(found, follow_together(teacher, found), strict=True):
         alone = run_one_pass(TeacherTracker(teacher, policy=policy), sequence)

@@ -22,9 +22,13 @@ def test_arms_differ_in_nothing_but_what_is_controlled(tmp_path):
     cfg = compose("controls", [*numbers, "student_options=['clips.flip=0']", "teacher_options=['data.hardship=0.5']"])
     found = controls.jobs(cfg, tmp_path)
     assert list(found) == [
-        "stem-events-seed3", "stem-quantised-seed3", "stem-binned-seed3",
-        "teacher-rgb+events-seed3", "teacher-events-seed3", "teacher-rgb-seed3",
-    ]  # fmt: skip
+        "stem-events-seed3",
+        "stem-quantised-seed3",
+        "stem-binned-seed3",
+        "teacher-rgb+events-seed3",
+        "teacher-events-seed3",
+        "teacher-rgb-seed3",
+    ]
     for own, fixed in (("+student.stem=", "fit.iterations=7"), ("modalities=", "fit.iterations=9")):
         arms = [job["overrides"] for job in found.values() if any(o.startswith(own) for o in job["overrides"])]
         rest = [[option for option in options if not option.startswith(own)] for options in arms]
@@ -50,15 +54,24 @@ def test_differences_by_attribute_are_over_its_sequences():
     attributes = [("fast_motion",), ("blur",), ("blur", "hdr")]
     found = controls.differences(arms, [("events", "binned")], attributes, resamples=20)["events_vs_binned"]
     assert {name: (value["mean"], value["sequences"]) for name, value in found.items()} == {
-        "all": (pytest.approx(5 / 3, abs=1e-3), 3), "fast_motion": (6.0, 1), "blur": (-0.5, 2), "hdr": (-1.0, 1),
-    }  # fmt: skip
+        "all": (pytest.approx(5 / 3, abs=1e-3), 3),
+        "fast_motion": (6.0, 1),
+        "blur": (-0.5, 2),
+        "hdr": (-1.0, 1),
+    }
 
 
 def test_the_student_is_compared_with_each_teacher_by_seed():
     def result(kind: str, arm: str, seed: int, *scores: float) -> dict:
         own = {name: list(scores) for name in ("SR", "PR", "NPR")}
-        return {"job": {"kind": kind, "arm": arm, "seed": seed}, "per_sequence": own, "sequences": ["a", "b"],
-                "scores": dict.fromkeys(own, sum(scores) / 2), "seconds": 1.0, "by_attribute": {}}  # fmt: skip
+        return {
+            "job": {"kind": kind, "arm": arm, "seed": seed},
+            "per_sequence": own,
+            "sequences": ["a", "b"],
+            "scores": dict.fromkeys(own, sum(scores) / 2),
+            "seconds": 1.0,
+            "by_attribute": {},
+        }
 
     results = {
         "stem-events-seed0": result("student", "events", 0, 50.0, 40.0),

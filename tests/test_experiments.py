@@ -65,9 +65,14 @@ def recording(tmp_path_factory) -> Path:
 
 def test_tracking_writes_boxes_video_and_summary(recording, tmp_path):
     done = call(
-        "track", f"recording={recording / 'blob.npz'}", "box=[100,75,40,30]", "out=run",
-        f"checkpoint={recording / 'student.safetensors'}", "video=track.gif", cwd=tmp_path,
-    )  # fmt: skip
+        "track",
+        f"recording={recording / 'blob.npz'}",
+        "box=[100,75,40,30]",
+        "out=run",
+        f"checkpoint={recording / 'student.safetensors'}",
+        "video=track.gif",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "run" / "boxes.csv").read_text().splitlines()
     assert lines[0] == "t_us,x,y,w,h,score,lost"
@@ -98,9 +103,13 @@ def test_a_shifted_split_is_made_on_its_own_sensor_and_described(recording, tmp_
     assert "`blob.npz` | 240x180 | 0.15 |" in real
     assert " camera (1) | 346x260 | 0.50 |" in simulated
     late = call(
-        "lag", f"checkpoints=['{recording / 'student.safetensors'}']", "split=test_shifted", "out=lag", *small,
+        "lag",
+        f"checkpoints=['{recording / 'student.safetensors'}']",
+        "split=test_shifted",
+        "out=lag",
+        *small,
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert late.returncode == 0, late.stderr
     assert late.stdout.startswith("annotation, late by: SR 5 ms ")
     assert "   250+ px/s: no box on the target" in late.stdout
@@ -130,9 +139,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(recording, tmp_path, change, s
     (tmp_path / "picture.xyz").write_bytes(bytes(range(256)))
     before = sorted(tmp_path.iterdir())
     options = {
-        "recording": recording / "blob.npz", "box": "[100,75,40,30]", "out": "run",
-        "checkpoint": recording / "student.safetensors", **change,
-    }  # fmt: skip
+        "recording": recording / "blob.npz",
+        "box": "[100,75,40,30]",
+        "out": "run",
+        "checkpoint": recording / "student.safetensors",
+        **change,
+    }
     line = failed_with_one_line(call("track", *(f"{k}={v}" for k, v in options.items()), cwd=tmp_path))
     assert says in line
     assert sorted(tmp_path.iterdir()) == before

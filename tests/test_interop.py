@@ -22,8 +22,9 @@ def batch(seed: int, side: int, count: int) -> EventBatch:
 @pytest.fixture(scope="module")
 def student() -> SpikingTracker:
     torch.manual_seed(3)
-    network = SpikingTracker(StudentConfig(stem_channels=6, channels=(8, 12, 10), template_size=40, search_size=64,
-                                           match_kernel=3))  # fmt: skip
+    network = SpikingTracker(
+        StudentConfig(stem_channels=6, channels=(8, 12, 10), template_size=40, search_size=64, match_kernel=3)
+    )
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None

@@ -32,15 +32,24 @@ def quoted(options: list[str]) -> str:
 
 def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
     monkeypatch.setattr(release_student, "RELEASED", tmp_path)
-    data = ["data=synthetic", f"data.root={tmp_path / 'data'}",
-            "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}"]  # fmt: skip
+    data = [
+        "data=synthetic",
+        f"data.root={tmp_path / 'data'}",
+        "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}",
+    ]
     few = ["fit.iterations=1", "fit.batch_size=1"]
     options = [
-        f"out={tmp_path / 'run'}", "name=mini", "baselines=[static]", "limit=1", "install=true",
+        f"out={tmp_path / 'run'}",
+        "name=mini",
+        "baselines=[static]",
+        "limit=1",
+        "install=true",
         "half=true",
-        f"train_options={quoted(data)}", f"test_options={quoted(data)}", f"teacher_options={quoted(few)}",
+        f"train_options={quoted(data)}",
+        f"test_options={quoted(data)}",
+        f"teacher_options={quoted(few)}",
         f"student_options={quoted([*few, 'distill=full', 'distill_pool=2'])}",
-    ]  # fmt: skip
+    ]
     path = release_student.run(compose("release_student", options))
     card = json.loads(path.with_suffix(".json").read_text())
     assert set(card["figures"]) == {"protocol", "sequences", "split", "student", "teacher", "static"}

@@ -51,8 +51,16 @@ def test_a_live_stream_gives_the_recordings_boxes(folder, tmp_path):
     from had_snn.events.live import encode_events, encode_header, encode_time
     from had_snn.events.readers import read_events
 
-    done = track(f"recording={folder / 'blob.npz'}", f"box={folder / 'boxes.csv'}", "object=blob", "start_us=1040000",
-                 f"truth={folder / 'boxes.csv'}", "video=track.gif", "out=file", cwd=tmp_path)  # fmt: skip
+    done = track(
+        f"recording={folder / 'blob.npz'}",
+        f"box={folder / 'boxes.csv'}",
+        "object=blob",
+        "start_us=1040000",
+        f"truth={folder / 'boxes.csv'}",
+        "video=track.gif",
+        "out=file",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     events = read_events(folder / "blob.npz")
     stream = encode_header(events.sensor_hw) + encode_events(events) + encode_time(int(events.t[-1]))
@@ -75,8 +83,15 @@ def test_a_live_stream_gives_the_recordings_boxes(folder, tmp_path):
 
 def test_rerun_file(folder, tmp_path):
     pytest.importorskip("rerun")
-    done = track(f"recording={folder / 'blob.npz'}", "box=[100,75,40,30]", "end_us=1050000", "video=null",
-                 "rerun=track.rrd", "out=run", cwd=tmp_path)  # fmt: skip
+    done = track(
+        f"recording={folder / 'blob.npz'}",
+        "box=[100,75,40,30]",
+        "end_us=1050000",
+        "video=null",
+        "rerun=track.rrd",
+        "out=run",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "track.rrd").read_bytes()[:3] == b"RRF"
 

@@ -44,8 +44,14 @@ def test_teachers_are_trained_on_both_modalities_with_their_own_options(tmp_path
 def result(kind: str, steps: int | None, seed: int | None, rates: list[float]) -> dict:
     job = {"kind": kind, "seed": seed, "iterations": steps}
     per_sequence = {score: rates for score in ("SR", "PR", "NPR")}
-    return {"job": job, "seconds": 7.0, "sequences": ["a", "b"], "per_sequence": per_sequence, "by_attribute": {},
-            "scores": {score: sum(rates) / len(rates) for score in ("SR", "PR", "NPR")}}  # fmt: skip
+    return {
+        "job": job,
+        "seconds": 7.0,
+        "sequences": ["a", "b"],
+        "per_sequence": per_sequence,
+        "by_attribute": {},
+        "scores": {score: sum(rates) / len(rates) for score in ("SR", "PR", "NPR")},
+    }
 
 
 def test_leads_are_those_of_the_longest_trainings(tmp_path):
@@ -65,12 +71,22 @@ def test_leads_are_those_of_the_longest_trainings(tmp_path):
 
 
 def test_a_small_curve_from_end_to_end(tmp_path):
-    data = ["data=synthetic", f"data.root={tmp_path / 'data'}",
-            "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}"]  # fmt: skip
+    data = [
+        "data=synthetic",
+        f"data.root={tmp_path / 'data'}",
+        "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}",
+    ]
     quoted = ",".join(f"'{option}'" for option in data)
-    options = [f"out={tmp_path / 'run'}", f"data_options=[{quoted}]", "steps=[2,1]", "baselines=[static]",
-               "student_options=['fit.batch_size=1']", "teacher_steps=[1]", "teacher_options=['fit.batch_size=1']",
-               "resamples=20"]  # fmt: skip
+    options = [
+        f"out={tmp_path / 'run'}",
+        f"data_options=[{quoted}]",
+        "steps=[2,1]",
+        "baselines=[static]",
+        "student_options=['fit.batch_size=1']",
+        "teacher_steps=[1]",
+        "teacher_options=['fit.batch_size=1']",
+        "resamples=20",
+    ]
     record = training_curve.run(compose("training_curve", options))
     assert [point["steps"] for point in record["curve"]] == [1, 2]
     assert [point["steps"] for point in record["teachers"]] == [1]

@@ -180,9 +180,15 @@ class ClipSampler(Dataset[Clip]):
         return self.crop_until(sequence, t1, crop, box, visible, guided=guided)
 
     def crop_until(
-        self, sequence: TrackingSequence, t1: int, crop: Crop, box_xywh: np.ndarray, visible: bool, *,
+        self,
+        sequence: TrackingSequence,
+        t1: int,
+        crop: Crop,
+        box_xywh: np.ndarray,
+        visible: bool,
+        *,
         guided: bool = True,
-    ) -> Window:  # fmt: skip
+    ) -> Window:
         """The same for the window that ends at any time, with the box that is true there."""
         t0 = t1 - self.window_us
         box = crop.boxes_to_crop(box_xywh) / crop.size

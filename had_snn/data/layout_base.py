@@ -123,9 +123,11 @@ class Layout:
         difference = len(visible) - len(boxes)
         if abs(difference) > self.options.length_tolerance:
             plan.fail(
-                "flags_length", f"{path.name} has {len(visible)} rows for {len(boxes)} boxes", path=path,
+                "flags_length",
+                f"{path.name} has {len(visible)} rows for {len(boxes)} boxes",
+                path=path,
                 remedy="get the file again, or data.length_tolerance=N uses the common start",
-            )  # fmt: skip
+            )
         if difference:
             what = f"{path.name} has {len(visible)} rows for {len(boxes)} boxes"
             plan.note("warning", "flags_length", what, remedy="boxes decide where flags are missing", path=path)
@@ -133,9 +135,11 @@ class Layout:
         share = share_of_contradictions(visible, boxes)
         if share > 0.5:
             plan.fail(
-                "flags_swapped", f"{path.name} contradicts {share:.0%} of the boxes: its 0 and 1 are swapped",
-                path=path, remedy=f"data.absent_value={1 - self.options.absent_value} reads it the other way round",
-            )  # fmt: skip
+                "flags_swapped",
+                f"{path.name} contradicts {share:.0%} of the boxes: its 0 and 1 are swapped",
+                path=path,
+                remedy=f"data.absent_value={1 - self.options.absent_value} reads it the other way round",
+            )
         if share:
             count = int((visible != area).sum())
             plan.note("note", "flags_and_boxes", f"{count} flags contradict their boxes", remedy="flags are kept")
@@ -150,9 +154,7 @@ class Layout:
     def _opener(self, plan: Plan) -> tuple[str, Callable[[], Recording]]:
         assert plan.recording is not None
         keep = plan.own_frames is not None
-        opener = partial(
-            open_cached, plan.recording, self.options.cache_dir, frames=keep, **self.read_options(plan)
-        )  # fmt: skip
+        opener = partial(open_cached, plan.recording, self.options.cache_dir, frames=keep, **self.read_options(plan))
         return str(plan.recording), opener
 
     def open(self, entry: Entry) -> TrackingSequence:
@@ -179,10 +181,14 @@ class Layout:
         if frames is None and plan.own_frames is not None:
             frames = LazyFrames(self.pool, key, opener, plan.own_frames)
         return TrackingSequence(
-            name=plan.entry.name, events=LazyEvents(self.pool, key, opener), label_times_us=times,
-            boxes_xywh=plan.boxes_xywh, visible=plan.visible, frames=frames,
+            name=plan.entry.name,
+            events=LazyEvents(self.pool, key, opener),
+            label_times_us=times,
+            boxes_xywh=plan.boxes_xywh,
+            visible=plan.visible,
+            frames=frames,
             frame_times_us=plan.picture_times_us if frames is not None else None,
-        )  # fmt: skip
+        )
 
     def sequences(self, split: str, *, progress: Progress | None = None) -> Sequence[TrackingSequence]:
         """The sequences of a split, each opened when it is asked for.

@@ -95,8 +95,12 @@ def check_range(plan: Plan, path: Path) -> None:
         plan.fail("range", f"{path.name} holds {rows.tolist()}; expected the first and the last row", path=path)
     first, last = int(rows[0]), int(rows[1])
     if last > labels:
-        plan.fail("labels_short", f"the target is there until row {last}, but there are {labels} labels", path=path,
-                  remedy="get groundtruth.txt again")  # fmt: skip
+        plan.fail(
+            "labels_short",
+            f"the target is there until row {last}, but there are {labels} labels",
+            path=path,
+            remedy="get groundtruth.txt again",
+        )
     outside = int(plan.visible[: first - 1].sum() + plan.visible[last:].sum())
     if outside:
         message = f"{outside} labels outside rows {first} to {last} are flagged visible"
@@ -152,8 +156,11 @@ class VisEvent(_DavisLayout):
             plan.fail("missing_recording", "no AEDAT4 file")
         if len(found) > 1:
             names = ", ".join(p.name for p in found)
-            plan.fail("several_recordings", f"several AEDAT4 files, none of the sequence's name: {names}",
-                      remedy=f"name the right one {plan.entry.name}.aedat4")  # fmt: skip
+            plan.fail(
+                "several_recordings",
+                f"several AEDAT4 files, none of the sequence's name: {names}",
+                remedy=f"name the right one {plan.entry.name}.aedat4",
+            )
         return found[0]
 
 

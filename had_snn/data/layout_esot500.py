@@ -25,8 +25,13 @@ class ESOT500(Layout):
     def find(self) -> tuple[list[Entry], list[Problem]]:
         problems: list[Problem] = []
         lists = {p.stem: p.read_text().split() for p in sorted(self.root.glob("*.txt"))}
-        names = sorted({p.stem for place, kind in (("aedat4", "*.aedat4"), ("anno_t", "*.txt"))
-                        for p in (self.root / place).glob(kind)})  # fmt: skip
+        names = sorted(
+            {
+                p.stem
+                for place, kind in (("aedat4", "*.aedat4"), ("anno_t", "*.txt"))
+                for p in (self.root / place).glob(kind)
+            }
+        )
         if not (self.root / "anno_t").is_dir() or not (self.root / "aedat4").is_dir():
             there = listed(sorted(p.name for p in self.root.iterdir())) or "nothing"
             message, remedy = f"no folders aedat4 and anno_t; found {there}", "data.root names the folder above them"

@@ -31,9 +31,10 @@ class EventVOT(Layout):
     name = "eventvot"
     published: ClassVar[dict[str, int]] = {"train": 841, "val": 18, "test": 282}
     folders: ClassVar[dict[str, tuple[str, ...]]] = {
-        "train": ("train", "train_subset", "training_subset"), "val": ("val", "validating_subset", "validation"),
+        "train": ("train", "train_subset", "training_subset"),
+        "val": ("val", "validating_subset", "validation"),
         "test": ("test", "test_subset", "testing_subset"),
-    }  # fmt: skip
+    }
 
     def find(self) -> tuple[list[Entry], list[Problem]]:
         places, problems = split_folders(self.root, self.folders)
@@ -69,9 +70,11 @@ class EventVOT(Layout):
             )
         if labels < (pictures or SLICES - 1) - tolerance:
             plan.fail(
-                "labels_short", f"{labels} labels for {pictures or SLICES - 1} slices", path=folder / "groundtruth.txt",
+                "labels_short",
+                f"{labels} labels for {pictures or SLICES - 1} slices",
+                path=folder / "groundtruth.txt",
                 remedy="get groundtruth.txt again, or data.length_tolerance=N uses the labels there are",
-            )  # fmt: skip
+            )
         plan.label_times_us = partial(slice_ends, labels)
 
     def read_options(self, plan: Plan) -> dict[str, Any]:

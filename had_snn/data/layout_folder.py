@@ -25,9 +25,23 @@ from had_snn.events.recording import Recording
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (
-    ".aedat4", ".aedat", ".raw", ".dat", ".es", ".bin", ".h5", ".hdf5", ".npz", ".npy", ".mat", ".bag", ".db3", ".mcap",
-    ".csv", ".txt",
-)  # fmt: skip
+    ".aedat4",
+    ".aedat",
+    ".raw",
+    ".dat",
+    ".es",
+    ".bin",
+    ".h5",
+    ".hdf5",
+    ".npz",
+    ".npy",
+    ".mat",
+    ".bag",
+    ".db3",
+    ".mcap",
+    ".csv",
+    ".txt",
+)
 LABELS = "boxes.csv"
 _BESIDE = (LABELS, "frame_times.txt", "readme.txt")
 

@@ -87,9 +87,11 @@ class FrameLayout(Layout):
         if abs(short) > self.options.length_tolerance:
             code = "labels_short" if short > 0 else "labels_long"
             plan.fail(
-                code, f"{labels} labels for {span} pictures", path=plan.entry.folder / self.labels_name,
+                code,
+                f"{labels} labels for {span} pictures",
+                path=plan.entry.folder / self.labels_name,
                 remedy="get labels and pictures again, or data.length_tolerance=N uses the common start",
-            )  # fmt: skip
+            )
         if short:
             what = f"{labels} labels for {span} pictures"
             plan.note("warning", "length", what, remedy="the common start is used", path=where)
@@ -102,9 +104,11 @@ class FrameLayout(Layout):
         beyond = first + wanted - frames
         if first < 0 or beyond > self.options.length_tolerance:
             plan.fail(
-                "recording_short", f"labels need frames {first} to {first + wanted - 1}; the recording holds {frames}",
-                remedy="is this the sequence's own recording, and whole?", path=plan.recording,
-            )  # fmt: skip
+                "recording_short",
+                f"labels need frames {first} to {first + wanted - 1}; the recording holds {frames}",
+                remedy="is this the sequence's own recording, and whole?",
+                path=plan.recording,
+            )
         if beyond > 0:
             what = f"labels need frame {first + wanted - 1}; the recording holds {frames}"
             plan.note("warning", "length", what, remedy="the common start is used", path=plan.recording)
@@ -143,9 +147,11 @@ class FrameLayout(Layout):
                 plan.fail("foreign_recording", message, path=plan.recording, remedy=remedy)
             if here > 1.2 * off[best] + 0.1:  # a copy differs from its own frame by JPEG's losses at most
                 plan.fail(
-                    "misaligned", f"{path.name} is frame {around[best]} of the recording, expected {expected}",
-                    path=path, remedy="labels would be at the wrong times; correct the first frame's number",
-                )  # fmt: skip
+                    "misaligned",
+                    f"{path.name} is frame {around[best]} of the recording, expected {expected}",
+                    path=path,
+                    remedy="labels would be at the wrong times; correct the first frame's number",
+                )
 
 
 def label_times(end_us: np.ndarray, first: int, count: int, rate: int) -> np.ndarray:

@@ -130,7 +130,10 @@ def split_folders(root: Path, names: dict[str, tuple[str, ...]]) -> tuple[dict[s
     expected = ", ".join(known[0] for known in names.values())
     there = listed(folder_names(root)) or "nothing"
     problem = Problem(
-        "no_split_folder", "error", f"none of the folders {expected}; found {there}",
-        "rename the folders, or give the folder above as data.root", path=str(root),
-    )  # fmt: skip
+        "no_split_folder",
+        "error",
+        f"none of the folders {expected}; found {there}",
+        "rename the folders, or give the folder above as data.root",
+        path=str(root),
+    )
     return {}, [problem]

@@ -289,9 +289,15 @@ def _esot500_h(root: Path, takes: Takes) -> list[Truth]:
 
 #: Data sets that `make_tiny` can write.
 TINY: dict[str, Callable[[Path, Takes], list[Truth]]] = {
-    "fe108": _fe108, "fe240hz": _fe240hz, "visevent": _visevent, "coesot": _coesot, "eventvot": _eventvot,
-    "esot500": _esot500, "esot500_h": _esot500_h, "folder": _folder,
-}  # fmt: skip
+    "fe108": _fe108,
+    "fe240hz": _fe240hz,
+    "visevent": _visevent,
+    "coesot": _coesot,
+    "eventvot": _eventvot,
+    "esot500": _esot500,
+    "esot500_h": _esot500_h,
+    "folder": _folder,
+}
 
 
 def _made(folder: Path) -> Path:
@@ -309,8 +315,9 @@ def _lines(path: Path, lines: list[str]) -> None:
 
 def _boxes(path: Path, truth: Truth, *, digits: int = 3) -> None:
     rows = np.where(truth.visible[:, None], truth.boxes_xywh, 0.0)
-    texts = [",".join(f"{v:.{digits}f}" if seen else "0" for v in row)
-             for row, seen in zip(rows, truth.visible, strict=True)]  # fmt: skip
+    texts = [
+        ",".join(f"{v:.{digits}f}" if seen else "0" for v in row) for row, seen in zip(rows, truth.visible, strict=True)
+    ]
     _lines(path, texts)
 
 

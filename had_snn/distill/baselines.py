@@ -39,9 +39,14 @@ class PlainDistillation(nn.Module):
     """
 
     def __init__(
-        self, student_channels: int, teacher_channels: int, *, temperature: float = 1.0, feature_weight: float = 1.0,
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        *,
+        temperature: float = 1.0,
+        feature_weight: float = 1.0,
         kl_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.project = nn.Linear(student_channels, teacher_channels)
         self.temperature, self.feature_weight, self.kl_weight = temperature, feature_weight, kl_weight

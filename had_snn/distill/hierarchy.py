@@ -25,9 +25,14 @@ __all__ = ["LEVELS", "MODES", "HierarchicalDistillation", "StudentSignals", "Tea
 LEVELS = ("membrane", "rate", "response")
 #: Modes of the ablation and the levels they switch on; `plain` and `public` are the comparisons of `baselines.py`.
 MODES = {
-    "none": (), "membrane": ("membrane",), "rate": ("rate",), "response": ("response",), "full": LEVELS,
-    "plain": (), "public": (),
-}  # fmt: skip
+    "none": (),
+    "membrane": ("membrane",),
+    "rate": ("rate",),
+    "response": ("response",),
+    "full": LEVELS,
+    "plain": (),
+    "public": (),
+}
 
 
 class HierarchicalDistillation(nn.Module):
@@ -76,9 +81,12 @@ class HierarchicalDistillation(nn.Module):
         self.weights = {level: float((weights or {}).get(level, 1.0)) for level in self.levels}
         if "membrane" in self.levels:
             self.membrane = MembraneAlignment(
-                membrane_channels or student_channels, teacher_channels, hidden=hidden, grid=grid,
+                membrane_channels or student_channels,
+                teacher_channels,
+                hidden=hidden,
+                grid=grid,
                 context_weight=context_weight,
-            )  # fmt: skip
+            )
         if "rate" in self.levels:
             self.rate = SpikeRateAlignment(student_channels, teacher_channels, options=transport)
         if "response" in self.levels:
@@ -118,11 +126,15 @@ class HierarchicalDistillation(nn.Module):
             if "response" in self.levels:
                 named.update(
                     self.response(
-                        student.score_logits, student.boxes.float(), student.box_maps.float(),
-                        teacher_logits=teacher.score_logits, teacher_boxes=teacher.boxes.float(), boxes=boxes.float(),
+                        student.score_logits,
+                        student.boxes.float(),
+                        student.box_maps.float(),
+                        teacher_logits=teacher.score_logits,
+                        teacher_boxes=teacher.boxes.float(),
+                        boxes=boxes.float(),
                         visible=visible,
                     )
-                )  # fmt: skip
+                )
             total = boxes.new_zeros((), dtype=torch.float32)
             for level in self.levels:
                 total = total + self.weights[level] * named[level]

@@ -44,9 +44,14 @@ class MembraneAlignment(nn.Module):
     """
 
     def __init__(
-        self, student_channels: int, teacher_channels: int, *, hidden: int = 32, grid: int = 8,
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        *,
+        hidden: int = 32,
+        grid: int = 8,
         context_weight: float = 0.5,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.grid, self.context_weight = grid, context_weight
         self.student_gru = nn.GRU(student_channels, hidden)

@@ -62,12 +62,17 @@ def check_signals(student: StudentSignals, teacher: TeacherSignals, boxes: Tenso
     """
     windows, clips = visible.shape[:2]
     dims = {
-        "student membranes": (student.membranes, 6), "student rates": (student.rates, 5),
-        "student score logits": (student.score_logits, 4), "student boxes": (student.boxes, 3),
+        "student membranes": (student.membranes, 6),
+        "student rates": (student.rates, 5),
+        "student score logits": (student.score_logits, 4),
+        "student boxes": (student.boxes, 3),
         "student box maps": (student.box_maps, 5),
-        "teacher features": (teacher.features, 5), "teacher score logits": (teacher.score_logits, 4),
-        "teacher boxes": (teacher.boxes, 3), "label boxes": (boxes, 3), "visible flags": (visible, 2),
-    }  # fmt: skip
+        "teacher features": (teacher.features, 5),
+        "teacher score logits": (teacher.score_logits, 4),
+        "teacher boxes": (teacher.boxes, 3),
+        "label boxes": (boxes, 3),
+        "visible flags": (visible, 2),
+    }
     for name, (tensor, ndim) in dims.items():
         if tensor is None:
             continue

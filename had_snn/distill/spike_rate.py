@@ -130,8 +130,11 @@ class SpikeRateAlignment(nn.Module):
 
         divergence, solution = sinkhorn_divergence(
             (cost(projected, teacher), cost(projected, projected), cost(teacher, teacher)),
-            self.student_mass(student), self.teacher_mass(score_logits.flatten(0, 1)), epsilon=options.epsilon,
-            max_iterations=options.max_iterations, tolerance=options.tolerance,
-        )  # fmt: skip
+            self.student_mass(student),
+            self.teacher_mass(score_logits.flatten(0, 1)),
+            epsilon=options.epsilon,
+            max_iterations=options.max_iterations,
+            tolerance=options.tolerance,
+        )
         flat = torch.ones_like(divergence) if weight is None else weight.flatten().to(divergence)
         return {"rate": weighted_mean(divergence, flat), "rate_marginal_error": solution.marginal_error}

@@ -207,9 +207,14 @@ def sinkhorn_divergence(
     own_target = sinkhorn_self(within_target, b, epsilon=epsilon, tolerance=tolerance)
     # Near coincidence the cross potential is the target's own: a good place to start.
     cross = sinkhorn(
-        across, a, b, epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance,
+        across,
+        a,
+        b,
+        epsilon=epsilon,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
         start=own_target.source_potential,
-    )  # fmt: skip
+    )
     value = _with_gradient(cross, across, source_mass, target_mass)
     bias = _with_gradient(own_source, within_source, source_mass, source_mass) + _with_gradient(
         own_target, within_target, target_mass, target_mass
@@ -259,9 +264,14 @@ class _OptimalValue(torch.autograd.Function):
 
 def _with_gradient(solution: Transport, cost: Tensor, source_mass: Tensor, target_mass: Tensor) -> Tensor:
     return _OptimalValue.apply(
-        cost, source_mass, target_mass, solution.value, solution.plan, solution.source_potential,
+        cost,
+        source_mass,
+        target_mass,
+        solution.value,
+        solution.plan,
+        solution.source_potential,
         solution.target_potential,
-    )  # fmt: skip  # pyright: ignore[reportReturnType]
+    )  # pyright: ignore[reportReturnType]
 
 
 def _feasible(plan: Tensor, source_mass: Tensor, target_mass: Tensor) -> Tensor:

@@ -24,11 +24,24 @@ log = logging.getLogger("had_snn")
 ONES = ("auto", "visible", "absent")
 #: Columns of COESOT's attribute files, in order (COESOT_eval_toolkit, Evaluate_COESOT_benchmark_SP_RR_Only.m).
 COESOT_ATTRIBUTES = (
-    "camera motion", "rotation", "deformation", "full occlusion", "low illumination", "out of view",
-    "partial occlusion", "viewpoint change", "scale variation", "background clutter", "motion blur",
-    "aspect ratio change", "fast motion", "no motion", "illumination variation", "over exposure",
+    "camera motion",
+    "rotation",
+    "deformation",
+    "full occlusion",
+    "low illumination",
+    "out of view",
+    "partial occlusion",
+    "viewpoint change",
+    "scale variation",
+    "background clutter",
+    "motion blur",
+    "aspect ratio change",
+    "fast motion",
+    "no motion",
+    "illumination variation",
+    "over exposure",
     "background object motion",
-)  # fmt: skip
+)
 
 StrPath = str | os.PathLike[str]
 
@@ -72,16 +85,25 @@ def evaluate_folder(
     """
     _refuse_clock(protocol)
     truths = read_annotations(
-        annotations_dir, absent_dir, sequences, ones=ones, attributes_dir=attributes_dir,
+        annotations_dir,
+        absent_dir,
+        sequences,
+        ones=ones,
+        attributes_dir=attributes_dir,
         attribute_names=attribute_names,
-    )  # fmt: skip
+    )
     return score_folder(results_dir, truths, protocol, tracker=tracker, resamples=resamples, seed=seed)
 
 
 def score_folder(
-    results_dir: StrPath, truths: Sequence[Any], protocol: str = "pytracking", *, tracker: str | None = None,
-    resamples: int = 1000, seed: int = 0,
-) -> EvaluationResult:  # fmt: skip
+    results_dir: StrPath,
+    truths: Sequence[Any],
+    protocol: str = "pytracking",
+    *,
+    tracker: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> EvaluationResult:
     """Scores a folder of N x 4 result files against annotations that are there already.
 
     Args:

@@ -83,8 +83,9 @@ def scores_section(
         height = 0.9 + 0.42 * len(evaluations)
         svg = plots.svg_figure(
             lambda ax: plots.score_intervals(ax, scores, bounds, title=figure_title, label="SR (%)"),
-            size=(6.4, height), title=figure_title,
-        )  # fmt: skip
+            size=(6.4, height),
+            title=figure_title,
+        )
         blocks.append(Figure(svg))
     return Section(title, blocks, f"Protocol {protocol}: {PROTOCOL_NOTES[protocol]}.")
 
@@ -124,8 +125,9 @@ def curves_section(evaluations: Sequence[EvaluationResult], *, title: str = "Cur
         scores = {e.tracker: e.scores[score] for e in evaluations}
         svg = plots.svg_figure(
             lambda ax, plot=plot, curves=curves, scores=scores: plot(ax, curves, protocol=protocol, scores=scores),
-            size=(4.2, 4.0), title=f"{kind.replace('_', ' ')} curves, protocol {protocol}",
-        )  # fmt: skip
+            size=(4.2, 4.0),
+            title=f"{kind.replace('_', ' ')} curves, protocol {protocol}",
+        )
         figures.append(Figure(svg, f"Legend: {score} in percent."))
     return Section(title, figures)
 
@@ -176,8 +178,9 @@ def training_section(
             lambda ax, network=network, series=series, smooth=smooth: plots.training_curves(
                 ax, series, title=network, smooth=smooth
             ),
-            size=(4.4, 3.0), title=f"training of {network}",
-        )  # fmt: skip
+            size=(4.4, 3.0),
+            title=f"training of {network}",
+        )
         figures.append(Figure(svg, f"Running mean over {smooth} points." if smooth > 1 else ""))
     return Section(title, figures)
 
@@ -205,10 +208,13 @@ def energy_section(
     """
     base = max(energy_mj_per_output.values(), default=0.0)
     rows = [
-        [name, Metric(mj, f"energy_mj_per_output.{name}", None, unit="mJ"),
-         Metric(base / mj if mj else None, "", 1, unit="×")]
+        [
+            name,
+            Metric(mj, f"energy_mj_per_output.{name}", None, unit="mJ"),
+            Metric(base / mj if mj else None, "", 1, unit="×"),
+        ]
         for name, mj in energy_mj_per_output.items()
-    ]  # fmt: skip
+    ]
     blocks: list[Any] = [
         Table(
             ["network", "energy per output", "below the largest by"], rows, caption="Estimated, not measured", note=note
@@ -266,10 +272,13 @@ def run_section(
     if seconds:
         total = sum(seconds.values())
         rows = [
-            [stage.replace("_", " "), Metric(value, f"seconds.{stage}", 1, unit="s"),
-             Metric(100 * value / total if total else None, "", 0, unit="%")]
+            [
+                stage.replace("_", " "),
+                Metric(value, f"seconds.{stage}", 1, unit="s"),
+                Metric(100 * value / total if total else None, "", 0, unit="%"),
+            ]
             for stage, value in seconds.items()
-        ]  # fmt: skip
+        ]
         blocks.append(Table(["stage", "time", "share"], rows, caption=f"Stages, {total:.1f} s in all"))
     if versions:
         blocks.append(Facts(versions, "Versions"))

@@ -60,9 +60,10 @@ def _table_of_all(evaluations: Sequence[EvaluationResult]) -> Table:
         cells = [Metric(c.score("SR"), _key(e.tracker, c.name)) for e, c in zip(evaluations, curves, strict=True)]
         rows.append([curves[0].name, curves[0].frames, *cells])
     return Table(
-        ["sequence", "frames", *(e.tracker for e in evaluations)], rows,
+        ["sequence", "frames", *(e.tracker for e in evaluations)],
+        rows,
         caption=f"SR in percent, protocol {one_protocol(evaluations)}",
-    )  # fmt: skip
+    )
 
 
 def _key(tracker: str, sequence: str) -> str:

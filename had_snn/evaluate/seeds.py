@@ -79,9 +79,14 @@ def paired_spread(
 
 
 def gap_closed(
-    arm: npt.ArrayLike, start: npt.ArrayLike, goal: npt.ArrayLike, *, resamples: int = 2000, confidence: float = 0.95,
+    arm: npt.ArrayLike,
+    start: npt.ArrayLike,
+    goal: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
     seed: int = 0,
-) -> Spread:  # fmt: skip
+) -> Spread:
     """Share of the way from `start` to `goal` that `arm` has gone: `(arm - start) / (goal - start)`, of the means."""
     gained = np.asarray(arm, np.float64) - np.asarray(start, np.float64)
     whole = np.broadcast_to(np.asarray(goal, np.float64) - np.asarray(start, np.float64), gained.shape)

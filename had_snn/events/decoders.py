@@ -106,9 +106,14 @@ class Decoder:
         while done < items:
             out = room((items - done) // self._least + self._most)
             count = decode(
-                self._kind, _address(data) + done * size, items - done, _address(self._state),
-                *(_address(column) for column in out), len(out.t), _address(self._used),
-            )  # fmt: skip
+                self._kind,
+                _address(data) + done * size,
+                items - done,
+                _address(self._state),
+                *(_address(column) for column in out),
+                len(out.t),
+                _address(self._used),
+            )
             done += int(self._used[0])
             yield out.cut(count), done
             if self._used[0] == 0:
@@ -200,7 +205,13 @@ class TextParser:
             self._columns = (np.empty(most, np.int64), *(np.ones(most, np.int32) for _ in range(3)))
         text = np.frombuffer(block, np.uint8)
         count = read(
-            _address(text) + start, stop - start, _address(self._roles), len(self._roles), self._exponent,
-            *(_address(column) for column in self._columns), most, _address(self._stopped),
-        )  # fmt: skip
+            _address(text) + start,
+            stop - start,
+            _address(self._roles),
+            len(self._roles),
+            self._exponent,
+            *(_address(column) for column in self._columns),
+            most,
+            _address(self._stopped),
+        )
         return Columns(*self._columns).cut(count), start + int(self._stopped[0]), int(self._stopped[1])

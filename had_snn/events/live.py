@@ -95,9 +95,11 @@ class LiveReader:
         header = np.frombuffer(self._rest[: _HEADER.itemsize], _HEADER)[0]
         if header["magic"] != MAGIC:
             raise FormatError(
-                name, f"starts with {bytes(self._rest[:8])!r}, expected {MAGIC!r}", offset=0,
+                name,
+                f"starts with {bytes(self._rest[:8])!r}, expected {MAGIC!r}",
+                offset=0,
                 remedy="python experiments/replay.py writes this format from any recording",
-            )  # fmt: skip
+            )
         self.sensor_hw = (int(header["height"]), int(header["width"]))
         if not all(0 < side <= MAX_SIDE for side in self.sensor_hw):
             raise FormatError(name, f"sensor of {header['width']}x{header['height']} pixels", offset=8)

@@ -21,9 +21,15 @@ RECORDS = {1: np.dtype((np.void, 6)), 2: np.dtype((np.void, 8))}  # address of 2
 POLARITY_DTYPE = np.dtype([("data", "<u4"), ("t", "<i4")])
 PACKET_HEADER = struct.Struct("<hhiiiiii")
 CHIPS_HW = (
-    ("davis640", (480, 640)), ("davis346", (260, 346)), ("davis240", (180, 240)), ("sbret", (180, 240)),
-    ("davis208", (192, 208)), ("davis128", (128, 128)), ("davis", (180, 240)), ("dvs640", (480, 640)),
-)  # fmt: skip
+    ("davis640", (480, 640)),
+    ("davis346", (260, 346)),
+    ("davis240", (180, 240)),
+    ("sbret", (180, 240)),
+    ("davis208", (192, 208)),
+    ("davis128", (128, 128)),
+    ("davis", (180, 240)),
+    ("dvs640", (480, 640)),
+)
 
 
 def open_aedat(path: Path, options: ReadOptions) -> Source:

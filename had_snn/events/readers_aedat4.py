@@ -22,8 +22,9 @@ from had_snn.events.decoders import Columns, Room, fresh, gather
 from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
 
 MAGIC = b"#!AER-DAT4.0\r\n"
-EVENT_DTYPE = np.dtype({"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"],
-                        "offsets": [0, 8, 10, 12], "itemsize": 16})  # fmt: skip
+EVENT_DTYPE = np.dtype(
+    {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
+)
 COMPRESSIONS = ("none", "lz4", "lz4", "zstd", "zstd")
 CHANNELS = {0: 1, 16: 3, 24: 4, 2: 1, 18: 3, 26: 4}  # OpenCV type -> channels; 2, 18, 26 are 16 bit
 MAX_PACKET = 1 << 30  # bytes after decompression; real packets are thousands of times smaller

@@ -26,8 +26,19 @@ NAMES = {
     "p": ("p", "ps", "pol", "pols", "polarity", "polarities", "on", "sign"),
 }
 UNITS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # decimal exponent that turns the unit into microseconds
-_UNIT_WORDS = {"s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µs": "us", "microseconds": "us",
-               "usec": "us", "ns": "ns", "nanoseconds": "ns", "nsec": "ns"}  # fmt: skip
+_UNIT_WORDS = {
+    "s": "s",
+    "sec": "s",
+    "seconds": "s",
+    "ms": "ms",
+    "us": "us",
+    "µs": "us",
+    "microseconds": "us",
+    "usec": "us",
+    "ns": "ns",
+    "nanoseconds": "ns",
+    "nsec": "ns",
+}
 EPOCH_NS = 10**17  # later than 1973 in nanoseconds; as microseconds it would be three thousand years
 SAMPLE = 50_000
 FEW = 50  # events below which spans say little

@@ -111,9 +111,16 @@ def _open_group(path: Path, file: Any, name: str, datasets: dict[str, Any], opti
 
 
 def _chunks(
-    source: Source, file: Any, datasets: dict[str, Any], names: list[str] | None, plan: ColumnPlan, first: int,
-    last: int, offset: int, options: ReadOptions,
-) -> Iterator[Columns]:  # fmt: skip
+    source: Source,
+    file: Any,
+    datasets: dict[str, Any],
+    names: list[str] | None,
+    plan: ColumnPlan,
+    first: int,
+    last: int,
+    offset: int,
+    options: ReadOptions,
+) -> Iterator[Columns]:
     table, path = datasets.get("table"), source.path
     for start in range(first, last, PIECE):
         stop = min(start + PIECE, last)

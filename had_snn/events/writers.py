@@ -22,8 +22,14 @@ EVT3_CLOCK = 1 << 24  # microseconds until EVT3's time wraps
 EVT3_LONGEST = 1 << 40  # microseconds; silence takes words too
 _HIGH_STEP = 1 << 10  # largest step between two upper time words; above half their range it would read as a wrap
 SUFFIXES = {
-    ".aedat4": "aedat4", ".raw": "raw", ".h5": "hdf5", ".hdf5": "hdf5", ".npz": "npz", ".csv": "csv", ".txt": "csv",
-}  # fmt: skip
+    ".aedat4": "aedat4",
+    ".raw": "raw",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".npz": "npz",
+    ".csv": "csv",
+    ".txt": "csv",
+}
 
 Progress = Callable[[int, int], None]
 
@@ -89,9 +95,14 @@ def _write_csv(events: EventStream, path: Path, progress: Progress | None) -> No
 def _write_npz(events: EventStream, path: Path, progress: Progress | None) -> None:
     with path.open("wb") as file:
         np.savez(
-            file, t=events.t, x=events.x, y=events.y, p=events.p,
-            sensor_hw=np.array(events.sensor_hw, np.int64), time_unit=np.array("us"),
-        )  # fmt: skip
+            file,
+            t=events.t,
+            x=events.x,
+            y=events.y,
+            p=events.p,
+            sensor_hw=np.array(events.sensor_hw, np.int64),
+            time_unit=np.array("us"),
+        )
     if progress is not None:
         progress(len(events), len(events))
 

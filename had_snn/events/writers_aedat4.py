@@ -23,9 +23,14 @@ EVENTS_PER_PACKET = 1 << 14
 EVENT_STREAM, FRAME_STREAM = 0, 1
 TABLE_POSITION_AT = len(MAGIC) + 32
 _DESCRIPTIONS = {"EVTS": "Array of events (polarity ON/OFF).", "FRME": "Standard frame (8-bit image)."}
-_ENTRY = np.dtype({"names": ["back", "at", "stream", "size", "count", "start", "end"],
-                   "formats": ["<i4", "<i8", "<i4", "<i4", "<i8", "<i8", "<i8"],
-                   "offsets": [0, 8, 16, 20, 24, 32, 40], "itemsize": 48})  # fmt: skip
+_ENTRY = np.dtype(
+    {
+        "names": ["back", "at", "stream", "size", "count", "start", "end"],
+        "formats": ["<i4", "<i8", "<i4", "<i4", "<i8", "<i8", "<i8"],
+        "offsets": [0, 8, 16, 20, 24, 32, 40],
+        "itemsize": 48,
+    }
+)
 
 
 def write_aedat4(
@@ -140,9 +145,12 @@ def _xml(sensor_hw: tuple[int, int], frames: Frames | None, source: str) -> str:
     for number, (kind, (height, width)) in enumerate(size_of.items()):
         base = f"/outInfo/{number}/"
         attributes = {
-            "compression": "LZ4", "originalModuleName": "had-snn", "typeDescription": _DESCRIPTIONS[kind],
-            "originalOutputName": "events" if kind == "EVTS" else "frames", "typeIdentifier": kind,
-        }  # fmt: skip
+            "compression": "LZ4",
+            "originalModuleName": "had-snn",
+            "typeDescription": _DESCRIPTIONS[kind],
+            "originalOutputName": "events" if kind == "EVTS" else "frames",
+            "typeIdentifier": kind,
+        }
         outer = "".join(f'<attr key="{k}" type="string">{escape(v)}</attr>' for k, v in attributes.items())
         info = (
             f'<attr key="sizeX" type="int">{width}</attr><attr key="sizeY" type="int">{height}</attr>'

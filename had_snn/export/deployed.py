@@ -59,9 +59,14 @@ class DeployedStudent(nn.Module):
         return kernel
 
     def forward_search(
-        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False,
+        self,
+        events: EventBatch,
+        kernel: Tensor,
+        *,
+        n_steps: int | None = None,
+        with_taps: bool = False,
         with_state: bool = False,
-    ) -> TrackerOutput:  # fmt: skip
+    ) -> TrackerOutput:
         """See `SpikingTracker.forward_search`; `kernel` is part of the graph already and is not looked at.
 
         Raises:

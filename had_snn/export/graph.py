@@ -33,9 +33,18 @@ INPUT, OUTPUT = "input", "output"
 
 #: What a student may be built of; a module of any other class has no counterpart in the graph.
 _KNOWN = (
-    SpikingTracker, EventLIFStem, SpikingBackbone, ResidualBlock, ConvNorm, LIF, LeakyReadout, DepthwiseMatching,
-    nn.Conv2d, nn.BatchNorm2d, nn.ModuleList,
-)  # fmt: skip
+    SpikingTracker,
+    EventLIFStem,
+    SpikingBackbone,
+    ResidualBlock,
+    ConvNorm,
+    LIF,
+    LeakyReadout,
+    DepthwiseMatching,
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.ModuleList,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,9 +235,14 @@ def search_graph(
     builder.plain("readout", fine.readout.weight, fine.readout.bias, ["lif_head"])
     builder.edges.append(("readout", OUTPUT))
     return SearchGraph(
-        builder.nodes, tuple(builder.edges), builder.input_shape, steps, dt_us, builder.taps,
+        builder.nodes,
+        tuple(builder.edges),
+        builder.input_shape,
+        steps,
+        dt_us,
+        builder.taps,
         {"integrator_tau_us": float(student.integrator.tau_us), "rounded": False},
-    )  # fmt: skip
+    )
 
 
 def _add_matching(builder: _Builder, student: SpikingTracker, kernel: Tensor, *, fuse: bool) -> None:
@@ -301,9 +315,13 @@ def decay_times(alpha: float | tuple[float, ...]) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def run_graph(
-    graph: SearchGraph, counts: Tensor, *, feed: dict[str, Tensor] | None = None, with_membranes: bool = False,
+    graph: SearchGraph,
+    counts: Tensor,
+    *,
+    feed: dict[str, Tensor] | None = None,
+    with_membranes: bool = False,
     backend: str = "auto",
-) -> Trace:  # fmt: skip
+) -> Trace:
     """Runs the graph on the student's kernels, from rest.
 
     Args:

@@ -40,9 +40,13 @@ LAYOUT = 1
 
 
 def template_kernel(
-    student: SpikingTracker, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None,
+    student: SpikingTracker,
+    events: EventStream,
+    box_xywh: Sequence[float] | np.ndarray,
+    *,
+    t_us: int | None = None,
     n_steps: int | None = None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Reads a template as the tracker does.
 
     Args:
@@ -230,7 +234,10 @@ def _notes(graph: SearchGraph, factors: dict[str, float | list[float]], threshol
         "window_us": graph.dt_us * graph.n_steps,
         "neuron": {
             "euler": "v = v + dt/tau * (i - v); spike if v > v_threshold; then v = 0 at once; no output delay",
-            "reset": "hard", "compare": ">", "weight_scale": factors, "v_threshold": thresholds,
+            "reset": "hard",
+            "compare": ">",
+            "weight_scale": factors,
+            "v_threshold": thresholds,
         },
         "preprocessing": _preprocessing(graph),
         "host_before": before,
@@ -243,7 +250,7 @@ def _notes(graph: SearchGraph, factors: dict[str, float | list[float]], threshol
         },
         "taps": graph.taps,
         "info": graph.info,
-    }  # fmt: skip
+    }
 
 
 def _version() -> str:

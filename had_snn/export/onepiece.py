@@ -108,9 +108,14 @@ def match_rates(fine: SearchGraph, coarse: SearchGraph, fine_input: Tensor, coar
 
 
 def one_piece(
-    student: SpikingTracker, kernel: Tensor, *, dt_us: float, gain: float | None, seen: EventBatch | None = None,
+    student: SpikingTracker,
+    kernel: Tensor,
+    *,
+    dt_us: float,
+    gain: float | None,
+    seen: EventBatch | None = None,
     **info: object,
-) -> SearchGraph:  # fmt: skip
+) -> SearchGraph:
     """Stem and body on one clock.
 
     Args:
@@ -159,9 +164,14 @@ class OnePieceStudent(DeployedStudent):
         return self.student.encode_template(events, boxes_cxcywh)
 
     def forward_search(
-        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, with_taps: bool = False,
+        self,
+        events: EventBatch,
+        kernel: Tensor,
+        *,
+        n_steps: int | None = None,
+        with_taps: bool = False,
         with_state: bool = False,
-    ) -> TrackerOutput:  # fmt: skip
+    ) -> TrackerOutput:
         """See `DeployedStudent.forward_search`."""
         refuse_state(with_state)
         frames = event_frames(events, dt_us=self.graph.dt_us, first=0, steps=self.graph.n_steps)

@@ -92,9 +92,13 @@ def _absent(status: str, reason: str) -> dict[str, Any]:
 
 
 def _verify_one(
-    name: str, path: str | Path, graph: SearchGraph, windows: Tensor, chunk: int,
+    name: str,
+    path: str | Path,
+    graph: SearchGraph,
+    windows: Tensor,
+    chunk: int,
     progress: Callable[[str, int, int], None] | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     try:
         run, version, notes = _open(name, path, graph)
     except MissingExtraError as error:

@@ -75,6 +75,10 @@ class DepthwiseMatching(nn.Module):
         """
         steps, batch, channels = search.shape[:3]
         maps = search.flatten(1, 2)
-        out = F.conv2d(maps, kernel.reshape(batch * channels, 1, *kernel.shape[2:]), padding=self.kernel // 2,
-                       groups=batch * channels)  # fmt: skip
+        out = F.conv2d(
+            maps,
+            kernel.reshape(batch * channels, 1, *kernel.shape[2:]),
+            padding=self.kernel // 2,
+            groups=batch * channels,
+        )
         return out.reshape(steps, batch, channels, *search.shape[3:])

@@ -36,23 +36,46 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 # The file's name of a part of block N -> (part of our layer, of joined queries, keys and values which third).
 _TIMM = {
-    "norm1": "norm1", "attn.qkv": "qkv", "attn.proj": "out", "norm2": "norm2", "mlp.fc1": "fc1", "mlp.fc2": "fc2",
-    "ls1.gamma": "scale1", "ls2.gamma": "scale2", "gamma_1": "scale1", "gamma_2": "scale2",
-}  # fmt: skip
+    "norm1": "norm1",
+    "attn.qkv": "qkv",
+    "attn.proj": "out",
+    "norm2": "norm2",
+    "mlp.fc1": "fc1",
+    "mlp.fc2": "fc2",
+    "ls1.gamma": "scale1",
+    "ls2.gamma": "scale2",
+    "gamma_1": "scale1",
+    "gamma_2": "scale2",
+}
 _HF = {
-    "attention.attention.query": "q", "attention.attention.key": "k", "attention.attention.value": "v",
-    "attention.output.dense": "out", "layernorm_before": "norm1", "layernorm_after": "norm2", "norm1": "norm1",
-    "norm2": "norm2", "intermediate.dense": "fc1", "output.dense": "fc2", "mlp.fc1": "fc1", "mlp.fc2": "fc2",
-    "layer_scale1.lambda1": "scale1", "layer_scale2.lambda1": "scale2",
-}  # fmt: skip
+    "attention.attention.query": "q",
+    "attention.attention.key": "k",
+    "attention.attention.value": "v",
+    "attention.output.dense": "out",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "intermediate.dense": "fc1",
+    "output.dense": "fc2",
+    "mlp.fc1": "fc1",
+    "mlp.fc2": "fc2",
+    "layer_scale1.lambda1": "scale1",
+    "layer_scale2.lambda1": "scale2",
+}
 _BLOCK = re.compile(r"^(?:blocks|encoder\.layer)\.(?P<number>\d+)\.(?P<part>.+?)(?P<kind>\.weight|\.bias)?$")
 _SINGLE = {
-    "patch_embed.proj.weight": "patch.weight", "embeddings.patch_embeddings.projection.weight": "patch.weight",
-    "patch_embed.proj.bias": "patch.bias", "embeddings.patch_embeddings.projection.bias": "patch.bias",
-    "pos_embed": "position", "embeddings.position_embeddings": "position",
-    "norm.weight": "norm.weight", "layernorm.weight": "norm.weight",
-    "norm.bias": "norm.bias", "layernorm.bias": "norm.bias",
-}  # fmt: skip
+    "patch_embed.proj.weight": "patch.weight",
+    "embeddings.patch_embeddings.projection.weight": "patch.weight",
+    "patch_embed.proj.bias": "patch.bias",
+    "embeddings.patch_embeddings.projection.bias": "patch.bias",
+    "pos_embed": "position",
+    "embeddings.position_embeddings": "position",
+    "norm.weight": "norm.weight",
+    "layernorm.weight": "norm.weight",
+    "norm.bias": "norm.bias",
+    "layernorm.bias": "norm.bias",
+}
 _UNUSED = {
     r"cls_token|embeddings\.cls_token|dist_token|embeddings\.distillation_token": "the teacher has no class token",
     r"(reg|register)_tokens?|embeddings\.register_tokens": "the teacher has no register tokens",
@@ -210,9 +233,12 @@ def _gather_blocks(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tens
             part[f"{last}.weight"] = part[f"{last}.weight"] * gamma[:, None]
             part[f"{last}.bias"] = part[f"{last}.bias"] * gamma
     names = {
-        "qkv.weight": "self_attn.in_proj_weight", "qkv.bias": "self_attn.in_proj_bias",
-        "out": "self_attn.out_proj", "fc1": "linear1", "fc2": "linear2",
-    }  # fmt: skip
+        "qkv.weight": "self_attn.in_proj_weight",
+        "qkv.bias": "self_attn.in_proj_bias",
+        "out": "self_attn.out_proj",
+        "fc1": "linear1",
+        "fc2": "linear2",
+    }
     named = {}
     for role, value in part.items():
         stem, _, kind = role.rpartition(".")
@@ -284,8 +310,11 @@ def load_pretrained(
 
 def _destination(role: str) -> str:
     """The teacher's parameters that a role went into, for the report."""
-    named = {"patch.weight": "rgb_stem.weight, event_stem.weight", "patch.bias": "rgb_stem.bias",
-             "position": "template_position, search_position"}  # fmt: skip
+    named = {
+        "patch.weight": "rgb_stem.weight, event_stem.weight",
+        "patch.bias": "rgb_stem.bias",
+        "position": "template_position, search_position",
+    }
     if role in named:
         return named[role]
     return f"encoder.layers.{role}" if role[0].isdigit() else f"encoder.{role}"

@@ -53,9 +53,17 @@ class _Layer:
     """
 
     def __init__(
-        self, name: str, spikes: SpikeList, weights: SpikeWeights, lif: LIF, *, added: Tensor | None = None,
-        keep_current: bool = False, keep_fired: bool = False, dense_above: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        spikes: SpikeList,
+        weights: SpikeWeights,
+        lif: LIF,
+        *,
+        added: Tensor | None = None,
+        keep_current: bool = False,
+        keep_fired: bool = False,
+        dense_above: float | None = None,
+    ) -> None:
         self.name, self.weights, self.lif, self.added = name, weights, lif, added
         self.dense_above = _dense_above(weights) if dense_above is None else dense_above
         self.call = SpikeConvCall(spikes, weights, current=added, keep_current=keep_current, keep_fired=keep_fired)
@@ -120,9 +128,14 @@ class _Plan:
         config, backbone, stem = student.config, student.backbone, student.stem
         self.packed = packed
         self.stem = EventLIFCall(
-            stem.weight, stem.tau_us, samples=samples, n_steps=steps,
-            size_hw=(config.search_size, config.search_size), stride=stem.stride, padding=stem.padding,
-        )  # fmt: skip
+            stem.weight,
+            stem.tau_us,
+            samples=samples,
+            n_steps=steps,
+            size_hw=(config.search_size, config.search_size),
+            stride=stem.stride,
+            padding=stem.padding,
+        )
         self.list_counts = SpikeListCall(self.stem.counts, valued=True, most=COUNT_LIMIT)
         counts = self.list_counts.spikes
         first = _Layer("backbone.lif1", counts, packed.first, backbone.lif1, dense_above=dense_above)
@@ -133,22 +146,30 @@ class _Plan:
             layer = _Layer(name, spikes, weights, block.lif, added=added, keep_current=True, dense_above=dense_above)
             self.layers.append(layer)
             spikes, added, weights = layer.output, layer.call.current, packed.blocks[index]
-        last = _Layer("backbone.lif_out", spikes, weights, backbone.lif_out, added=added, keep_fired=True,
-                      dense_above=dense_above)  # fmt: skip
+        last = _Layer(
+            "backbone.lif_out", spikes, weights, backbone.lif_out, added=added, keep_fired=True, dense_above=dense_above
+        )
         self.layers.append(last)
         assert last.call.fired is not None
         self.fired = last.call.fired
         self.correlate = SpikeCorrelateCall(self.fired, last.output, config.match_kernel)
         self.mixed = torch.empty(*self.fired.shape[:-1], config.channels[2])
-        mix = _Layer("lif_mix", last.output, packed.mix_search, student.lif_mix, added=self.mixed,
-                     dense_above=dense_above)  # fmt: skip
+        mix = _Layer(
+            "lif_mix", last.output, packed.mix_search, student.lif_mix, added=self.mixed, dense_above=dense_above
+        )
         self.tail = [mix, _Layer("lif_head", mix.output, packed.head, student.lif_head, dense_above=dense_above)]
         self.readout = SpikeConvCall(self.tail[-1].output, packed.readout, neurons=False)
 
     def run(
-        self, events: EventBatch, kernel: Tensor, gain: Tensor, state: SearchState | None,
-        after: dict[str, Tensor] | None, *, dt_us: float,
-    ) -> tuple[Tensor, EventLIFState]:  # fmt: skip
+        self,
+        events: EventBatch,
+        kernel: Tensor,
+        gain: Tensor,
+        state: SearchState | None,
+        after: dict[str, Tensor] | None,
+        *,
+        dt_us: float,
+    ) -> tuple[Tensor, EventLIFState]:
         """Read-out maps `[T, N, 5, G, G]` and the stem's new state; membranes go into `after`."""
         before = None if state is None else state.membranes
         stem = self.stem(events, gain, None if state is None else state.stem)
@@ -160,9 +181,11 @@ class _Plan:
         for layer in self.layers:
             rate = layer.run(rate, dt_us, before, after)
         torch.addmm(
-            self.packed.mix_bias, self.correlate(kernel).flatten(0, 3), self.packed.mix_match,
+            self.packed.mix_bias,
+            self.correlate(kernel).flatten(0, 3),
+            self.packed.mix_match,
             out=self.mixed.flatten(0, 3),
-        )  # fmt: skip
+        )
         for layer in self.tail:
             rate = layer.run(rate, dt_us, before, after)
         self.readout()
@@ -221,9 +244,7 @@ class SpikeDrivenStudent:
         if plan is None:
             while len(self._plans) >= MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            plan = _Plan(
-                self.student, self._packed, steps=steps, samples=samples, dense_above=self.dense_above
-            )
+            plan = _Plan(self.student, self._packed, steps=steps, samples=samples, dense_above=self.dense_above)
             self._plans[(steps, samples)] = plan
         # After a micro-step that is not over, the membranes are those of its begin.
         after: dict[str, Tensor] | None = {} if with_state and share == 1.0 else None

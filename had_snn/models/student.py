@@ -270,9 +270,15 @@ class SpikingTracker(nn.Module):
         return counts + state.counts
 
     def _state_after(
-        self, before: SearchState | None, stem: EventLIFState, membranes: dict[str, Tensor], maps: Tensor,
-        counts: Tensor, *, share: float,
-    ) -> SearchState:  # fmt: skip
+        self,
+        before: SearchState | None,
+        stem: EventLIFState,
+        membranes: dict[str, Tensor],
+        maps: Tensor,
+        counts: Tensor,
+        *,
+        share: float,
+    ) -> SearchState:
         """The new state; after a micro-step that is not over, all but the stem is as before."""
         if before is not None and share < 1.0:
             return SearchState(stem, before.membranes, before.readout, counts)

@@ -122,17 +122,27 @@ class RGBETeacher(nn.Module):
         self.search_position = nn.Parameter(torch.randn(dim, self.search_grid, self.search_grid) * 0.02)
         self.target_embedding = nn.Parameter(torch.randn(dim) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            dim, config.heads, int(dim * config.mlp_ratio), dropout=0.0, activation="gelu", batch_first=True,
-            norm_first=True, layer_norm_eps=config.norm_epsilon,
-        )  # fmt: skip
+            dim,
+            config.heads,
+            int(dim * config.mlp_ratio),
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+            layer_norm_eps=config.norm_epsilon,
+        )
         self.matching = DepthwiseMatching(kernel=config.match_kernel)
         self.match_norm = nn.BatchNorm2d(dim)
         norm = nn.LayerNorm(dim, eps=config.norm_epsilon)
         self.encoder = nn.TransformerEncoder(layer, config.depth, norm=norm, enable_nested_tensor=False)
         self.head = nn.Sequential(
-            nn.Conv2d(2 * dim, dim, 1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
-            nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.GELU(),
-        )  # fmt: skip
+            nn.Conv2d(2 * dim, dim, 1, bias=False),
+            nn.BatchNorm2d(dim),
+            nn.GELU(),
+            nn.Conv2d(dim, dim, 3, padding=1, bias=False),
+            nn.BatchNorm2d(dim),
+            nn.GELU(),
+        )
         self.readout = nn.Conv2d(dim, READOUT_CHANNELS, 1)
         nn.init.zeros_(self.readout.bias)  # pyright: ignore[reportArgumentType]
 
@@ -221,10 +231,18 @@ def teacher_tiny(**overrides: object) -> RGBETeacher:
 def teacher_small(**overrides: object) -> RGBETeacher:
     """ViT-S, 256 px search; `pretrained.load_pretrained` starts it from ImageNet, MAE or DINOv2 weights."""
     numbers: dict[str, object] = {
-        "dim": 384, "depth": 12, "heads": 6, "mlp_ratio": 4.0, "patch": 16,
-        "template_size": 144, "template_factor": 2.25, "search_size": 256, "search_factor": 4.0,
-        "embed": "patch", "norm_epsilon": 1e-6,
-    }  # fmt: skip
+        "dim": 384,
+        "depth": 12,
+        "heads": 6,
+        "mlp_ratio": 4.0,
+        "patch": 16,
+        "template_size": 144,
+        "template_factor": 2.25,
+        "search_size": 256,
+        "search_factor": 4.0,
+        "embed": "patch",
+        "norm_epsilon": 1e-6,
+    }
     return RGBETeacher(TeacherConfig(**{**numbers, **overrides}))  # pyright: ignore[reportArgumentType]
 
 

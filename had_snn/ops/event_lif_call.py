@@ -35,9 +35,16 @@ class EventLIFCall:
     """
 
     def __init__(
-        self, weight: Tensor, tau: Tensor, *, samples: int, n_steps: int, size_hw: tuple[int, int], stride: int,
+        self,
+        weight: Tensor,
+        tau: Tensor,
+        *,
+        samples: int,
+        n_steps: int,
+        size_hw: tuple[int, int],
+        stride: int,
         padding: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         channels, _, kernel, _ = weight.shape
         out_hw = output_hw(size_hw, kernel=kernel, stride=stride, padding=padding)
         self.counts = torch.empty(n_steps, samples, *out_hw, channels)

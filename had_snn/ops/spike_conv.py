@@ -146,9 +146,7 @@ class SpikeListCall:
         return self._function(*self._arguments)
 
 
-def spike_list(
-    dense: Tensor, *, valued: bool = False, most: float = math.inf, backend: str = "auto"
-) -> SpikeList:
+def spike_list(dense: Tensor, *, valued: bool = False, most: float = math.inf, backend: str = "auto") -> SpikeList:
     """Lists the spikes of a dense tensor.
 
     Args:
@@ -180,8 +178,15 @@ def spike_list(
         SpikeListCall(rows, listed, most=most)()
         return listed
     arguments = [*map(build.address, (rows, entry, start, value)), steps * samples * height, width, channels, most]
-    build.launch_cupy("spike_conv.cu", "had_spike_list", _LIST, arguments, threads=steps * samples * height,
-                      device=dense.device, storage="f32")  # fmt: skip
+    build.launch_cupy(
+        "spike_conv.cu",
+        "had_spike_list",
+        _LIST,
+        arguments,
+        threads=steps * samples * height,
+        device=dense.device,
+        storage="f32",
+    )
     return listed
 
 
@@ -203,9 +208,15 @@ class SpikeConvCall:
     """
 
     def __init__(
-        self, spikes: SpikeList, weights: SpikeWeights, *, neurons: bool = True, current: Tensor | None = None,
-        keep_current: bool = False, keep_fired: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        spikes: SpikeList,
+        weights: SpikeWeights,
+        *,
+        neurons: bool = True,
+        current: Tensor | None = None,
+        keep_current: bool = False,
+        keep_fired: bool = False,
+    ) -> None:
         shape = steps, samples, rows, columns, outputs = weights.output_shape(spikes)
         _, _, channels, height, width = spikes.shape
         self.current = torch.empty(shape) if keep_current or not neurons else None
@@ -237,9 +248,7 @@ class SpikeConvCall:
         """
         v0, v = build.address(before), build.address(after)
         threads = build.threads_for(self._work)
-        number = self._function(
-            *self._inputs, v0, *self._outputs, v, *self._sizes, decay, 1.0, *self._lists, threads
-        )
+        number = self._function(*self._inputs, v0, *self._outputs, v, *self._sizes, decay, 1.0, *self._lists, threads)
         if number < 0:
             raise MemoryError("spike_conv: no memory for a row of spikes")
         return number
@@ -281,9 +290,15 @@ def spike_conv_ref(spikes: SpikeList, weights: SpikeWeights, *, current: Tensor 
 
 
 def spike_conv_lif(
-    spikes: SpikeList, weights: SpikeWeights, *, decay: float, current: Tensor | None = None,
-    state: Tensor | None = None, return_current: bool = False, backend: str = "auto",
-) -> tuple[SpikeList, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    spikes: SpikeList,
+    weights: SpikeWeights,
+    *,
+    decay: float,
+    current: Tensor | None = None,
+    state: Tensor | None = None,
+    return_current: bool = False,
+    backend: str = "auto",
+) -> tuple[SpikeList, Tensor, Tensor, Tensor | None]:
     """A convolution of spikes and the LIF neurons behind it (threshold 1, hard reset to 0).
 
     Args:
@@ -322,9 +337,14 @@ def spike_conv_lif(
 
 
 def spike_conv_lif_ref(
-    spikes: SpikeList, weights: SpikeWeights, *, decay: float, current: Tensor | None = None,
-    state: Tensor | None = None, return_current: bool = False,
-) -> tuple[SpikeList, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    spikes: SpikeList,
+    weights: SpikeWeights,
+    *,
+    decay: float,
+    current: Tensor | None = None,
+    state: Tensor | None = None,
+    return_current: bool = False,
+) -> tuple[SpikeList, Tensor, Tensor, Tensor | None]:
     """`spike_conv_lif` as a dense convolution and plain LIF steps."""
     whole = spike_conv_ref(spikes, weights, current=current)
     v = torch.zeros(whole.shape[1:], device=whole.device) if state is None else state.float()
@@ -387,27 +407,51 @@ def spike_correlate(fired: Tensor, spikes: SpikeList, kernel: Tensor, *, backend
         return SpikeCorrelateCall(rows, spikes, side)(kernel).permute(0, 1, 4, 2, 3)
     taps, out = kernel.permute(0, 2, 3, 1).contiguous(), torch.empty(rows.shape, device=fired.device)
     pointers = [build.address(a) for a in (rows, spikes.start, taps, out)]
-    build.launch_cupy("spike_conv.cu", "had_spike_correlate", _CORRELATE, [*pointers, *rows.shape, side],
-                      threads=out.numel(), device=fired.device, storage="f32")  # fmt: skip
+    build.launch_cupy(
+        "spike_conv.cu",
+        "had_spike_correlate",
+        _CORRELATE,
+        [*pointers, *rows.shape, side],
+        threads=out.numel(),
+        device=fired.device,
+        storage="f32",
+    )
     return out.permute(0, 1, 4, 2, 3)
 
 
 def _launch_cupy(
-    spikes: SpikeList, weights: SpikeWeights, shape: tuple[int, ...], added: Tensor | None, before: Tensor | None, *,
-    decay: float = 0.0, keep_current: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    spikes: SpikeList,
+    weights: SpikeWeights,
+    shape: tuple[int, ...],
+    added: Tensor | None,
+    before: Tensor | None,
+    *,
+    decay: float = 0.0,
+    keep_current: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Currents (when kept), spikes and membranes on a GPU, channels last; lists are made from the spikes."""
     device = spikes.entry.device
     current, fired, v = (torch.empty(s, device=device) for s in (shape, shape, shape[1:]))
     _, _, channels, height, width = spikes.shape
     steps, samples, rows, columns, outputs = shape
-    tensors = (spikes.entry, spikes.start, spikes.value, weights.weight, weights.bias, added, before,
-               current if keep_current else None, fired, v)  # fmt: skip
+    tensors = (
+        spikes.entry,
+        spikes.start,
+        spikes.value,
+        weights.weight,
+        weights.bias,
+        added,
+        before,
+        current if keep_current else None,
+        fired,
+        v,
+    )
     kernel, _, _, padded = weights.weight.shape
     sizes = (steps, samples, height, width, channels, rows, columns, outputs, padded, kernel)
     arguments = [*map(build.address, tensors), *sizes, weights.stride, weights.padding, decay, 1.0]
-    build.launch_cupy("spike_conv.cu", "had_spike_conv", _CONV, arguments, threads=math.prod(shape[1:]), device=device,
-                      storage="f32")  # fmt: skip
+    build.launch_cupy(
+        "spike_conv.cu", "had_spike_conv", _CONV, arguments, threads=math.prod(shape[1:]), device=device, storage="f32"
+    )
     return current, fired, v
 
 

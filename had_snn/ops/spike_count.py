@@ -25,7 +25,6 @@ KINDS = ("spikes", "counts", "real")
 _MAX_WEIGHT = 1 << 23  # the kernel adds 256 of them in 32 bits
 
 
-
 @dataclass(frozen=True)
 class SpikeCount:
     """Sums over a spike train.
@@ -82,9 +81,15 @@ class SpikeCounter:
     """
 
     def __init__(
-        self, trains: Sequence[Tensor], reach: Sequence[Tensor], *, kinds: Sequence[str],
-        weights: Sequence[Tensor | None], running: Sequence[Tensor | None], backend: str = "auto",
-    ) -> None:  # fmt: skip
+        self,
+        trains: Sequence[Tensor],
+        reach: Sequence[Tensor],
+        *,
+        kinds: Sequence[str],
+        weights: Sequence[Tensor | None],
+        running: Sequence[Tensor | None],
+        backend: str = "auto",
+    ) -> None:
         for parts in zip(trains, reach, kinds, weights, running, strict=True):
             _check(*parts)
         if backend not in ("auto", "native", "ref"):
@@ -165,18 +170,27 @@ class SpikeCounter:
 
 
 def spike_count(
-    spikes: Tensor, reach: Tensor, *, kind: str = "spikes", weights: Tensor | None = None,
-    running: Tensor | None = None, backend: str = "auto",
-) -> SpikeCount:  # fmt: skip
+    spikes: Tensor,
+    reach: Tensor,
+    *,
+    kind: str = "spikes",
+    weights: Tensor | None = None,
+    running: Tensor | None = None,
+    backend: str = "auto",
+) -> SpikeCount:
     """Counts one train; for the arguments see `SpikeCounter`."""
     counter = SpikeCounter([spikes], [reach], kinds=[kind], weights=[weights], running=[running], backend=backend)
     return counter.split([counter([spikes])])[0]
 
 
 def spike_count_ref(
-    spikes: Tensor, reach: Tensor, *, kind: str = "spikes", weights: Tensor | None = None,
+    spikes: Tensor,
+    reach: Tensor,
+    *,
+    kind: str = "spikes",
+    weights: Tensor | None = None,
     running: Tensor | None = None,
-) -> SpikeCount:  # fmt: skip
+) -> SpikeCount:
     """`spike_count` in plain torch."""
     return spike_count(spikes, reach, kind=kind, weights=weights, running=running, backend="ref")
 

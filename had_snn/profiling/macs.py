@@ -265,9 +265,14 @@ def profile_module(net: nn.Module, *inputs: Any, name: str = "", outputs: int | 
 
 
 def profile_teacher(
-    teacher: RGBETeacher, *, name: str = "teacher", outputs_per_second: float | None = None, outputs_per_track: int = 1,
-    modalities: tuple[str, ...] = ("rgb", "events"), generator: torch.Generator | None = None,
-) -> Profile:  # fmt: skip
+    teacher: RGBETeacher,
+    *,
+    name: str = "teacher",
+    outputs_per_second: float | None = None,
+    outputs_per_track: int = 1,
+    modalities: tuple[str, ...] = ("rgb", "events"),
+    generator: torch.Generator | None = None,
+) -> Profile:
     """Counts the teacher: one template and one search window.
 
     Its work does not depend on what it sees, except for NeuroBench's rule, which leaves out zeros of the inputs: a

@@ -80,9 +80,13 @@ class Profile:
         return sum((operations for _, operations in parts), Operations())
 
     def energy_mj(
-        self, rules: Rules = EXACT, cost: CostTable = HOROWITZ_FP32, *, template: Template = "amortised",
+        self,
+        rules: Rules = EXACT,
+        cost: CostTable = HOROWITZ_FP32,
+        *,
+        template: Template = "amortised",
         folded: bool = False,
-    ) -> float | None:  # fmt: skip
+    ) -> float | None:
         """Estimated energy of one output.
 
         Args:
@@ -111,9 +115,13 @@ class Profile:
         return None if energy is None else energy * 1e-9
 
     def energy_by_layer(
-        self, rules: Rules = EXACT, cost: CostTable = HOROWITZ_FP32, *, template: Template = "amortised",
+        self,
+        rules: Rules = EXACT,
+        cost: CostTable = HOROWITZ_FP32,
+        *,
+        template: Template = "amortised",
         folded: bool = False,
-    ) -> dict[str, float | None]:  # fmt: skip
+    ) -> dict[str, float | None]:
         """Millijoules of one output by layer."""
         found: dict[str, float | None] = {}
         for name, operations in self._parts(rules, template=template, folded=folded):
@@ -174,10 +182,14 @@ class Profile:
     def summary(self) -> dict[str, Any]:
         """Energy of one output under every rule and cost table, and what else belongs in a table."""
         found: dict[str, Any] = {
-            "kind": self.kind, "outputs": self.outputs, "windows": self.windows or self.outputs,
-            "tracks": self.tracks, "parameters": self.parameters, "state_bytes": self.state_bytes,
+            "kind": self.kind,
+            "outputs": self.outputs,
+            "windows": self.windows or self.outputs,
+            "tracks": self.tracks,
+            "parameters": self.parameters,
+            "state_bytes": self.state_bytes,
             "seconds": self.seconds,
-        }  # fmt: skip
+        }
         for rules in RULES:
             operations = self.operations(rules)
             energy = self.energy_mj(rules)
@@ -187,8 +199,10 @@ class Profile:
                 "mj_per_output_template_every_output": self.energy_mj(rules, template="every"),
                 "mj_per_output_without_template": self.energy_mj(rules, template="none"),
                 "mj_per_output_matching_folded": self.energy_mj(rules, folded=True),
-                "acs": operations.acs, "macs": operations.macs, "updates": operations.updates,
-            }  # fmt: skip
+                "acs": operations.acs,
+                "macs": operations.macs,
+                "updates": operations.updates,
+            }
         found["other_hardware_exact_mj_per_output"] = {cost.name: self.energy_mj(EXACT, cost) for cost in COSTS}
         found["memory_traffic_mj_per_output"] = self.memory_mj()
         found["uncounted"] = self.uncounted

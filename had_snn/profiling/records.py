@@ -20,9 +20,18 @@ RATE_BINS = 19
 
 #: Numbers kept for each layer; the terms are those of `synops`.
 COUNTS = (
-    "windows", "input_spikes", "input_active", "input_sites", "synops", "active", "effective", "effective_graded",
-    "dense", "textbook", "additions",
-)  # fmt: skip
+    "windows",
+    "input_spikes",
+    "input_active",
+    "input_sites",
+    "synops",
+    "active",
+    "effective",
+    "effective_graded",
+    "dense",
+    "textbook",
+    "additions",
+)
 
 
 def rate_bin(events_per_second: Tensor) -> Tensor:

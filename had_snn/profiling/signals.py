@@ -37,9 +37,14 @@ class Signal:
     """
 
     def __init__(
-        self, count: SpikeCount, readers: tuple[ConvShape, ...], kind: str, shape: torch.Size,
-        over_windows: Tensor | None, kept: Tensor | None,
-    ) -> None:  # fmt: skip
+        self,
+        count: SpikeCount,
+        readers: tuple[ConvShape, ...],
+        kind: str,
+        shape: torch.Size,
+        over_windows: Tensor | None,
+        kept: Tensor | None,
+    ) -> None:
         self.count, self.readers, self.kind = count, readers, kind
         self.steps, self.channels, self.size_hw = shape[0], shape[2], (shape[3], shape[4])
         self.over_windows, self.kept = over_windows, kept
@@ -62,11 +67,14 @@ class Signal:
         at, count = self.readers.index(shape), self.count
         each = count.active_synapses[at]
         used: dict[str, Any] = {
-            "input_spikes": count.fired.sum(dim=0), "input_active": count.active.sum(dim=0),
-            "input_sites": self.steps * self.neurons, "synops": count.synapses[at].sum(dim=0),
-            "active": each.sum(dim=0), "dense": self.steps * shape.dense(self.size_hw),
+            "input_spikes": count.fired.sum(dim=0),
+            "input_active": count.active.sum(dim=0),
+            "input_sites": self.steps * self.neurons,
+            "synops": count.synapses[at].sum(dim=0),
+            "active": each.sum(dim=0),
+            "dense": self.steps * shape.dense(self.size_hw),
             "textbook": self.steps * shape.textbook(self.size_hw),
-        }  # fmt: skip
+        }
         if weight is not None and self.kept is not None:
             each = effective_synops(self.kept.flatten(0, 1), weight, shape).reshape(each.shape)
         used["effective"] = each.sum(dim=0)

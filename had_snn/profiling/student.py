@@ -179,10 +179,16 @@ class CountedStudent:
         student, spikes, bins, pairs = self.student, heard.spikes, heard.bins, heard.pairs
         layer = self._layer("stem", branch, "events", student.stem, position="first")
         layer.add(
-            bins, input_spikes=heard.events, input_active=heard.events, input_sites=2 * math.prod(heard.size_hw),
-            synops=pairs, active=pairs, effective=pairs, dense=self._stem.dense(heard.size_hw),
+            bins,
+            input_spikes=heard.events,
+            input_active=heard.events,
+            input_sites=2 * math.prod(heard.size_hw),
+            synops=pairs,
+            active=pairs,
+            effective=pairs,
+            dense=self._stem.dense(heard.size_hw),
             textbook=self._stem.textbook(heard.size_hw),
-        )  # fmt: skip
+        )
         self._population("stem", branch, bins, spikes["stem"], updates=pairs)
         backbone = student.backbone
         self._conv("backbone.conv1", branch, bins, backbone.conv1, spikes["stem"], inputs="counts")
@@ -202,10 +208,15 @@ class CountedStudent:
         layer = self._layer("matching.kernel", "template", "real", None, form="host")
         taps, features = kernel[0].numel(), heard.spikes[FEATURES]
         layer.add(
-            heard.bins, dense=3 * taps, textbook=3 * taps, effective=3 * taps, effective_graded=3 * taps,
-            additions=(features.steps - 1) * features.neurons, input_sites=features.neurons,
+            heard.bins,
+            dense=3 * taps,
+            textbook=3 * taps,
+            effective=3 * taps,
+            effective_graded=3 * taps,
+            additions=(features.steps - 1) * features.neurons,
+            input_sites=features.neurons,
             input_active=features.neurons,
-        )  # fmt: skip
+        )
 
     def _count_head(self, heard: Heard) -> None:
         """Matching, mixing, head and read-out."""
@@ -236,9 +247,17 @@ class CountedStudent:
             self._profile.uncounted = self._uncounted()
 
     def _conv(
-        self, name: str, branch: str, bins: Tensor, module: ConvNorm | nn.Conv2d, spikes: Signal, *,
-        inputs: str = "spikes", position: str = "", form: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        branch: str,
+        bins: Tensor,
+        module: ConvNorm | nn.Conv2d,
+        spikes: Signal,
+        *,
+        inputs: str = "spikes",
+        position: str = "",
+        form: str = "",
+    ) -> None:
         conv = module.conv if isinstance(module, ConvNorm) else module
         self._wired.add(id(conv))
         shape = ConvShape.of(conv)
@@ -255,9 +274,14 @@ class CountedStudent:
         if key not in self._layers:
             numbers = list(module.parameters()) if module is not None else []
             layer = LayerProfile(
-                name, branch, inputs, form=form, position=position, parameters=sum(p.numel() for p in numbers),
+                name,
+                branch,
+                inputs,
+                form=form,
+                position=position,
+                parameters=sum(p.numel() for p in numbers),
                 parameter_bytes=sum(p.numel() * p.element_size() for p in numbers),
-            )  # fmt: skip
+            )
             self._layers[key] = layer
             self._profile.layers.append(layer)
         return self._layers[key]

@@ -90,9 +90,16 @@ class ConvShape:
 
     @classmethod
     def square(
-        cls, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, padding: int = 0,
-        dilation: int = 1, groups: int = 1,
-    ) -> ConvShape:  # fmt: skip
+        cls,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> ConvShape:
         """A two-dimensional convolution with the same numbers along both axes."""
         pad = (padding, padding)
         return cls(in_channels, out_channels, (kernel,) * 2, (stride,) * 2, (pad, pad), (dilation,) * 2, groups)

@@ -122,6 +122,9 @@ def slice_windows(events: EventBatch, start: int, stop: int) -> EventBatch:
     low, high = int(offsets[0]), int(offsets[-1])
     cut = {name: getattr(events, name)[low:high] for name in ("t", "x", "y", "p")}
     return EventBatch(
-        **cut, offsets=offsets - low, t_begin=events.t_begin[start:stop], t_end=events.t_end[start:stop],
+        **cut,
+        offsets=offsets - low,
+        t_begin=events.t_begin[start:stop],
+        t_end=events.t_end[start:stop],
         size_hw=events.size_hw,
-    )  # fmt: skip
+    )

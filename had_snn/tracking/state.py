@@ -92,9 +92,13 @@ def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
         tensors["kernel"] = state.kernel
     follower = {k: v for k, v in vars(state.follower).items() if k not in _BOXES}
     numbers: dict[str, Any] = {
-        "made_for": state.made_for, "t_init_us": state.t_init_us, "next_t_us": state.next_t_us,
-        "template_due_us": state.template_due_us, "last_t": state.buffer.last_t, "follower": follower,
-    }  # fmt: skip
+        "made_for": state.made_for,
+        "t_init_us": state.t_init_us,
+        "next_t_us": state.next_t_us,
+        "template_due_us": state.template_due_us,
+        "last_t": state.buffer.last_t,
+        "follower": follower,
+    }
     if state.carried is not None:
         carried = state.carried
         times = {"t_us": carried.t_us, "read_us": carried.read_us}
@@ -140,7 +144,12 @@ def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerStat
         state = SearchState.from_tensors(search)
         carried = CarriedSearch(Crop(**found["crop"]), found["t_us"], found["read_us"], state)
     return TrackerState(
-        made_for=numbers["made_for"], t_init_us=numbers["t_init_us"], next_t_us=numbers["next_t_us"],
-        follower=follower, buffer=buffer, kernel=tensors.get("kernel"), template_due_us=numbers["template_due_us"],
+        made_for=numbers["made_for"],
+        t_init_us=numbers["t_init_us"],
+        next_t_us=numbers["next_t_us"],
+        follower=follower,
+        buffer=buffer,
+        kernel=tensors.get("kernel"),
+        template_due_us=numbers["template_due_us"],
         carried=carried,
-    )  # fmt: skip
+    )

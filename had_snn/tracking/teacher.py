@@ -39,9 +39,11 @@ class TeacherTracker:
         self.teacher = teacher.eval()
         self.modalities = modalities
         self.follower = BoxFollower(
-            search_size=config.search_size, search_factor=config.search_factor, grid=teacher.grid,
+            search_size=config.search_size,
+            search_factor=config.search_factor,
+            grid=teacher.grid,
             policy=policy or TrackingPolicy(),
-        )  # fmt: skip
+        )
         self.following: FollowerState | None = None
         self.template: Tensor | None = None
         self.buffer: EventBuffer | None = None
@@ -60,9 +62,13 @@ class TeacherTracker:
 
     @torch.no_grad()
     def init(
-        self, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None,
+        self,
+        events: EventStream,
+        box_xywh: Sequence[float] | np.ndarray,
+        *,
+        t_us: int | None = None,
         frame: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Starts at a known box; see `OnlineTracker.init`. `frame` is the newest RGB frame, uint8 `[H, W, 3]`."""
         config = self.teacher.config
         start = int(t_us if t_us is not None else events.t_end)

@@ -70,10 +70,14 @@ def _batches(clips: ClipSource, config: FitConfig, start: int) -> Iterator[list[
     if config.loader_processes:
         # Forked, so that recordings stay mapped once; the children never touch a GPU.
         yield from DataLoader(
-            batches, batch_size=None, sampler=range(start, config.iterations), collate_fn=_as_it_is,
-            num_workers=config.loader_processes, multiprocessing_context="fork",
+            batches,
+            batch_size=None,
+            sampler=range(start, config.iterations),
+            collate_fn=_as_it_is,
+            num_workers=config.loader_processes,
+            multiprocessing_context="fork",
             generator=torch.Generator(),  # the task's own draws come from the global one
-        )  # fmt: skip
+        )
         return
     with ThreadPoolExecutor(max_workers=config.loader_threads) as pool:
         ahead = 2 + config.loader_threads
@@ -129,10 +133,13 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     several = devices != 1 or num_nodes > 1
     fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=config.precision,  # pyright: ignore
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=config.precision,  # pyright: ignore
         # Alignment modules rest on the steps without distillation, missing modalities leave their stems alone.
         strategy="ddp_find_unused_parameters_true" if several else "auto",
-    )  # fmt: skip
+    )
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()

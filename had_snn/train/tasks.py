@@ -283,10 +283,13 @@ class StudentTask(nn.Module):
         """Runs the teacher on some of the guided clips; `which` are their places among them."""
         count = len(chosen)
         guide = self._teacher[0](
-            _pick(batch.template_image, which, count), _pick(batch.template_voxel, which, count),
-            batch.template_box[chosen[which]], _pick(batch.search_image, which, count),
-            _pick(batch.search_voxel, which, count), with_taps=True,
-        )  # fmt: skip
+            _pick(batch.template_image, which, count),
+            _pick(batch.template_voxel, which, count),
+            batch.template_box[chosen[which]],
+            _pick(batch.search_image, which, count),
+            _pick(batch.search_voxel, which, count),
+            with_taps=True,
+        )
         assert guide.taps is not None
         parts = (guide.taps.features, guide.score_logits, guide.peak_boxes()[0])
         return TeacherSignals(*(part.unflatten(0, (len(batch.boxes), -1)) for part in parts))

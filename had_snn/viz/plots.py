@@ -21,13 +21,32 @@ COLOURS = ("#2b7bdc", "#e3722d", "#1a9e77", "#9a5fd0", "#cf9a10", "#c8458f", "#6
 _DASHES: tuple[Any, ...] = ("-", "-", "-", "-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)), (0, (1, 1)))
 _INK = "#010203"  # replaced by the page's text colour in `svg_figure`
 _STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "had_snn", "font.size": 9.5, "axes.titlesize": 10.5,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": _INK, "axes.labelcolor": _INK, "axes.titlecolor": _INK, "text.color": _INK,
-    "xtick.color": _INK, "ytick.color": _INK, "axes.linewidth": 0.7, "axes.grid": True, "grid.color": "#8a8f98",
-    "grid.alpha": 0.25, "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False,
-    "legend.fontsize": 8.5, "lines.linewidth": 1.8, "figure.facecolor": "none", "axes.facecolor": "none",
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "had_snn",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "grid.color": "#8a8f98",
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
 
 
 def colour_of(index: int) -> str:
@@ -84,9 +103,14 @@ def success_plot(
 ) -> Any:
     """Share of frames above each overlap; `curves` holds fractions `[21]` per tracker, `scores` the SR in percent."""
     return _threshold_plot(
-        ax, curves, np.arange(21) / 20, scores=scores, title=f"Success, protocol {protocol}",
-        x_label="overlap threshold", y_label="frames above (%)",
-    )  # fmt: skip
+        ax,
+        curves,
+        np.arange(21) / 20,
+        scores=scores,
+        title=f"Success, protocol {protocol}",
+        x_label="overlap threshold",
+        y_label="frames above (%)",
+    )
 
 
 def precision_plot(
@@ -95,9 +119,14 @@ def precision_plot(
     """Share of frames within each centre distance; `curves` holds fractions `[51]`, `scores` the PR at 20 px."""
     ax.axvline(20, color="#8a8f98", linewidth=0.8, linestyle=":")
     return _threshold_plot(
-        ax, curves, np.arange(51), scores=scores, title=f"Precision, protocol {protocol}",
-        x_label="centre distance threshold (px)", y_label="frames within (%)",
-    )  # fmt: skip
+        ax,
+        curves,
+        np.arange(51),
+        scores=scores,
+        title=f"Precision, protocol {protocol}",
+        x_label="centre distance threshold (px)",
+        y_label="frames within (%)",
+    )
 
 
 def norm_precision_plot(
@@ -106,15 +135,26 @@ def norm_precision_plot(
     """As `precision_plot`, with distances in units of the annotated box; `scores` holds the NPR at 0.2."""
     ax.axvline(0.2, color="#8a8f98", linewidth=0.8, linestyle=":")
     return _threshold_plot(
-        ax, curves, np.arange(51) / 100, scores=scores, title=f"Normalised precision, protocol {protocol}",
-        x_label="normalised centre distance threshold", y_label="frames within (%)",
-    )  # fmt: skip
+        ax,
+        curves,
+        np.arange(51) / 100,
+        scores=scores,
+        title=f"Normalised precision, protocol {protocol}",
+        x_label="normalised centre distance threshold",
+        y_label="frames within (%)",
+    )
 
 
 def _threshold_plot(
-    ax: Any, curves: Mapping[str, np.ndarray], thresholds: np.ndarray, *, scores: Mapping[str, float] | None,
-    title: str, x_label: str, y_label: str,
-) -> Any:  # fmt: skip
+    ax: Any,
+    curves: Mapping[str, np.ndarray],
+    thresholds: np.ndarray,
+    *,
+    scores: Mapping[str, float] | None,
+    title: str,
+    x_label: str,
+    y_label: str,
+) -> Any:
     for index, (name, curve) in enumerate(curves.items()):
         if len(curve) != len(thresholds):
             raise InputError(f"{title}: the curve of {name} has {len(curve)} points; expected {len(thresholds)}")
@@ -130,8 +170,15 @@ def _legend_below(ax: Any) -> None:
     """A legend under the axis label, where it hides no line; the distance is in points, whatever the axes' height."""
     transforms = optional_import("matplotlib.transforms", extra="viz")
     shift = transforms.ScaledTranslation(0, -30 / 72, ax.figure.dpi_scale_trans)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=ax.transAxes + shift, ncols=2,
-              borderaxespad=0.0, columnspacing=1.4, handlelength=1.6)  # fmt: skip
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        bbox_transform=ax.transAxes + shift,
+        ncols=2,
+        borderaxespad=0.0,
+        columnspacing=1.4,
+        handlelength=1.6,
+    )
 
 
 def score_intervals(
@@ -215,16 +262,26 @@ def membrane_trace(
     ax.plot(np.asarray(times_us) * 1e-3, membrane, color=colour_of(0), linewidth=1.3)
     ax.axhline(v_threshold, color=colour_of(1), linewidth=1.0, linestyle="--")
     if len(spike_times_us):
-        ax.plot(np.asarray(spike_times_us) * 1e-3, np.full(len(spike_times_us), v_threshold), "|", color=colour_of(1),
-                markersize=9)  # fmt: skip
+        ax.plot(
+            np.asarray(spike_times_us) * 1e-3,
+            np.full(len(spike_times_us), v_threshold),
+            "|",
+            color=colour_of(1),
+            markersize=9,
+        )
     ax.set(title=title, xlabel="time (ms)", ylabel="v")
     return ax
 
 
 def training_curves(
-    ax: Any, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, y_label: str = "loss",
-    log: bool = False, smooth: int = 1,
-) -> Any:  # fmt: skip
+    ax: Any,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    y_label: str = "loss",
+    log: bool = False,
+    smooth: int = 1,
+) -> Any:
     """Values over steps; `series` holds `(steps, values)` per name, `smooth` averages so many neighbours."""
     for index, (name, (steps, values)) in enumerate(series.items()):
         steps, values = np.asarray(steps, float), np.asarray(values, float)

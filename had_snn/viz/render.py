@@ -239,14 +239,21 @@ def overlay_frames(
     top = float(np.percentile(spikes[spikes > 0], 99)) if spikes is not None and (spikes > 0).any() else None
     for row, t_us in enumerate(times_us):
         yield overlay_frame(
-            events, int(t_us), boxes_xywh[row], start_us=int(times_us[0]),
+            events,
+            int(t_us),
+            boxes_xywh[row],
+            start_us=int(times_us[0]),
             score=float(scores[row]) if scores is not None else float("nan"),
             truth_xywh=truth_xywh[row] if truth_xywh is not None else None,
-            spikes=spikes[: row + 1] if spikes is not None else None, strongest=top,
+            spikes=spikes[: row + 1] if spikes is not None else None,
+            strongest=top,
             background=backgrounds[row] if backgrounds is not None else None,
-            label=labels[row] if labels is not None else "", window_us=window_us, scale=scale, style=style,
+            label=labels[row] if labels is not None else "",
+            window_us=window_us,
+            scale=scale,
+            style=style,
             strip_steps=int(np.clip(len(times_us), 24, 96)),
-        )  # fmt: skip
+        )
 
 
 def overlay_frame(
@@ -303,8 +310,12 @@ def overlay_frame(
     draw_text(image, "   ".join(words), (4, 3), colour=colours.ink, size=size, ground=colours.ground)
     if spikes is not None:
         strip = spike_strip(
-            spikes, width=width * scale, height=max(16, height * scale // 6), steps=strip_steps, style=style,
+            spikes,
+            width=width * scale,
+            height=max(16, height * scale // 6),
+            steps=strip_steps,
+            style=style,
             top=strongest,
-        )  # fmt: skip
+        )
         image = np.concatenate([image, strip])
     return image

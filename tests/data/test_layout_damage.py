@@ -18,14 +18,17 @@ PLACES = {
     "fe240hz": ("test/dove_severe", "events.aedat4", "groundtruth_rect.txt", None, "img"),
     "visevent": ("test_subset/video_0004", "video_0004.aedat4", "groundtruth.txt", "absent_label.txt", "vis_imgs"),
     "coesot": (
-        "test/dvSave-2021_07_30_11_04_57", "dvSave-2021_07_30_11_04_57.aedat4", "groundtruth.txt", "absent.txt",
+        "test/dvSave-2021_07_30_11_04_57",
+        "dvSave-2021_07_30_11_04_57.aedat4",
+        "groundtruth.txt",
+        "absent.txt",
         "dvSave-2021_07_30_11_04_57_aps",
     ),
     "eventvot": ("test/bird_0003", "bird_0003.csv", "groundtruth.txt", "absent.txt", "img"),
     "esot500": (".", "aedat4/toy_3.aedat4", "anno_t/toy_3.txt", None, None),
     "esot500_h": (".", "aedat4/toy_3.aedat4", "anno_t/toy_3.txt", None, None),
     "folder": ("test/yard", "recording.h5", "boxes.csv", None, None),
-}  # fmt: skip
+}
 SETS = list(TINY)
 
 

@@ -60,9 +60,7 @@ def test_box_between_labels_is_interpolated_and_unknown_after_the_last():
     np.testing.assert_allclose(box, [30 + 5e-4 * 10_500, 40 + 2e-4 * 10_500, 24, 24])
     assert visible
     assert not box_at(sequence, int(sequence.label_times_us[-1]) + 1)[1]
-    hidden = TrackingSequence(
-        "h", sequence.events, sequence.label_times_us, sequence.boxes_xywh, np.arange(40) != 1
-    )  # fmt: skip
+    hidden = TrackingSequence("h", sequence.events, sequence.label_times_us, sequence.boxes_xywh, np.arange(40) != 1)
     assert not box_at(hidden, 10_500)[1]
     assert box_at(hidden, 7_000)[1]
 

@@ -14,8 +14,10 @@ def arguments(rates: torch.Tensor, features: torch.Tensor, score: torch.Tensor) 
     maps = boxes[..., None, None].expand(-1, -1, 4, *score.shape[2:])
     return {
         "student": StudentSignals(torch.zeros(windows, 1, clips, 1, 2, 2), rates, score, boxes, maps),
-        "teacher": TeacherSignals(features, score, boxes), "boxes": boxes, "visible": torch.ones(windows, clips),
-    }  # fmt: skip
+        "teacher": TeacherSignals(features, score, boxes),
+        "boxes": boxes,
+        "visible": torch.ones(windows, clips),
+    }
 
 
 def test_plain_form_falls_to_zero_on_a_student_that_can_copy():

@@ -25,9 +25,10 @@ def signals(*, requires_grad: bool = False) -> dict:
     student = StudentSignals(
         membranes=torch.randn(STEPS, WINDOWS, CLIPS, CHANNELS, 8, 8).transpose(0, 1),
         rates=torch.rand(WINDOWS, CLIPS, CHANNELS, 8, 8),
-        score_logits=torch.randn(WINDOWS, CLIPS, 8, 8), boxes=some_boxes(),
+        score_logits=torch.randn(WINDOWS, CLIPS, 8, 8),
+        boxes=some_boxes(),
         box_maps=some_boxes()[..., None, None] + 0.05 * torch.randn(WINDOWS, CLIPS, 4, 8, 8),
-    )  # fmt: skip
+    )
     teacher = TeacherSignals(
         features=torch.randn(WINDOWS, CLIPS, DIM, 4, 4), score_logits=torch.randn(WINDOWS, CLIPS, 4, 4), boxes=labels
     )
@@ -47,10 +48,13 @@ def test_every_mode_gives_finite_losses_and_trains_the_student(mode):
     assert all(torch.isfinite(value) for value in named.values())
     reached = {f.name for f in dataclasses.fields(StudentSignals) if getattr(given["student"], f.name).grad is not None}
     wanted = {
-        "membrane": {"membranes"}, "rate": {"rates"}, "response": {"score_logits", "box_maps"},
+        "membrane": {"membranes"},
+        "rate": {"rates"},
+        "response": {"score_logits", "box_maps"},
         "full": {"membranes", "rates", "score_logits", "box_maps"},
-        "plain": {"rates", "score_logits"}, "public": {"rates", "score_logits"},
-    }  # fmt: skip
+        "plain": {"rates", "score_logits"},
+        "public": {"rates", "score_logits"},
+    }
     assert reached == wanted[mode]
     assert all(getattr(given["teacher"], f.name).grad is None for f in dataclasses.fields(TeacherSignals))
 
@@ -108,8 +112,9 @@ def test_half_precision_signals_are_accepted():
     given = signals()
     halved = {
         name: type(record)(*(getattr(record, f.name).bfloat16() for f in dataclasses.fields(record)))
-        for name, record in given.items() if name in ("student", "teacher")
-    }  # fmt: skip
+        for name, record in given.items()
+        if name in ("student", "teacher")
+    }
     total = HierarchicalDistillation(CHANNELS, DIM)(**{**given, **halved})["total"]
     assert total.dtype == torch.float32
     assert torch.isfinite(total)

@@ -28,10 +28,14 @@ def respond(student_logits, student_boxes, teacher_logits, teacher_boxes, *, box
     shape = student_logits.shape[:2]
     maps = student_boxes[..., None, None].expand(-1, -1, -1, *student_logits.shape[2:])
     return ResponseDistillation(options=ResponseOptions(**options))(
-        student_logits, student_boxes, maps, teacher_logits=teacher_logits, teacher_boxes=teacher_boxes,
+        student_logits,
+        student_boxes,
+        maps,
+        teacher_logits=teacher_logits,
+        teacher_boxes=teacher_boxes,
         boxes=LABEL.expand(*shape, 4) if boxes is None else boxes,
         visible=torch.ones(shape) if visible is None else visible,
-    )  # fmt: skip
+    )
 
 
 @given(st.integers(0, 10_000), st.floats(0.5, 4.0), st.floats(-5, 5))
@@ -113,9 +117,14 @@ def test_cells_regress_where_the_teacher_sees_the_target_wherever_the_student_lo
     student_logits[..., 5, 0] = 4.0
     maps = shifted(0.08)[:, None, None].expand(1, 1, 4, 6, 6).clone().requires_grad_()
     out = ResponseDistillation()(
-        student_logits, shifted(0.3).expand(1, 1, 4), maps, teacher_logits=teacher_logits,
-        teacher_boxes=shifted(0.0).expand(1, 1, 4), boxes=LABEL.expand(1, 1, 4), visible=torch.ones(1, 1),
-    )  # fmt: skip
+        student_logits,
+        shifted(0.3).expand(1, 1, 4),
+        maps,
+        teacher_logits=teacher_logits,
+        teacher_boxes=shifted(0.0).expand(1, 1, 4),
+        boxes=LABEL.expand(1, 1, 4),
+        visible=torch.ones(1, 1),
+    )
     (out["response_giou"] + out["response_l1"]).backward()
     touched = maps.grad.abs().sum(dim=2)[0, 0] > 0
     assert touched.nonzero().tolist() == [[2, 3], [2, 4]]
@@ -131,9 +140,14 @@ def test_regression_weights_sum_to_one_on_any_grid(grid_hw):
 
 def test_total_is_the_weighted_sum_of_its_terms():
     out = respond(
-        torch.randn(2, 2, 6, 6), shifted(0.06).expand(2, 2, 4), torch.randn(2, 2, 6, 6), shifted(0.0).expand(2, 2, 4),
-        kl=0.5, giou=2.0, l1=3.0,
-    )  # fmt: skip
+        torch.randn(2, 2, 6, 6),
+        shifted(0.06).expand(2, 2, 4),
+        torch.randn(2, 2, 6, 6),
+        shifted(0.0).expand(2, 2, 4),
+        kl=0.5,
+        giou=2.0,
+        l1=3.0,
+    )
     wanted = 0.5 * out["response_kl"] + 2 * out["response_giou"] + 3 * out["response_l1"]
     torch.testing.assert_close(out["response"], wanted)
 

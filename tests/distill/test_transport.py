@@ -29,9 +29,13 @@ def squared(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def divergence(x, y, a, b, *, epsilon: float = 0.05, tolerance: float = 1e-8, max_iterations: int = 2000):
     return sinkhorn_divergence(
-        (squared(x, y), squared(x, x), squared(y, y)), a, b, epsilon=epsilon, tolerance=tolerance,
+        (squared(x, y), squared(x, x), squared(y, y)),
+        a,
+        b,
+        epsilon=epsilon,
+        tolerance=tolerance,
         max_iterations=max_iterations,
-    )[0]  # fmt: skip
+    )[0]
 
 
 def blob(column: float, *, grid: int = 16, row: float = 8.0, sigma: float = 1.2) -> torch.Tensor:
@@ -42,9 +46,13 @@ def blob(column: float, *, grid: int = 16, row: float = 8.0, sigma: float = 1.2)
 
 
 @given(
-    st.integers(0, 10_000), st.integers(1, 3), st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    st.floats(0.02, 1.0), st.floats(0.0, 6.0), st.booleans(),
-)  # fmt: skip
+    st.integers(0, 10_000),
+    st.integers(1, 3),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.floats(0.02, 1.0),
+    st.floats(0.0, 6.0),
+    st.booleans(),
+)
 @settings(max_examples=60)
 def test_plan_has_the_asked_marginals(seed, samples, points, epsilon, sharpness, single):
     x, y, a, b = random_problem(seed, samples=samples, points=points, sharpness=sharpness)
@@ -134,10 +142,11 @@ def test_grows_strictly_as_a_blob_moves_away(with_features):
 
     def cost(one, other):
         features = [
-            (m / m.max()).mT[None] * target + (1 - (m / m.max()).mT[None]) * background if with_features
+            (m / m.max()).mT[None] * target + (1 - (m / m.max()).mT[None]) * background
+            if with_features
             else torch.ones(1, 256, 8)
             for m in (one, other)
-        ]  # fmt: skip
+        ]
         return position_feature_cost(*features, source_at=at, target_at=at, distance_weight=2.0)
 
     values = []

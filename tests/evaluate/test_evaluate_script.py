@@ -35,8 +35,14 @@ def layout(tmp_path):
         (tmp_path / tracker).mkdir()
         for name in ("one", "two"):
             shift = [0 if tracker == "ours" else 3, 0, 0, 0]
-            np.savetxt(tmp_path / tracker / f"{name}.txt", TRUTH + shift, delimiter=delimiter, fmt=form, header=header,
-                       comments="")  # fmt: skip
+            np.savetxt(
+                tmp_path / tracker / f"{name}.txt",
+                TRUTH + shift,
+                delimiter=delimiter,
+                fmt=form,
+                header=header,
+                comments="",
+            )
     return tmp_path
 
 
@@ -106,12 +112,23 @@ def test_perfect_tracker_on_published_annotations(protocol_data, tmp_path, proto
     results.mkdir()
     for path in annotations.glob("*/groundtruth.txt"):
         # One annotation has a negative width, which the pytracking rules refuse in a result.
-        lines = [",".join("0" if k > 1 and float(v) < 0 else v for k, v in enumerate(line.split(",")))
-                 for line in path.read_text().split()]  # fmt: skip
+        lines = [
+            ",".join("0" if k > 1 and float(v) < 0 else v for k, v in enumerate(line.split(",")))
+            for line in path.read_text().split()
+        ]
         (results / f"{path.parent.name}.txt").write_text("\n".join(lines))
     listed = tmp_path / "sequence_evaluation_config" / "COESOT_testing_subset.txt"
-    done = evaluate(f"results={results}", f"annotations={annotations}", f"absent={annotations}", f"sequences={listed}",
-                    f"protocol={protocol}", "resamples=0", "report=null", "out=run", cwd=tmp_path)  # fmt: skip
+    done = evaluate(
+        f"results={results}",
+        f"annotations={annotations}",
+        f"absent={annotations}",
+        f"sequences={listed}",
+        f"protocol={protocol}",
+        "resamples=0",
+        "report=null",
+        "out=run",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert [round(metrics["perfect"][name], 1) for name in ("SR", "PR", "NPR")] == scores
@@ -120,8 +137,15 @@ def test_perfect_tracker_on_published_annotations(protocol_data, tmp_path, proto
 
 def test_trackers_and_baselines_on_a_data_set(tmp_path):
     pytest.importorskip("cv2")
-    data = ["~data.splits.train", "~data.splits.val", "data.splits.test.count=2", "data.splits.test.seconds=0.3",
-            "data.root=cache", "data.sensor_hw=[90,120]", "data.workers=1"]  # fmt: skip
+    data = [
+        "~data.splits.train",
+        "~data.splits.val",
+        "data.splits.test.count=2",
+        "data.splits.test.seconds=0.3",
+        "data.root=cache",
+        "data.sensor_hw=[90,120]",
+        "data.workers=1",
+    ]
     done = evaluate(*data, "out=run", "resamples=50", "carry=both", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -130,8 +154,16 @@ def test_trackers_and_baselines_on_a_data_set(tmp_path):
     assert (tmp_path / "run" / "report.html").stat().st_size > 50_000
     # What was written is read back as another tracker's folder, beside the data set's own annotations.
     (tmp_path / "run" / "results" / "mean_shift").rename(tmp_path / "again")
-    done = evaluate(*data, "checkpoint=null", "baselines=[static]", "results=again", "out=second", "report=null",
-                    "resamples=0", cwd=tmp_path)  # fmt: skip
+    done = evaluate(
+        *data,
+        "checkpoint=null",
+        "baselines=[static]",
+        "results=again",
+        "out=second",
+        "report=null",
+        "resamples=0",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "second" / "metrics.json").read_text())
     assert list(again) == ["again", "static"]

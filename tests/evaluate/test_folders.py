@@ -127,9 +127,12 @@ def test_published_annotations_as_results(protocol_data, tmp_path):
     for path in annotations.glob("*/groundtruth.txt"):
         (results / f"{path.parent.name}.txt").write_bytes(path.read_bytes())
     evaluation = evaluate_folder(
-        results, annotations, sequences=listed / "COESOT_testing_subset.txt", protocol="toolkit",
+        results,
+        annotations,
+        sequences=listed / "COESOT_testing_subset.txt",
+        protocol="toolkit",
         attributes_dir=tmp_path / "annos" / "att",
-    )  # fmt: skip
+    )
     assert len(evaluation.curves) == 527
     assert [round(evaluation.scores[n], 1) for n in ("SR", "PR", "NPR")] == [86.5, 93.0, 93.0]
     assert set(evaluation.by_attribute) == set(COESOT_ATTRIBUTES)

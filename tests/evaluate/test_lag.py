@@ -27,9 +27,11 @@ def answered(truth: Truth, boxes: np.ndarray) -> TrackResult:
 
 
 @given(
-    lag_ms=st.floats(-30, 30), angle=st.floats(0, 6.28), speed=st.floats(20, 300),
+    lag_ms=st.floats(-30, 30),
+    angle=st.floats(0, 6.28),
+    speed=st.floats(20, 300),
     across=st.floats(-5, 5),
-)  # fmt: skip
+)
 def test_a_lag_is_found_whatever_the_error_across_the_motion(lag_ms, angle, speed, across):
     heading = np.array([np.cos(angle), np.sin(angle)])
     truth = moving((speed * heading[0], speed * heading[1]))

@@ -118,10 +118,15 @@ def test_perfect_tracker_on_published_annotations(protocol_data):
     for protocol, scores in expected.items():
         curves = [
             # One annotation has a negative width, which pytracking refuses as a prediction.
-            sequence_curves(np.maximum(boxes, 0) if protocol == "pytracking" else boxes, boxes,
-                            protocol=protocol, visible=visible, name=name)
+            sequence_curves(
+                np.maximum(boxes, 0) if protocol == "pytracking" else boxes,
+                boxes,
+                protocol=protocol,
+                visible=visible,
+                name=name,
+            )
             for name, boxes, visible in sequences
-        ]  # fmt: skip
+        ]
         summary = summarise(curves, protocol=protocol, resamples=0)
         assert [round(summary.scores[n], 1) for n in ("SR", "PR", "NPR")] == scores, protocol
 
@@ -131,9 +136,7 @@ def test_thousand_sequences_of_a_thousand_frames_in_seconds():
     truth = np.concatenate([rng.uniform(0, 300, (1000, 2)), rng.uniform(10, 60, (1000, 2))], axis=1)
     predictions = truth + rng.normal(0, 8, (1000, 1000, 4))
     begun = time.perf_counter()
-    curves = [
-        sequence_curves(p, truth, protocol="toolkit", name=str(i)) for i, p in enumerate(predictions)
-    ]  # fmt: skip
+    curves = [sequence_curves(p, truth, protocol="toolkit", name=str(i)) for i, p in enumerate(predictions)]
     summarise(curves, protocol="toolkit")
     assert time.perf_counter() - begun < 10.0
 

@@ -103,7 +103,9 @@ def demo(tmp_path_factory, make_sequence, oracle):
     film_frame = np.full((20, 20, 3), 9, np.uint8)
     film = write_video(folder / "film.mp4", [film_frame] * 3)
     data = ReportData(
-        "Demo", "synthetic <sequences> & more", evaluations[0].protocol,
+        "Demo",
+        "synthetic <sequences> & more",
+        evaluations[0].protocol,
         cards=[Card("SR", Metric(evaluations[0].scores["SR"], "student.SR", 1, (1.0, 2.0)), "note")],
         sections=[
             sections.scores_section(evaluations),
@@ -113,14 +115,18 @@ def demo(tmp_path_factory, make_sequence, oracle):
             Section("Film", [Media(film.read_bytes(), "a film"), Media(encode_gif([film_frame] * 2))]),
             sections.training_section({"student": history}),
             sections.energy_section(
-                energy, parts_mj={"student": {"AC": 0.03, "MAC": 0.01}, "teacher": {"MAC": 1.9}}, rates={"stem": 0.1},
-                layers=[{"layer": "stem", "synops": 12345678, "rate": 0.0123}], facts={"outputs": 12}, note="45 nm",
+                energy,
+                parts_mj={"student": {"AC": 0.03, "MAC": 0.01}, "teacher": {"MAC": 1.9}},
+                rates={"stem": 0.1},
+                layers=[{"layer": "stem", "synops": 12345678, "rate": 0.0123}],
+                facts={"outputs": 12},
+                note="45 nm",
             ),
             sections.export_section(export, note="up to the read-out"),
             sections.run_section(seconds=stages, versions={"torch": "2"}, config="seed: 0", facts={"seed": 0}),
         ],
         footer="the end",
-    )  # fmt: skip
+    )
     path = write_report(folder / "new" / "report.html", data)
     (folder / "metrics.json").write_text(json.dumps(metrics, allow_nan=False))
     return path, metrics
@@ -156,9 +162,16 @@ def browser():
 
 def run_browser(folder, *options):
     command = [
-        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        f"--user-data-dir={folder / 'profile'}", "--hide-scrollbars", *options,
-    ]  # fmt: skip
+        browser(),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        f"--user-data-dir={folder / 'profile'}",
+        "--hide-scrollbars",
+        *options,
+    ]
     return subprocess.run(command, capture_output=True, check=True, timeout=120)
 
 
@@ -226,8 +239,10 @@ def test_small_report_without_anything():
 def test_blocks_are_grouped():
     table, picture = Table(["a"], [["x"]]), Media(encode_png(np.zeros((2, 2, 3), np.uint8)))
     assert [(k, len(g)) for k, g in group_blocks([picture, picture, table, picture])] == [
-        ("grid", 2), ("block", 1), ("grid", 1),
-    ]  # fmt: skip
+        ("grid", 2),
+        ("block", 1),
+        ("grid", 1),
+    ]
     html = render_report(
         ReportData("t", sections=[Section("s", [Details("d", [picture, Facts({"k": None}), Text("x")])])])
     )

@@ -69,15 +69,26 @@ class Bag:
     def packet(self, topic, stream, encoding, data, base=0):
         height, width = stream.sensor_hw
         message = self.type("event_camera_msgs/msg/EventPacket")(
-            header=self.header(START), height=height, width=width, seq=0, time_base=base, encoding=encoding,
-            is_bigendian=False, events=np.frombuffer(data, np.uint8),
-        )  # fmt: skip
+            header=self.header(START),
+            height=height,
+            width=width,
+            seq=0,
+            time_base=base,
+            encoding=encoding,
+            is_bigendian=False,
+            events=np.frombuffer(data, np.uint8),
+        )
         self.write(topic, message, START)
 
     def picture(self, topic, image, encoding, t_us):
         height, width = image.shape[:2]
         message = self.type("sensor_msgs/msg/Image")(
-            header=self.header(t_us), height=height, width=width, encoding=encoding, is_bigendian=0,
-            step=image[0].nbytes, data=image.reshape(-1),
-        )  # fmt: skip
+            header=self.header(t_us),
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=image[0].nbytes,
+            data=image.reshape(-1),
+        )
         self.write(topic, message, t_us)

@@ -111,9 +111,16 @@ def encode_aedat3(stream) -> bytes:
 
 
 ENCODERS = {
-    "evt2": encode_evt2, "evt21": encode_evt21, "dat": encode_dat, "es": encode_es, "nmnist": encode_nmnist,
-    "aedat1": encode_aedat1, "aedat2": encode_aedat2, "davis": encode_davis, "aedat3": encode_aedat3,
-}  # fmt: skip
+    "evt2": encode_evt2,
+    "evt21": encode_evt21,
+    "dat": encode_dat,
+    "es": encode_es,
+    "nmnist": encode_nmnist,
+    "aedat1": encode_aedat1,
+    "aedat2": encode_aedat2,
+    "davis": encode_davis,
+    "aedat3": encode_aedat3,
+}
 
 
 def stream_for(kind: str, n: int = 40, seed: int = 0) -> EventStream:

@@ -192,6 +192,15 @@ def _array(path: Path, recording: Any, repair: bool) -> Rows | None:
 
 
 EXPECTED: dict[str, Callable[[Path, Any, bool], Rows | None]] = {
-    "evt2": _words, "evt21": _words, "evt3": _words, "raw": _words, "dat": _dat, "es": _es, "nmnist": _nmnist,
-    "aedat": _aedat, "aedat4": _aedat4, "npy": _array, "npz": _array,
-}  # fmt: skip
+    "evt2": _words,
+    "evt21": _words,
+    "evt3": _words,
+    "raw": _words,
+    "dat": _dat,
+    "es": _es,
+    "nmnist": _nmnist,
+    "aedat": _aedat,
+    "aedat4": _aedat4,
+    "npy": _array,
+    "npz": _array,
+}

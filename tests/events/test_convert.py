@@ -42,9 +42,12 @@ def convert(monkeypatch, capsys):
 def test_converts_with_options_and_keeps_frames(tmp_path, convert):
     rng = np.random.default_rng(0)
     stream = EventStream.from_arrays(
-        np.sort(rng.integers(0, 10**6, 500)), rng.integers(0, 346, 500), rng.integers(0, 260, 500),
-        rng.integers(0, 2, 500), (260, 346),
-    )  # fmt: skip
+        np.sort(rng.integers(0, 10**6, 500)),
+        rng.integers(0, 346, 500),
+        rng.integers(0, 260, 500),
+        rng.integers(0, 2, 500),
+        (260, 346),
+    )
     table = np.stack([stream.x, stream.y, np.where(stream.p, 2, 1), stream.t / 1e6], axis=1)
     np.savetxt(tmp_path / "e.txt", table, fmt="%.6f")
     options = ("read.sensor_hw=[260,346]", "read.columns=xypt")

@@ -134,8 +134,11 @@ def test_every_part_survives_its_file(student, whole, tmp_path, part):
     back = read_nir(tmp_path / "a.nir")
     assert back.info == graph.info
     assert (back.edges, back.input_shape, back.n_steps, back.dt_us) == (
-        graph.edges, graph.input_shape, graph.n_steps, graph.dt_us
-    )  # fmt: skip
+        graph.edges,
+        graph.input_shape,
+        graph.n_steps,
+        graph.dt_us,
+    )
     for name, node in graph.nodes.items():
         if name in graph.neurons:
             assert back.nodes[name] == node

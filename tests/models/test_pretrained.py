@@ -27,19 +27,29 @@ def timm_vit(
         return torch.randn(*shape) * 0.2 if random else torch.zeros(*shape)
 
     found = {
-        "cls_token": new(1, 1, dim), "pos_embed": new(1, positions, dim),
-        "patch_embed.proj.weight": new(dim, 3, patch, patch), "patch_embed.proj.bias": new(dim),
-    }  # fmt: skip
+        "cls_token": new(1, 1, dim),
+        "pos_embed": new(1, positions, dim),
+        "patch_embed.proj.weight": new(dim, 3, patch, patch),
+        "patch_embed.proj.bias": new(dim),
+    }
     if registers:
         found["reg_token"] = new(1, registers, dim)
     for n in range(depth):
         shapes = {
-            "norm1.weight": (dim,), "norm1.bias": (dim,), "attn.qkv.weight": (3 * dim, dim),
-            "attn.qkv.bias": (3 * dim,), "attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,),
-            "norm2.weight": (dim,), "norm2.bias": (dim,), "mlp.fc1.weight": (4 * dim, dim),
-            "mlp.fc1.bias": (4 * dim,), "mlp.fc2.weight": (dim, 4 * dim), "mlp.fc2.bias": (dim,),
+            "norm1.weight": (dim,),
+            "norm1.bias": (dim,),
+            "attn.qkv.weight": (3 * dim, dim),
+            "attn.qkv.bias": (3 * dim,),
+            "attn.proj.weight": (dim, dim),
+            "attn.proj.bias": (dim,),
+            "norm2.weight": (dim,),
+            "norm2.bias": (dim,),
+            "mlp.fc1.weight": (4 * dim, dim),
+            "mlp.fc1.bias": (4 * dim,),
+            "mlp.fc2.weight": (dim, 4 * dim),
+            "mlp.fc2.bias": (dim,),
             **({"ls1.gamma": (dim,), "ls2.gamma": (dim,)} if scale else {}),
-        }  # fmt: skip
+        }
         found |= {f"blocks.{n}.{name}": new(*shape) for name, shape in shapes.items()}
     found |= {"norm.weight": new(dim), "norm.bias": new(dim)}
     if classes:
@@ -50,16 +60,20 @@ def timm_vit(
 def hugging_face(timm: dict[str, torch.Tensor], *, kind: str, prefix: str = "") -> dict[str, torch.Tensor]:
     """The same weights under Hugging Face's names: `vit` (also ViT-MAE) or `dinov2`."""
     singles = {
-        "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm",
+        "cls_token": "embeddings.cls_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj": "embeddings.patch_embeddings.projection",
+        "norm": "layernorm",
         "reg_token": "embeddings.register_tokens",
-    }  # fmt: skip
+    }
     parts = {"attn.proj": "attention.output.dense"}
     if kind == "vit":
         parts |= {
-            "norm1": "layernorm_before", "norm2": "layernorm_after", "mlp.fc1": "intermediate.dense",
+            "norm1": "layernorm_before",
+            "norm2": "layernorm_after",
+            "mlp.fc1": "intermediate.dense",
             "mlp.fc2": "output.dense",
-        }  # fmt: skip
+        }
     else:
         parts |= {"ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1"}
     found = {}
@@ -133,7 +147,7 @@ def test_patches_see_images_as_the_vit_was_shown_them():
 @pytest.mark.parametrize(
     ("kind", "prefix", "scale"),
     [("vit", "", False), ("vit", "vit.", False), ("dinov2", "", True), ("dinov2", "dinov2.", True)],
-)  # fmt: skip
+)
 def test_both_layouts_give_the_same_teacher(kind, prefix, scale):
     weights = timm_vit(scale=scale)
     torch.manual_seed(1)
@@ -159,10 +173,13 @@ def published(name: str) -> dict[str, torch.Tensor]:
         return hugging_face(timm_vit(**small), kind="vit", prefix="vit.")
     encoder = hugging_face(timm_vit(**{**small, "classes": 0}), kind="vit", prefix="vit.")
     decoder = {
-        "decoder.mask_token": (1, 1, 512), "decoder.decoder_pos_embed": (1, 197, 512),
-        "decoder.decoder_embed.weight": (512, 384), "decoder.decoder_layers.0.layernorm_before.weight": (512,),
-        "decoder.decoder_norm.weight": (512,), "decoder.decoder_pred.weight": (768, 512),
-    }  # fmt: skip
+        "decoder.mask_token": (1, 1, 512),
+        "decoder.decoder_pos_embed": (1, 197, 512),
+        "decoder.decoder_embed.weight": (512, 384),
+        "decoder.decoder_layers.0.layernorm_before.weight": (512,),
+        "decoder.decoder_norm.weight": (512,),
+        "decoder.decoder_pred.weight": (768, 512),
+    }
     return encoder | {name: torch.zeros(shape) for name, shape in decoder.items()}
 
 

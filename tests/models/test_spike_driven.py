@@ -69,15 +69,19 @@ def test_equals_the_dense_path_with_state(student) -> None:
     for i in range(3):
         options = {"with_state": True, "gain": gain, "n_steps": 4 if i == 0 else 2}
         batch = edge_batch(96, t0=40_000 * i, seed=i)
-        outputs = [f(batch, kernel, state=s, **options) for f, s in
-                   zip((frozen.forward_search, driven.forward_search), states, strict=True)]  # fmt: skip
+        outputs = [
+            f(batch, kernel, state=s, **options)
+            for f, s in zip((frozen.forward_search, driven.forward_search), states, strict=True)
+        ]
         assert_same(*outputs)
         states = [o.state.moved((1, -1)) for o in outputs]
     for i, share in enumerate((0.4, 0.8, 1.0)):  # one micro-step in three parts
         part = edge_batch(96, t0=120_000 + 40_000 * i, seed=i)
         options = {"n_steps": 1, "gain": gain, "share": share, "dt_us": 10_000 * share, "with_state": True}
-        outputs = [f(part, kernel, state=s, **options) for f, s in
-                   zip((frozen.forward_search, driven.forward_search), states, strict=True)]  # fmt: skip
+        outputs = [
+            f(part, kernel, state=s, **options)
+            for f, s in zip((frozen.forward_search, driven.forward_search), states, strict=True)
+        ]
         assert_same(*outputs)
         states = [o.state.moved((0, 1)) for o in outputs]
     under_way = dataclasses.replace(states[1], counts=torch.zeros(1, 1, 16, 24, 24))

@@ -35,10 +35,15 @@ def test_a_window_gives_the_same_maps_alone_and_in_a_batch(random_batch):
         for n in range(3):
             low, high = int(search.offsets[n]), int(search.offsets[n + 1])
             one = EventBatch(
-                t=search.t[low:high], x=search.x[low:high], y=search.y[low:high], p=search.p[low:high],
-                offsets=torch.tensor([0, high - low]), t_begin=search.t_begin[:1], t_end=search.t_end[:1],
+                t=search.t[low:high],
+                x=search.x[low:high],
+                y=search.y[low:high],
+                p=search.p[low:high],
+                offsets=torch.tensor([0, high - low]),
+                t_begin=search.t_begin[:1],
+                t_end=search.t_end[:1],
                 size_hw=search.size_hw,
-            )  # fmt: skip
+            )
             alone = student.forward_search(one, kernel).score_logits
             torch.testing.assert_close(together[n], alone[0], rtol=1e-4, atol=1e-4)
 

@@ -14,9 +14,12 @@ def inputs(batch: int, windows: int):
     box = torch.tensor([[0.5, 0.5, 0.4, 0.4]]).repeat(batch, 1)
     n = batch * windows
     return (
-        torch.rand(batch, 3, 72, 72), torch.rand(batch, 5, 72, 72), box,
-        torch.rand(n, 3, 96, 96), torch.rand(n, 5, 96, 96),
-    )  # fmt: skip
+        torch.rand(batch, 3, 72, 72),
+        torch.rand(batch, 5, 72, 72),
+        box,
+        torch.rand(n, 3, 96, 96),
+        torch.rand(n, 5, 96, 96),
+    )
 
 
 def test_maps_features_and_gradients():

@@ -76,9 +76,15 @@ def test_every_layer_equals_following_every_spike(counted, lively_student):
 def test_the_large_student_s_strides_equal_following_every_spike(make_windows):
     torch.manual_seed(0)
     config = StudentConfig(
-        stem_channels=3, channels=(5, 6, 7), blocks=1, strides=(2, 2), n_steps=2, template_size=48, search_size=80,
+        stem_channels=3,
+        channels=(5, 6, 7),
+        blocks=1,
+        strides=(2, 2),
+        n_steps=2,
+        template_size=48,
+        search_size=80,
         match_kernel=3,
-    )  # fmt: skip
+    )
     student = SpikingTracker(config).eval()
     with torch.no_grad():
         for name, parameter in student.named_parameters():
@@ -109,9 +115,11 @@ def test_effective_counts_of_the_matching_equal_its_own_arithmetic(counted, live
     found = {p.name: p for p in taken.profile.layers if p.branch == "search"}
     assert (kernel == 0).any()
     met = nn.functional.conv2d(
-        features.sum(0).reshape(1, -1, 7, 7).double(), (kernel != 0).double().repeat(5, 1, 1, 1).reshape(30, 1, 3, 3),
-        padding=1, groups=30,
-    )  # fmt: skip
+        features.sum(0).reshape(1, -1, 7, 7).double(),
+        (kernel != 0).double().repeat(5, 1, 1, 1).reshape(30, 1, 3, 3),
+        padding=1,
+        groups=30,
+    )
     assert found["matching"].total("effective") == int(met.sum())
     weight = torch.einsum("hc,cyx->hcyx", lively_student.mix_match.conv.weight[:, :, 0, 0], kernel[0])
     weight[:, :, 1, 1] += lively_student.mix_search.conv.weight[:, :, 0, 0]
@@ -287,9 +295,11 @@ def test_each_template_s_own_zeros_are_counted(lively_student, make_windows):
     matching = next(p for p in mixed.profile.layers if p.name == "matching")
     features = lively_student.forward_search(search, stacked, with_taps=True).taps.spikes["backbone.lif_out"]
     met = nn.functional.conv2d(
-        features.sum(0).reshape(1, -1, 7, 7).double(), (stacked != 0).double().reshape(24, 1, 3, 3), padding=1,
+        features.sum(0).reshape(1, -1, 7, 7).double(),
+        (stacked != 0).double().reshape(24, 1, 3, 3),
+        padding=1,
         groups=24,
-    )  # fmt: skip
+    )
     assert matching.total("effective") == 4 * int(met.sum())
 
 

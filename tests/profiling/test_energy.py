@@ -43,9 +43,18 @@ def profile() -> Profile:
     for _ in range(4):
         stem.add(ONE, input_spikes=100, input_sites=800, synops=180, effective=180, textbook=1600)
         counts.add(
-            ONE, input_spikes=30, input_active=20, input_sites=300, synops=250, active=170, effective=160,
-            effective_graded=90, dense=2500, textbook=3000, additions=40,
-        )  # fmt: skip
+            ONE,
+            input_spikes=30,
+            input_active=20,
+            input_sites=300,
+            synops=250,
+            active=170,
+            effective=160,
+            effective_graded=90,
+            dense=2500,
+            textbook=3000,
+            additions=40,
+        )
         real.add(ONE, dense=900, textbook=1000, effective=500, effective_graded=500)
         folded.add(ONE, input_spikes=10, input_sites=100, synops=77, textbook=900)
         last.add(ONE, input_spikes=5, input_sites=50, synops=40, effective=40, textbook=500)

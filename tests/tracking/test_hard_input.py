@@ -117,8 +117,9 @@ def test_a_burst_costs_no_more_than_its_limit(student, carry, monkeypatch):
     calm = scene(0.3, [(0, 0.3)], noise=2000)
     count = 2_000_000  # in 20 ms: 1e8 events a second
     t = np.sort(rng.integers(200_000, 220_000, count))
-    burst = EventStream.from_arrays(t, rng.integers(0, 240, count), rng.integers(0, 180, count),
-                                    rng.integers(0, 2, count), SENSOR)  # fmt: skip
+    burst = EventStream.from_arrays(
+        t, rng.integers(0, 240, count), rng.integers(0, 180, count), rng.integers(0, 2, count), SENSOR
+    )
     tracker = OnlineTracker(student, carry=carry, policy=TrackingPolicy(max_events=50_000))
     tracker.init(calm.slice_time(0, 100_000), target_box(0.1), t_us=100_000)
     before = tracker.update(calm.slice_time(100_000, 200_000), at_us=range(110_000, 200_001, 10_000))
@@ -140,8 +141,11 @@ def test_a_burst_costs_no_more_than_its_limit(student, carry, monkeypatch):
 @settings(max_examples=25)
 @given(
     st.lists(st.floats(-3e3, 3e3), min_size=4, max_size=4),
-    st.floats(1, 480), st.floats(1, 360), st.floats(0, 240), st.floats(0, 180),
-)  # fmt: skip
+    st.floats(1, 480),
+    st.floats(1, 360),
+    st.floats(0, 240),
+    st.floats(0, 180),
+)
 def test_boxes_keep_to_their_limits(found, width, height, cx, cy):
     follower = BoxFollower(search_size=96, search_factor=3.0, grid=12, policy=TrackingPolicy())
     state = follower.start(np.array([cx - width / 2, cy - height / 2, width, height]), SENSOR, 0)

@@ -1,6 +1,6 @@
 """One process of a distributed run, for `test_distributed.py`:
 
-    torchrun --nproc-per-node=2 tests/train/ddp_worker.py BATCH_SIZE OUT
+torchrun --nproc-per-node=2 tests/train/ddp_worker.py BATCH_SIZE OUT
 """
 
 from __future__ import annotations

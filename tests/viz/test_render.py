@@ -114,10 +114,18 @@ def test_overlay_has_one_picture_per_box(events):
     assert [f.shape for f in plain] == [(4, 6, 3)] * 2
     rich = list(
         overlay_frames(
-            events, times, boxes, scores=np.array([1.0, np.nan]), truth_xywh=boxes + 0.5, spikes=np.ones((2, 3)),
-            backgrounds=[None, np.full((4, 6, 3), 9, np.uint8)], labels=["", "lost"], scale=3, style="light",
+            events,
+            times,
+            boxes,
+            scores=np.array([1.0, np.nan]),
+            truth_xywh=boxes + 0.5,
+            spikes=np.ones((2, 3)),
+            backgrounds=[None, np.full((4, 6, 3), 9, np.uint8)],
+            labels=["", "lost"],
+            scale=3,
+            style="light",
         )
-    )  # fmt: skip
+    )
     assert [f.shape for f in rich] == [(12 + 16, 18, 3)] * 2
     with pytest.raises(InputError, match="2 times but 1 scores"):
         next(overlay_frames(events, times, boxes, scores=np.ones(1)))

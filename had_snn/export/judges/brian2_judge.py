@@ -81,9 +81,15 @@ class Simulation:
 
     def _layer(self, name: str, node: nir.LIF) -> None:
         group = NeuronGroup(
-            node.tau.size, _LIF, method="euler", threshold="v > v_threshold", reset="v = 0", dt=self.dt,
-            name=f"lif_{name}", namespace={"r": one_value(node, "r"), "v_threshold": one_value(node, "v_threshold")},
-        )  # fmt: skip
+            node.tau.size,
+            _LIF,
+            method="euler",
+            threshold="v > v_threshold",
+            reset="v = 0",
+            dt=self.dt,
+            name=f"lif_{name}",
+            namespace={"r": one_value(node, "r"), "v_threshold": one_value(node, "v_threshold")},
+        )
         group.tau = node.tau.ravel() * second
         group.state_updater.when = f"step_{name}"
         group.thresholder["spike"].when = f"fire_{name}"
@@ -116,9 +122,13 @@ class Simulation:
                 key = f"{sender}_fed" if self.fed and sender != "input" else sender
                 graded = key not in self.network.layers
                 pathway = Synapses(
-                    self.groups[key], cells, "w : 1 (constant)", dt=self.dt, name=f"{name}_to_{receiver}",
+                    self.groups[key],
+                    cells,
+                    "w : 1 (constant)",
+                    dt=self.dt,
+                    name=f"{name}_to_{receiver}",
                     on_pre="current_post += w * count_pre" if graded else "current_post += w",
-                )  # fmt: skip
+                )
                 pathway.connect(i=source, j=target)
                 pathway.w = weight
                 pathway.pre.when = slot

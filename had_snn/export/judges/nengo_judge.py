@@ -85,9 +85,14 @@ def convolution(node: nir.Conv2d, senders: list) -> nengo.Node:
     inner = cells[:, pad : pad + rows, pad : pad + columns].ravel()
     padded = nengo.Node(size_in=cells.size)
     transform = nengo.Convolution(
-        n_filters=channels, input_shape=cells.shape, channels_last=False, strides=(stride, stride), padding="valid",
-        kernel_size=node.weight.shape[2:], init=np.ascontiguousarray(node.weight.transpose(2, 3, 1, 0)),
-    )  # fmt: skip
+        n_filters=channels,
+        input_shape=cells.shape,
+        channels_last=False,
+        strides=(stride, stride),
+        padding="valid",
+        kernel_size=node.weight.shape[2:],
+        init=np.ascontiguousarray(node.weight.transpose(2, 3, 1, 0)),
+    )
     out = nengo.Node(size_in=channels * height * width)
     for sender in senders:
         nengo.Connection(sender, padded[inner], synapse=None)
