@@ -78,9 +78,9 @@ def read_events(path: str | os.PathLike[str], **options: Any) -> EventStream:
         InputError: If an option is unknown or impossible.
 
     Example:
-        >>> import numpy as np, tempfile, os
-        >>> path = os.path.join(tempfile.mkdtemp(), "events.csv")
-        >>> _ = open(path, "w").write("0.001000 3 4 1\\n0.002000 5 6 0\\n")
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "events.csv")
+        >>> _ = path.write_text("0.001000 3 4 1\\n0.002000 5 6 0\\n")
         >>> read_events(path).t.tolist()
         [1000, 2000]
     """
