@@ -31,8 +31,7 @@ from had_snn.evaluate.metrics import SCORES
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult
 from had_snn.models.outputs import Taps, TrackerOutput
-from had_snn.tracker import OnlineTracker
-from had_snn.tracking import TeacherTracker
+from had_snn.tracking import OnlineTracker, TeacherTracker
 from had_snn.train.loop import fit
 
 

@@ -42,7 +42,7 @@ from had_snn.export.stem import fixed_gain, stem_convergence
 from had_snn.export.verify import verify
 from had_snn.geometry import search_crop
 from had_snn.models import SpikingTracker
-from had_snn.tracker import Estimate, OnlineTracker
+from had_snn.tracking import Estimate, OnlineTracker
 
 PROTOCOL = "pytracking"
 

@@ -33,7 +33,7 @@ from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.models import SpikingTracker
 from had_snn.profiling import CountedStudent, Profile, track_windows
 from had_snn.profiling.windows import slice_windows
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 
 
 @torch.no_grad()

@@ -31,8 +31,7 @@ from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker
 from had_snn.models import SpikingTracker, teacher_tiny
 from had_snn.models.frozen import freeze
 from had_snn.models.spike_driven import SpikeDrivenStudent
-from had_snn.tracker import OnlineTracker
-from had_snn.tracking import TeacherTracker
+from had_snn.tracking import OnlineTracker, TeacherTracker
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

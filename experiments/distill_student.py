@@ -26,7 +26,7 @@ from had_snn.data.sequence import TrackingSequence
 from had_snn.distill.hierarchy import MODES, distillation_for
 from had_snn.errors import InputError
 from had_snn.models import SpikingTracker
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 from had_snn.train.tasks import StudentTask
 
 

@@ -30,8 +30,7 @@ from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker, StaticTr
 from had_snn.evaluate.folders import read_annotations, score_first_box, score_folder
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult, results_to_json, write_result_folder
-from had_snn.tracker import OnlineTracker
-from had_snn.tracking import TeacherTracker
+from had_snn.tracking import OnlineTracker, TeacherTracker
 
 log = logging.getLogger("had_snn")
 

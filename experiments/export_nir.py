@@ -36,7 +36,7 @@ from had_snn.export.stem import STEM_CONV, STEM_LIF, fixed_gain
 from had_snn.export.verify import line, table, verify
 from had_snn.geometry import check_box, search_crop
 from had_snn.models import SpikingTracker
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 from had_snn.viz.graph import Box, draw_graph
 
 PARTS = ("body", "stem", "one_piece")

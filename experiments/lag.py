@@ -27,8 +27,7 @@ from had_snn.errors import InputError
 from had_snn.evaluate.lag import late_truth, measure_lag, moved_along
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.evaluate.results import TrackResult, score_results
-from had_snn.tracker import OnlineTracker
-from had_snn.tracking import TeacherTracker
+from had_snn.tracking import OnlineTracker, TeacherTracker
 
 
 def success(results: Sequence[TrackResult], truths: Sequence[Any], attribute: str) -> dict[str, float]:

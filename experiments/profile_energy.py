@@ -38,7 +38,7 @@ from had_snn.profiling import (
     track_windows,
 )
 from had_snn.profiling.page import write_page
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 from had_snn.tracking.teacher import TeacherTracker
 
 TEACHERS = {"teacher_tiny": teacher_tiny, "teacher_small": teacher_small, "teacher_base": teacher_base}

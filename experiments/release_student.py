@@ -34,8 +34,7 @@ from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
 from had_snn.models import SpikingTracker
 from had_snn.profiling import RULES
-from had_snn.tracker import OnlineTracker
-from had_snn.tracking import TeacherTracker
+from had_snn.tracking import OnlineTracker, TeacherTracker
 
 #: Options that results in a run folder depend on.
 MADE_WITH = (

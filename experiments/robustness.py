@@ -24,7 +24,7 @@ from had_snn.data.sequence import TrackingSequence
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.events.rate import scale_rate
 from had_snn.models import SpikingTracker
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 
 
 def with_rate(chosen: list[TrackingSequence], factor: float) -> list[TrackingSequence]:

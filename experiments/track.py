@@ -32,7 +32,7 @@ from had_snn.events.live import LiveReader
 from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream, concatenate
 from had_snn.geometry import check_box
-from had_snn.tracker import Estimate, OnlineTracker
+from had_snn.tracking import Estimate, OnlineTracker
 from had_snn.viz import event_image, overlay_frame, write_video
 from had_snn.viz.rerun_log import RerunLog
 

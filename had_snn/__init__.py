@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from had_snn.events.readers import open_recording, read_events
     from had_snn.events.stream import EventStream
     from had_snn.events.writers import write_events
-    from had_snn.tracker import Estimate, OnlineTracker
+    from had_snn.tracking import Estimate, OnlineTracker
 
 __version__ = "0.1.0"
 
@@ -32,9 +32,9 @@ __all__ = [
 
 # Imported on first use: `import had_snn` alone costs nothing, and lower modules may import the package.
 _HOME = {
-    "Estimate": "had_snn.tracker",
+    "Estimate": "had_snn.tracking",
     "EventStream": "had_snn.events.stream",
-    "OnlineTracker": "had_snn.tracker",
+    "OnlineTracker": "had_snn.tracking",
     "load_student": "had_snn.checkpoint",
     "load_teacher": "had_snn.checkpoint",
     "open_recording": "had_snn.events.readers",

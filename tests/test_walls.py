@@ -17,7 +17,7 @@ STOREYS = [
     {"had_snn.events", "had_snn.ops", "had_snn.distill"},
     {"had_snn.models", "had_snn.data", "had_snn.viz"},
     {"had_snn.interop", "had_snn.checkpoint", "had_snn.profiling", "had_snn.export", "had_snn.tracking"},
-    {"had_snn.tracker", "had_snn.train"},
+    {"had_snn.train"},
     {"had_snn.evaluate"},
     {"experiments"},
 ]
@@ -62,9 +62,8 @@ KNOWS_ALONE = {
 FORBIDDEN = [
     ("had_snn.distill", "had_snn.models"),
     ("had_snn.data", "had_snn.models"),
-    ("had_snn.tracker", "had_snn.data"),
     ("had_snn.tracking", "had_snn.data"),
-    ("had_snn.tracker", "had_snn.train"),
+    ("had_snn.tracking", "had_snn.train"),
 ]
 
 

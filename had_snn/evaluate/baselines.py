@@ -14,7 +14,7 @@ import numpy as np
 from had_snn.errors import InputError, MissingExtraError, optional_import
 from had_snn.events.stream import EventStream, concatenate
 from had_snn.geometry import check_box, clip_box
-from had_snn.tracker import Estimate
+from had_snn.tracking import Estimate
 from had_snn.viz.render import event_image
 
 KCF_DETECT_THRESHOLD = 0.1

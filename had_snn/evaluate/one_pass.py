@@ -32,7 +32,7 @@ CONTEXT_US = 100_000
 
 
 class Tracker(Protocol):
-    """What the harness asks of a tracker; see `had_snn.tracker.OnlineTracker`."""
+    """What the harness asks of a tracker; see `had_snn.tracking.OnlineTracker`."""
 
     name: str
 

@@ -1,17 +1,7 @@
-"""What trackers share: the rules that turn network outputs into boxes, the event buffer, state on disk."""
+"""The online tracker and what trackers share: the rules that turn network outputs into boxes, state on disk."""
 
 from had_snn.tracking.follower import BoxFollower, Estimate, FollowerState, TrackingPolicy
-from had_snn.tracking.state import CarriedSearch, TrackerState, load_state, save_state
 from had_snn.tracking.teacher import TeacherTracker
+from had_snn.tracking.tracker import OnlineTracker
 
-__all__ = [
-    "BoxFollower",
-    "CarriedSearch",
-    "Estimate",
-    "FollowerState",
-    "TeacherTracker",
-    "TrackerState",
-    "TrackingPolicy",
-    "load_state",
-    "save_state",
-]
+__all__ = ["BoxFollower", "Estimate", "FollowerState", "OnlineTracker", "TeacherTracker", "TrackingPolicy"]

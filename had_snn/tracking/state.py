@@ -25,27 +25,11 @@ from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop
 from had_snn.models import SearchState
 from had_snn.tracking.buffer import EventBuffer
+from had_snn.tracking.carried import CarriedSearch
 from had_snn.tracking.follower import FollowerState
 
 _KIND = "tracker_state"
 _BOXES = ("first_box", "box", "region_box")
-
-
-@dataclass
-class CarriedSearch:
-    """Membranes that outlive a window.
-
-    Attributes:
-        crop: The crop they belong to.
-        t_us: Begin of the micro-step under way.
-        read_us: Events before this time have been read.
-        search: The network's state.
-    """
-
-    crop: Crop
-    t_us: int
-    read_us: int
-    search: SearchState
 
 
 @dataclass

@@ -13,8 +13,7 @@ from had_snn.data.tiny_layouts import TINY
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.models import student_tiny, teacher_tiny
-from had_snn.tracker import OnlineTracker
-from had_snn.tracking import TeacherTracker
+from had_snn.tracking import OnlineTracker, TeacherTracker
 from had_snn.train.tasks import StudentTask, TeacherTask
 
 WITHOUT_RGB = ("eventvot", "esot500_h")

@@ -25,7 +25,7 @@ from had_snn.export.stem import (
     stem_convergence,
     stem_graph,
 )
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 
 from .conftest import random_events, search_batch
 

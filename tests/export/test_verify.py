@@ -14,7 +14,7 @@ from had_snn.export.adapters import OPENERS
 from had_snn.export.graph import Neurons
 from had_snn.export.reference_runner import run_events, thinned
 from had_snn.export.verify import require_exact
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 
 from .conftest import make_student, random_events
 

@@ -12,7 +12,7 @@ from had_snn.models.binned import BinnedStem, QuantisedStem, count_frames, quant
 from had_snn.models.frozen import freeze
 from had_snn.models.spike_driven import search_network
 from had_snn.models.stem import EventLIFStem
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
 

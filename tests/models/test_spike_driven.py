@@ -14,7 +14,7 @@ from had_snn.events.stream import EventBatch, EventStream
 from had_snn.models import student_base, student_tiny
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
 from had_snn.models.spike_driven import BACKENDS, SpikeDrivenStudent, search_network
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
 

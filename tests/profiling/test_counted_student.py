@@ -13,7 +13,7 @@ from had_snn.models import SpikingTracker, StudentConfig
 from had_snn.models.frozen import freeze
 from had_snn.profiling import EXACT, NEUROBENCH, CountedStudent, TrackWindows, profile_student, track_windows
 from had_snn.profiling.windows import slice_windows
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from had_snn.checkpoint import load_student
 from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop
-from had_snn.tracker import OnlineTracker, TrackingPolicy
-from had_snn.tracking import BoxFollower
+from had_snn.tracking import BoxFollower, OnlineTracker, TrackingPolicy
 
 SENSOR = (180, 240)
 MODES = pytest.mark.parametrize("carry", [False, True], ids=["from_rest", "carried"])

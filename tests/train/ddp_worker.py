@@ -21,7 +21,7 @@ from had_snn.data.streaming import StreamingClips
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.models import student_tiny, teacher_tiny
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 from had_snn.train.loop import FitConfig, fit
 from had_snn.train.tasks import StudentTask, TeacherTask
 

@@ -13,7 +13,7 @@ import torch
 from had_snn.data.clips import ClipSampler
 from had_snn.distill.hierarchy import MODES, distillation_for
 from had_snn.models import student_tiny, teacher_tiny
-from had_snn.tracker import OnlineTracker
+from had_snn.tracking import OnlineTracker
 from had_snn.train.config import FitConfig
 from had_snn.train.loop import fit
 from had_snn.train.tasks import StudentTask, TeacherTask

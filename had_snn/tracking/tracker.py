@@ -23,18 +23,16 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop, search_crop
-from had_snn.models import SearchState, SpikingTracker, TrackerOutput
+from had_snn.models import SpikingTracker, TrackerOutput
 from had_snn.models.spike_driven import search_network
 from had_snn.tracking.buffer import EventBuffer
+from had_snn.tracking.carried import CarriedSearch, read_on
 from had_snn.tracking.follower import BoxFollower, Estimate, TrackingPolicy
-from had_snn.tracking.state import CarriedSearch, TrackerState, load_state, save_state
+from had_snn.tracking.state import TrackerState, load_state, save_state
+from had_snn.tracking.window import pack_window, read_window
 
-__all__ = ["MIN_EVENTS", "Estimate", "OnlineTracker", "TrackingPolicy"]
-
-#: Fewer events than this in a crop say nothing about a target; the box stays and its score decays.
-MIN_EVENTS = 8
 #: A template is read anew when less than this share of the window before the given box was recorded.
 FULL_WINDOW = 0.9
 
@@ -205,7 +203,7 @@ class OnlineTracker:
         x, y, w, h = crop.boxes_to_crop(box_xywh) / crop.size
         box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
         device = next(self.student.parameters()).device
-        return self.network.encode_template(_pack(cropped, t_end - self.window_us, t_end, device), box.to(device))
+        return self.network.encode_template(pack_window(cropped, t_end - self.window_us, t_end, device), box.to(device))
 
     @torch.no_grad()
     def _estimate(self, state: TrackerState, t_us: int) -> Estimate:
@@ -225,15 +223,9 @@ class OnlineTracker:
             state.carried = None
         return estimate
 
-    def _count(self, state: TrackerState, crop: Crop, t_us: int) -> tuple[int, int]:
-        """Events in a crop in the window that ends at `t_us`, and the k of the policy: only every k-th is read."""
-        count, most = state.buffer.count(t_us - self.window_us, t_us, crop), self.policy.max_events
-        return count, 1 if most is None else max(1, -(-count // most))
-
     def _window(self, state: TrackerState, crop: Crop, t_us: int) -> EventStream | None:
         """The events to read of the window that ends at `t_us`; None when there are too few."""
-        count, every = self._count(state, crop, t_us)
-        return state.buffer.window(t_us - self.window_us, t_us, crop, every=every) if count >= MIN_EVENTS else None
+        return read_window(state.buffer, crop, t_us - self.window_us, t_us, most=self.policy.max_events)
 
     def _look(
         self, state: TrackerState, kernel: Tensor, t_us: int, crop: Crop, *, keep: bool = False
@@ -242,82 +234,24 @@ class OnlineTracker:
         cropped = self._window(state, crop, t_us)
         if cropped is None:
             return None
-        batch = _pack(cropped, t_us - self.window_us, t_us, kernel.device)
+        batch = pack_window(cropped, t_us - self.window_us, t_us, kernel.device)
         output = self.network.forward_search(batch, kernel, with_state=keep)
         if output.state is not None:
             state.carried = CarriedSearch(crop, t_us, t_us, output.state)
         return crop, output
 
     def _look_on(self, state: TrackerState, kernel: Tensor, t_us: int) -> tuple[Crop, TrackerOutput] | None:
-        """Reads only what is new since the last box; from rest where membranes cannot be kept.
-
-        A micro-step that is not over yet keeps its stem spikes, and its read-out counts by the share of the micro-step
-        that has passed.
-        """
+        """Reads only what is new since the last box; from rest where membranes cannot be kept."""
         carried, wanted = state.carried, self.follower.region(state.follower)
-        if carried is None or t_us - carried.t_us > self.window_us or not self._same_scale(carried.crop, wanted):
+        if carried is None or not carried.reaches(
+            wanted, t_us, window_us=self.window_us, scale_tolerance=self.policy.scale_tolerance
+        ):
             return self._look(state, kernel, t_us, wanted, keep=True)
-        crop, cells = _moved_by_cells(carried.crop, wanted, self.student.grid)
-        count, every = self._count(state, crop, t_us)
-        if count < MIN_EVENTS:
+        found = read_on(self.network, kernel, carried, state.buffer, wanted, t_us, most=self.policy.max_events)
+        if found is None:
             return None
-        new = _pack(state.buffer.window(carried.read_us, t_us, crop, every=every), carried.read_us, t_us, kernel.device)
-        # The rate of a whole window sets the gain: that of a millisecond is mostly chance.
-        gain = self.network.stem.gain_at(-(-count // every) / (self.window_us * 1e-6 * crop.size**2))
-        search, begin = self._ready_for(carried, t_us, kernel, gain)
-        step_us, passed = self.window_us / self.student.config.n_steps, t_us - begin
-        steps, whole = max(1, round(passed / step_us)), passed >= step_us
-        output = self.network.forward_search(
-            new,
-            kernel,
-            n_steps=steps,
-            state=search.moved(cells),
-            with_state=True,
-            gain=torch.tensor([gain], device=kernel.device),
-            share=1.0 if whole else passed / step_us,
-            dt_us=passed / steps,
-        )
-        assert output.state is not None
-        state.carried = CarriedSearch(crop, t_us if whole else begin, t_us, output.state)
-        return crop, output
-
-    def _ready_for(self, carried: CarriedSearch, t_us: int, kernel: Tensor, gain: float) -> tuple[SearchState, int]:
-        """The state to read the events up to `t_us` with, and the begin of its micro-step.
-
-        Where they would make the micro-step under way much too long, it ends where reading stopped.
-        """
-        search, step_us = carried.search, self.window_us / self.student.config.n_steps
-        if search.counts is None or t_us - carried.t_us < 1.5 * step_us:
-            return search, carried.t_us
-        nothing = EventStream.empty((carried.crop.size, carried.crop.size))
-        output = self.network.forward_search(
-            _pack(nothing, carried.read_us, carried.read_us + 1, kernel.device),
-            kernel,
-            n_steps=1,
-            state=search,
-            with_state=True,
-            gain=torch.tensor([gain], device=kernel.device),
-            dt_us=carried.read_us - carried.t_us,
-        )
-        assert output.state is not None
-        return output.state, carried.read_us
-
-    def _same_scale(self, crop: Crop, wanted: Crop) -> bool:
-        ratio = crop.scale / wanted.scale
-        return max(ratio, 1 / ratio) <= self.policy.scale_tolerance
-
-
-def _pack(events: EventStream, t0: int, t1: int, device: torch.device) -> EventBatch:
-    return EventBatch.pack([events], [t0], [t1]).to(device)
-
-
-def _moved_by_cells(crop: Crop, wanted: Crop, grid: int) -> tuple[Crop, tuple[int, int]]:
-    """`crop`, moved by whole cells as near to `wanted` as that goes, and the number of cells right and down."""
-    cell = crop.size / grid / crop.scale
-    half, wanted_half = crop.size / crop.scale / 2, wanted.size / wanted.scale / 2
-    right = round((wanted.x0 + wanted_half - crop.x0 - half) / cell)
-    down = round((wanted.y0 + wanted_half - crop.y0 - half) / cell)
-    return Crop(crop.x0 + right * cell, crop.y0 + down * cell, crop.scale, crop.size), (right, down)
+        output, state.carried = found
+        return state.carried.crop, output
 
 
 def _check_times(at_us: Sequence[int], after_us: int) -> list[int]:

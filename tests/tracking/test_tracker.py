@@ -12,8 +12,8 @@ from had_snn.checkpoint import load_student
 from had_snn.errors import CheckpointError, InputError
 from had_snn.events.stream import EventStream
 from had_snn.models import student_tiny
-from had_snn.tracker import MIN_EVENTS, OnlineTracker, TrackingPolicy
-from had_snn.tracking.follower import BoxFollower
+from had_snn.tracking import BoxFollower, OnlineTracker, TrackingPolicy
+from had_snn.tracking.window import MIN_EVENTS
 
 BOX = np.array([100.0, 60.0, 40.0, 30.0])
 SENSOR = (180, 240)
