@@ -1,6 +1,6 @@
-"""Pictures of events: voxel grids for the teacher, frames and time surfaces for the eye. The student needs none.
+"""What a teacher sees: voxel grids of events, and images cropped like them. The student needs none.
 
-`crop_image` stands beside them because a teacher sees an image crop and the voxel grid of the cropped events together;
+`crop_image` stands beside the grid because a teacher sees an image crop and the voxel grid of the cropped events together;
 training and tracking both take their inputs from here.
 """
 
@@ -11,8 +11,6 @@ import numpy as np
 from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop
-
-_LIGHT, _DARK, _BOTH = (214, 39, 40), (31, 78, 180), (112, 58, 110)
 
 
 def voxel_grid(events: EventStream, t0: int, t1: int, *, bins: int = 5, normalise: bool = True) -> np.ndarray:
@@ -109,48 +107,3 @@ def _axis_weights(
         w_low.astype(np.float32),
         w_high.astype(np.float32),
     )
-
-
-def event_frame(events: EventStream, t0: int, t1: int, *, background: np.ndarray | None = None) -> np.ndarray:
-    """A picture of the events of `[t0, t1)`: red brighter, blue darker, purple both.
-
-    Args:
-        events: Any stream.
-        t0: Start in microseconds.
-        t1: End in microseconds, exclusive.
-        background: uint8 `[H, W, 3]` to draw on; white when None.
-
-    Returns:
-        uint8 `[H, W, 3]`.
-    """
-    height, width = events.sensor_hw
-    window = events.slice_time(t0, t1)
-    pixel = window.y.astype(np.int64) * width + window.x
-    on = np.zeros(height * width, bool)
-    off = np.zeros(height * width, bool)
-    on[pixel[window.p == 1]] = True
-    off[pixel[window.p == 0]] = True
-    picture = np.full((height * width, 3), 255, np.uint8)
-    if background is not None:
-        picture = np.array(background, np.uint8).reshape(height * width, 3)
-    picture[on], picture[off], picture[on & off] = _LIGHT, _DARK, _BOTH
-    return picture.reshape(height, width, 3)
-
-
-def time_surface(events: EventStream, t: int, *, tau_us: float = 30_000.0) -> np.ndarray:
-    """How recently each pixel fired before `t`: `exp(-(t - t_last) / tau)` per polarity (Lagorce et al., TPAMI 2017).
-
-    Args:
-        events: Any stream; events at or after `t` are left out.
-        t: Instant in microseconds.
-        tau_us: Time constant in microseconds.
-
-    Returns:
-        float32 `[2, H, W]`, darker then brighter, 0 where nothing fired.
-    """
-    height, width = events.sensor_hw
-    past = events.slice_time(min(events.t_start, t), t)
-    last = np.full(2 * height * width, -np.inf)
-    pixel = (past.p.astype(np.int64) * height + past.y) * width + past.x
-    last[pixel] = past.t  # events are in order of time: the last write stays
-    return np.exp((last - t) / tau_us).astype(np.float32).reshape(2, height, width)

@@ -239,40 +239,6 @@ def overlap_strip(times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, ti
     )
 
 
-def spike_raster(ax: Any, spikes: np.ndarray, *, dt_us: float, title: str = "Spikes") -> Any:
-    """Dots where neurons fired; `spikes` is `[T, N]` counts, more than one per step drawn larger."""
-    steps, neurons = np.nonzero(np.asarray(spikes))
-    counts = np.asarray(spikes)[steps, neurons]
-    ax.scatter(steps * dt_us * 1e-3, neurons, s=2.0 + 1.5 * counts, marker="|", linewidths=0.8, color=colour_of(0))
-    ax.set(title=title, xlabel="time (ms)", ylabel="neuron", xlim=(0, len(spikes) * dt_us * 1e-3))
-    ax.set_ylim(-0.5, spikes.shape[1] - 0.5)
-    return ax
-
-
-def membrane_trace(
-    ax: Any,
-    times_us: np.ndarray,
-    membrane: np.ndarray,
-    *,
-    v_threshold: float = 1.0,
-    spike_times_us: Sequence[float] = (),
-    title: str = "Membrane potential",
-) -> Any:
-    """One neuron's potential `[T]`, its threshold and the times of its spikes."""
-    ax.plot(np.asarray(times_us) * 1e-3, membrane, color=colour_of(0), linewidth=1.3)
-    ax.axhline(v_threshold, color=colour_of(1), linewidth=1.0, linestyle="--")
-    if len(spike_times_us):
-        ax.plot(
-            np.asarray(spike_times_us) * 1e-3,
-            np.full(len(spike_times_us), v_threshold),
-            "|",
-            color=colour_of(1),
-            markersize=9,
-        )
-    ax.set(title=title, xlabel="time (ms)", ylabel="v")
-    return ax
-
-
 def training_curves(
     ax: Any,
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
@@ -328,13 +294,4 @@ def rate_bars(ax: Any, rates: Mapping[str, float], *, title: str = "Firing rate"
     ax.set_ylim(len(rates) - 0.5, -0.5)
     ax.set(title=title, xlabel=label)
     ax.grid(axis="y", visible=False)
-    return ax
-
-
-def firing_rate_map(ax: Any, rates: np.ndarray, *, title: str = "Firing rate", label: str = "spikes per step") -> Any:
-    """Heat map of `[H, W]` rates with its scale."""
-    image = ax.imshow(np.asarray(rates), cmap="viridis", interpolation="nearest", vmin=0.0)
-    ax.set(title=title, xticks=[], yticks=[])
-    ax.grid(visible=False)
-    ax.figure.colorbar(image, ax=ax, label=label, fraction=0.046, pad=0.03)
     return ax

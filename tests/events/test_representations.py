@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from had_snn.errors import InputError
-from had_snn.events.representations import crop_image, event_frame, time_surface, voxel_grid
+from had_snn.events.representations import crop_image, voxel_grid
 from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop
 
@@ -76,16 +76,3 @@ def test_an_event_and_a_frame_pixel_fall_into_the_same_crop_pixel():
     assert (weights * (columns + 0.5)).sum() == pytest.approx((12.5 - 3.7) * 2, abs=0.05)
     assert int(events.x[0]) == int((12.5 - 3.7) * 2)
     assert (weights * (rows + 0.5)).sum() == pytest.approx((9.5 - 1.2) * 2, abs=0.05)
-
-
-def test_event_frame_and_time_surface():
-    events = EventStream.from_arrays([10, 20, 30, 40], [0, 1, 1, 2], [0, 0, 0, 1], [1, 1, 0, 0], (2, 4))
-    picture = event_frame(events, 0, 41)
-    assert picture.shape == (2, 4, 3)
-    assert len({tuple(picture[0, 0]), tuple(picture[0, 1]), tuple(picture[1, 2]), tuple(picture[1, 0])}) == 4
-    background = np.full((2, 4, 3), 7, np.uint8)
-    assert (event_frame(events, 0, 15, background=background)[1] == 7).all()
-    surface = time_surface(events, 40, tau_us=10.0)
-    assert surface[1, 0, 0] == pytest.approx(np.exp(-3))
-    assert surface[0, 0, 1] == pytest.approx(np.exp(-1))
-    assert surface[0, 1, 2] == 0.0

@@ -50,15 +50,6 @@ def test_energy_bars_stack(ax):
     assert {t.get_text() for t in ax.texts} == {"1.5", "9"}
 
 
-def test_raster_and_trace(ax):
-    spikes = np.zeros((10, 4))
-    spikes[3, 2] = 1
-    plots.spike_raster(ax, spikes, dt_us=1000)
-    assert ax.collections[0].get_offsets().tolist() == [[3.0, 2.0]]
-    plots.membrane_trace(ax, np.arange(10) * 1000, np.linspace(0, 1.2, 10), spike_times_us=[9000])
-    plots.spike_raster(ax, np.zeros((10, 4)), dt_us=1000)
-
-
 def test_training_curves(ax):
     steps = np.arange(100)
     plots.training_curves(ax, {"a": (steps, 1 / (1 + steps)), "b": ([5], [0.5])}, title="Loss", log=True, smooth=9)
@@ -68,9 +59,7 @@ def test_training_curves(ax):
     assert len(smoothed.get_ydata()) == 92
 
 
-def test_map_and_rates(ax):
-    plots.firing_rate_map(ax, np.eye(4))
-    assert ax.images[0].get_array().shape == (4, 4)
+def test_rates(ax):
     plots.rate_bars(ax, {"stem": 0.1, "stage1": 0.2})
     assert [t.get_text() for t in ax.get_yticklabels()] == ["stem", "stage1"]
 
