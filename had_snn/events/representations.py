@@ -1,7 +1,7 @@
 """What a teacher sees: voxel grids of events, and images cropped like them. The student needs none.
 
-`crop_image` stands beside the grid because a teacher sees an image crop and the voxel grid of the cropped events together;
-training and tracking both take their inputs from here.
+`crop_image` stands beside the grid because a teacher sees an image crop and the voxel grid of the cropped
+events together; training and tracking both take their inputs from here.
 """
 
 from __future__ import annotations
