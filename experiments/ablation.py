@@ -92,7 +92,7 @@ def student_options(cfg: DictConfig, mode: str, teacher: str) -> list[str]:
     options = [*data_options(cfg), f"distill={mode}", *map(str, cfg.student_options), *fixed]
     if mode == "none":
         return options
-    return [*options, f"teacher_checkpoint={teacher}", *(f"distill_{name}={v}" for name, v in cfg.distill.items())]
+    return [*options, f"teacher_checkpoint={teacher}", *(f"distill.{name}={v}" for name, v in cfg.distill.items())]
 
 
 def costs_of(cfg: DictConfig, measured: Mapping[str, Mapping[str, float]], follow: float) -> dict[str, Cost]:
@@ -128,30 +128,30 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     for split in ("train", cfg.split):
         sequences(known.data, split)
     seeds = sorted({*cfg.seeds, *(seed for entry in sets for seed in entry.get("seeds") or ())})
-    guides = teachers(cfg, folder, seeds)
+    taught_by = teachers(cfg, folder, seeds)
     test = {"data": data_options(cfg), "split": cfg.split, "limit": cfg.limit, "protocol": cfg.protocol}
     # Of all modes, so that more sets need no new measurement.
-    modal = {mode: student_options(cfg, mode, guides[cfg.seeds[0]]) for mode in MODES}
-    speed = {"kind": "speed", "modes": modal, "turns": cfg.speed_turns, "teacher": guides[cfg.seeds[0]]}
+    modal = {mode: student_options(cfg, mode, taught_by[cfg.seeds[0]]) for mode in MODES}
+    speed = {"kind": "speed", "modes": modal, "turns": cfg.speed_turns, "teacher": taught_by[cfg.seeds[0]]}
     measured = run_job(folder / "speed", speed)
     cost = costs_of(cfg, measured["speed"], measured["follow_seconds"])
     jobs = plan(sets, cfg.seeds, steps=cfg.steps, cost=cost)
-    work = {job.name: student_job(cfg, job, folder / job.name, guides[job.seed], test) for job in jobs}
+    work = {job.name: student_job(cfg, job, folder / job.name, taught_by[job.seed], test) for job in jobs}
     work |= {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
-    for path in dict.fromkeys(guides.values()) if cfg.test_teacher else ():
-        name = "teacher" if len(set(guides.values())) == 1 else f"teacher-{Path(path).parent.name}"
+    for path in dict.fromkeys(taught_by.values()) if cfg.test_teacher else ():
+        name = "teacher" if len(set(taught_by.values())) == 1 else f"teacher-{Path(path).parent.name}"
         work[name] = {"kind": "teacher", "checkpoint": path, **test}
     results = run_all(folder, work, workers=cfg.workers)
     record = ablation_report.summarise(results, speed=measured["speed"], resamples=cfg.resamples)
     record["seconds_to_follow_all"] = round(measured["follow_seconds"], 1)
-    record["setting"] = setting(cfg, guides)
+    record["setting"] = setting(cfg, taught_by)
     with atomic_file(folder / "ablation.json") as temporary:
         temporary.write_text(ablation_report.as_text(record))
     ablation_report.plot(record, folder / "ablation.png")
     return record
 
 
-def setting(cfg: DictConfig, guides: Mapping[int, str]) -> dict[str, Any]:
+def setting(cfg: DictConfig, taught_by: Mapping[int, str]) -> dict[str, Any]:
     """What the figures depend on, without the paths of this machine."""
     names = ("student_options", "distill", "steps", "seeds", "sets", "split", "limit", "protocol", "resamples")
     chosen = {name: OmegaConf.to_container(cfg, resolve=True)[name] for name in names}  # pyright: ignore
@@ -159,8 +159,8 @@ def setting(cfg: DictConfig, guides: Mapping[int, str]) -> dict[str, Any]:
     modes = {entry for options in chosen["sets"] for entry in options["arms"]} & set(MODES)
     chosen["weights"] = {m: compose("distill_student", [f"distill={m}"]).distill.weights for m in sorted(modes)}
     chosen["weights"] = {m: dict(weights) for m, weights in chosen["weights"].items() if weights}
-    chosen["teachers"] = len(set(guides.values()))
-    card = json.loads(Path(next(iter(guides.values()))).with_suffix(".json").read_text())
+    chosen["teachers"] = len(set(taught_by.values()))
+    card = json.loads(Path(next(iter(taught_by.values()))).with_suffix(".json").read_text())
     chosen["teacher"] = {"seed": card["seed"], **card["config"]["fit"]}
     return chosen | {"machine": machine(1, device_for(cfg.accelerator))}
 

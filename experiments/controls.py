@@ -54,7 +54,7 @@ def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
                 *data_options(cfg),
                 "distill=none",
                 *map(str, cfg.student_options),
-                f"+student.stem={stem}",
+                f"student.stem={stem}",
                 f"seed={seed}",
                 f"fit.iterations={cfg.student_steps}",
                 "fit.checkpoint_every=0",

@@ -89,7 +89,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
                 "distill_student",
                 "distill=full",
                 f"teacher_checkpoint={teacher}",
-                f"distill_every={cfg.distill_every}",
+                f"distill.every={cfg.distill.every}",
                 *clips,
                 *(f"fit.{key}={value}" for key, value in cfg.student.items()),
             )

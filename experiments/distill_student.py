@@ -6,6 +6,7 @@ python experiments/distill_student.py distill=none
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from had_snn.collective import rank
 from had_snn.data.clips import ClipSampler
 from had_snn.data.sequence import TrackingSequence
 from had_snn.distill.hierarchy import MODES, distillation_for
+from had_snn.distill.schedule import DistillSchedule
 from had_snn.errors import InputError
 from had_snn.models import SpikingTracker
 from had_snn.tracking import OnlineTracker
@@ -49,15 +51,25 @@ def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
     distillation = distillation_for(
         cfg.distill.mode, student.config.channels[2], teacher.config.dim, weights=dict(weights) if weights else None
     )
-    until = None if cfg.distill_until is None else round(cfg.distill_until * cfg.fit.iterations)
-    return StudentTask(student, distillation=distillation, teacher=teacher, distill_until=until, **options)
+    return StudentTask(student, distillation=distillation, teacher=teacher, schedule=schedule_of(cfg), **options)
+
+
+def schedule_of(cfg: DictConfig) -> DistillSchedule:
+    """Which clips are distilled with what weight, in steps and clips of all processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return DistillSchedule(
+        every=cfg.distill.every,
+        until=None if cfg.distill.until is None else round(cfg.distill.until * cfg.fit.iterations),
+        pool=cfg.distill.pool,
+        clips_per_step=cfg.fit.batch_size * cfg.fit.accumulate * processes,
+    )
 
 
 def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
     """Clips with what the student and its teacher need; windows that touch when membranes are carried.
 
-    With `labels` below 1, a student without a teacher sees the labelled sequences only; with one, the guided clips come
-    from all sequences. The response level also learns from the boxes that the teacher followed through the sequences
+    With `labels` below 1, a student without a teacher sees the labelled sequences only; with one, the distilled clips
+    come from all. The response level also learns from the boxes that the teacher followed through the sequences
     without labels: they count like labels, and cost a teacher's answer a window once instead of one each clip.
     """
     modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
@@ -66,15 +78,12 @@ def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
     labelled, others = split_by_label(found, cfg.labels) if cfg.labels < 1 else (found, [])
     options: dict[str, Any] = {"sequences": labelled}
     if cfg.distill.mode != "none":
-        until = None if cfg.distill_until is None else round(cfg.distill_until * cfg.fit.iterations)
-        options["guide_every"] = cfg.distill_every
-        options["guide_pool"] = cfg.distill_pool
-        options["guide_until"] = None if until is None else until * cfg.fit.batch_size * cfg.fit.accumulate
-        heard = followed(others, cfg.teacher_checkpoint, cfg.tracks) if others else []
+        options["distill"] = schedule_of(cfg)
+        taught = followed(others, cfg.teacher_checkpoint, cfg.tracks) if others else []
         if "response" in MODES[cfg.distill.mode]:
-            options["sequences"] = [*labelled, *heard]
+            options["sequences"] = [*labelled, *taught]
         else:
-            options["unlabelled"] = heard
+            options["unlabelled"] = taught
     return clip_sampler(cfg, student.config, modalities, cell_px=cell_px, **options)
 
 

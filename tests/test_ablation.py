@@ -197,7 +197,7 @@ def test_runs_on_other_sequences_are_not_mixed():
 
 @pytest.mark.parametrize("at_a_time", [1, 3])
 def test_a_shuffled_teacher_answers_about_another_clip(at_a_time):
-    """Also where each call holds one guided clip, as in the ablation."""
+    """Also where each call holds one distilled clip, as in the ablation."""
     torch.manual_seed(0)
     teacher, count, windows = teacher_tiny().eval(), 6, 2
     shuffled = ShuffledTeacher(teacher)
@@ -238,17 +238,17 @@ def still_target(name: str) -> TrackingSequence:
 
 @pytest.mark.parametrize(("mode", "taught"), [("none", 2), ("rate", 2), ("response", 5), ("full", 5)])
 def test_the_response_level_learns_the_boxes_that_a_teacher_followed(monkeypatch, mode, taught):
-    """Other modes hear the teacher on those sequences too, but only on guided clips and never as a label."""
+    """Other modes ask the teacher about those sequences too, but only on distilled clips and never for a label."""
     found = [still_target(str(i)) for i in range(5)]
     monkeypatch.setattr(distill_student, "training_sequences", lambda cfg: found)
     monkeypatch.setattr(distill_student, "followed", lambda others, *_: others)
-    cfg = compose("distill_student", [f"distill={mode}", "labels=0.4", "distill_every=2"])
+    cfg = compose("distill_student", [f"distill={mode}", "labels=0.4", "distill.every=2"])
     clips = distill_student.clips_for(cfg, student_tiny())
     assert len(clips.sequences) == (2 if mode == "none" else 5)
     assert clips.labels == taught
-    guided = [clips[i].labelled for i in range(0, 40, 2)]
+    distilled = [clips[i].labelled for i in range(0, 40, 2)]
     assert all(clips[i].labelled for i in range(1, 40, 2))
-    assert all(guided) == (mode != "rate")
+    assert all(distilled) == (mode != "rate")
 
 
 def test_following_together_gives_the_boxes_of_following_one_by_one():

@@ -29,7 +29,7 @@ def test_arms_differ_in_nothing_but_what_is_controlled(tmp_path):
         "teacher-events-seed3",
         "teacher-rgb-seed3",
     ]
-    for own, fixed in (("+student.stem=", "fit.iterations=7"), ("modalities=", "fit.iterations=9")):
+    for own, fixed in (("student.stem=", "fit.iterations=7"), ("modalities=", "fit.iterations=9")):
         arms = [job["overrides"] for job in found.values() if any(o.startswith(own) for o in job["overrides"])]
         rest = [[option for option in options if not option.startswith(own)] for options in arms]
         assert len(arms) == 3

@@ -48,7 +48,7 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
         f"train_options={quoted(data)}",
         f"test_options={quoted(data)}",
         f"teacher_options={quoted(few)}",
-        f"student_options={quoted([*few, 'distill=full', 'distill_pool=2'])}",
+        f"student_options={quoted([*few, 'distill=full', 'distill.pool=2'])}",
     ]
     path = release_student.run(compose("release_student", options))
     card = json.loads(path.with_suffix(".json").read_text())

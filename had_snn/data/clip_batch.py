@@ -45,20 +45,20 @@ class Clip:
         template: The template window.
         search: The search windows.
         labelled: Whether the boxes are labels; if not, they are a teacher's.
-        slot: Number of the clip among those that come again and again, or None for one that comes once.
+        pool_number: Which clip of the distillation's pool it is, or None for one that comes once.
     """
 
     template: Window
     search: tuple[Window, ...]
     labelled: bool = True
-    slot: int | None = None
+    pool_number: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
     """`B` clips of `K` windows as tensors. Search windows are k-major: sample `k * B + b` is window `k` of clip `b`.
 
-    Images and voxel grids, which only a teacher needs, may be there for some of the clips: the `G` named by `guided`.
+    Images and voxel grids, which only a teacher needs, may be there for some of the clips, the `G` of `distilled`.
 
     Attributes:
         template_box: float32 `[B, 4]`, cxcywh in units of the template crop's side.
@@ -71,9 +71,9 @@ class ClipBatch:
         template_voxel: float32 `[G, bins, S, S]`, or None.
         search_voxel: float32 `[K * G, bins, S, S]`, or None.
         move_cells: int64 `[K, B, 2]`, see `Window`, or None.
-        guided: int64 `[G]`, the clips with images or voxel grids in order; None when that is all of them or none.
+        distilled: int64 `[G]`, the clips with images or voxel grids in order; None when that is all of them or none.
         labelled: bool `[B]`, clips whose boxes are labels; None when all are.
-        slots: int64 `[G]`, `Clip.slot` of the guided clips; None when each comes once.
+        pool_numbers: int64 `[G]`, `Clip.pool_number` of the distilled clips; None when each comes once.
     """
 
     template_box: Tensor
@@ -86,9 +86,9 @@ class ClipBatch:
     template_voxel: Tensor | None = None
     search_voxel: Tensor | None = None
     move_cells: Tensor | None = None
-    guided: Tensor | None = None
+    distilled: Tensor | None = None
     labelled: Tensor | None = None
-    slots: Tensor | None = None
+    pool_numbers: Tensor | None = None
 
     def windows(self, start: int, stop: int) -> ClipBatch:
         """Windows `start` to `stop` (exclusive) of every clip, with the same templates."""
@@ -124,9 +124,9 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
     template = [c.template for c in clips]
     count = len(clips[0].search)
     search = [c.search[k] for k in range(count) for c in clips]
-    guided = [i for i, window in enumerate(template) if window.image is not None or window.voxel is not None]
+    distilled = [i for i, window in enumerate(template) if window.image is not None or window.voxel is not None]
     labelled = [c.labelled for c in clips]
-    slots = [clips[i].slot for i in guided]
+    pool_numbers = [clips[i].pool_number for i in distilled]
     boxes = torch.from_numpy(np.stack([w.box_cxcywh for w in search])).view(count, len(clips), 4)
     visible = torch.tensor([float(w.visible) for w in search]).view(count, len(clips))
     return ClipBatch(
@@ -140,9 +140,9 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         template_voxel=_stack([w.voxel for w in template]),
         search_voxel=_stack([w.voxel for w in search]),
         move_cells=torch.tensor([w.move_cells for w in search], dtype=torch.int64).view(count, len(clips), 2),
-        guided=torch.tensor(guided) if 0 < len(guided) < len(clips) else None,
+        distilled=torch.tensor(distilled) if 0 < len(distilled) < len(clips) else None,
         labelled=None if all(labelled) else torch.tensor(labelled),
-        slots=None if None in slots or not slots else torch.tensor(slots),
+        pool_numbers=None if None in pool_numbers or not pool_numbers else torch.tensor(pool_numbers),
     )
 
 

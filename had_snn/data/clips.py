@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from had_snn.data.clip_batch import Clip, ClipBatch, Window, collate, mirrored
 from had_snn.data.sequence import TrackingSequence
+from had_snn.distill.schedule import EVERY_CLIP, DistillSchedule
 from had_snn.errors import InputError
 from had_snn.events.representations import crop_image, voxel_grid
 from had_snn.geometry import Crop, search_crop
@@ -40,16 +41,13 @@ class ClipSampler(Dataset[Clip]):
         scale_jitter: Standard deviation of the log of its size.
         bins: Instants of the voxel grid.
         flip: Probability of mirroring a clip left to right.
-        strangers: Probability that a clip's template shows the target of another sequence, so that nothing in its
+        negative_pairs: Probability that a clip's template shows the target of another sequence, so that nothing in its
             windows is to be found: what resembles the target a little must not score.
         seed: Seed of all draws.
         epoch_length: Clips per epoch.
         modalities: Of `MODALITIES`, what to prepare; no `rgb` where no sequence has frames.
-        guide_every: Every so manieth clip, the first included, is a guided one: it holds images and voxel grids.
-        guide_until: Clips from this one on are not guided; None for no end.
-        guide_pool: Guided clips are these many, the same over and over, so that a teacher's answers can be kept; None
-            for new ones all the time.
-        unlabelled: Sequences that guided clips are drawn from as well; their boxes only say where to look.
+        distill: Which clips are distilled: only these hold images and voxel grids.
+        unlabelled: Sequences that distilled clips are drawn from as well; their boxes only say where to look.
 
     Raises:
         InputError: If no sequence holds a clip.
@@ -69,30 +67,25 @@ class ClipSampler(Dataset[Clip]):
         scale_jitter: float = 0.15,
         bins: int = 5,
         flip: float = 0.0,
-        strangers: float = 0.0,
+        negative_pairs: float = 0.0,
         seed: int = 0,
         epoch_length: int = 1_000_000,
         modalities: Sequence[str] = MODALITIES,
-        guide_every: int = 1,
-        guide_until: int | None = None,
-        guide_pool: int | None = None,
+        distill: DistillSchedule = EVERY_CLIP,
         unlabelled: Sequence[TrackingSequence] = (),
     ) -> None:
         unknown = set(modalities) - set(MODALITIES)
         if unknown:
             raise InputError(f"unknown modalities {sorted(unknown)}; choose from {', '.join(MODALITIES)}")
-        if windows < 1 or window_us < 1 or epoch_length < 1 or guide_every < 1:
-            raise InputError(
-                f"windows {windows}, window_us {window_us}, epoch_length {epoch_length}, guide_every {guide_every}: "
-                "must be positive"
-            )
+        if windows < 1 or window_us < 1 or epoch_length < 1:
+            raise InputError(f"windows {windows}, window_us {window_us}, epoch_length {epoch_length}: must be positive")
         self.sequences, self.labels = [*sequences, *unlabelled], len(sequences)
-        self.guide_every, self.guide_until, self.guide_pool = guide_every, guide_until, guide_pool
+        self.distill = distill
         self.windows, self.window_us = windows, window_us
         self.template_size, self.template_factor = template_size, template_factor
         self.search_size, self.search_factor = search_size, search_factor
         self.centre_jitter, self.scale_jitter = centre_jitter, scale_jitter
-        self.bins, self.flip, self.strangers = bins, flip, strangers
+        self.bins, self.flip, self.negative_pairs = bins, flip, negative_pairs
         self.seed, self.epoch_length = seed, epoch_length
         pictured = any(s.frames is not None for s in self.sequences)
         self.modalities = tuple(m for m in modalities if m != "rgb" or pictured)
@@ -116,51 +109,51 @@ class ClipSampler(Dataset[Clip]):
 
     def __getitem__(self, index: int) -> Clip:
         later, place = divmod(int(index), self.epoch_length)
-        guided = self.guides(index)
-        slot = index // self.guide_every % self.guide_pool if guided and self.guide_pool is not None else None
-        # A third number that no clip's place can be keeps the two kinds of draws apart.
-        draw = [self.seed, self.epoch + later, place] if slot is None else [self.seed, 0, self.epoch_length + slot]
+        distilled = self.distill.includes(index)
+        pool_number = self.distill.pool_number(index) if distilled else None
+        draw = [self.seed, self.epoch + later, place]
+        if pool_number is not None:
+            # A third number that no clip's place can be keeps the two kinds of draws apart.
+            draw = [self.seed, 0, self.epoch_length + pool_number]
         rng = np.random.default_rng(draw)
-        which = self._draw(rng, among=len(self.sequences) if guided else self.labels)
+        which = self._draw(rng, among=len(self.sequences) if distilled else self.labels)
         sequence, stride, starts = self.sequences[which], self._strides[which], self._starts[which]
         start = int(starts[rng.integers(len(starts))])
         # The template comes from any earlier visible label: near or far, as in a long run of a tracker.
         earlier = np.flatnonzero(usable_labels(sequence)[: start - stride + 1])
-        template = self.template_window(sequence, int(earlier[rng.integers(len(earlier))]), guided=guided)
-        search = self.search_windows(sequence, start, stride, rng, guided=guided)
-        if rng.random() < self.strangers and (other := self._draw(rng, among=self.labels)) != which:
+        template = self.template_window(sequence, int(earlier[rng.integers(len(earlier))]), distilled=distilled)
+        search = self.search_windows(sequence, start, stride, rng, distilled=distilled)
+        if rng.random() < self.negative_pairs and (other := self._draw(rng, among=self.labels)) != which:
             seen = np.flatnonzero(usable_labels(self.sequences[other]))
-            template = self.template_window(self.sequences[other], int(seen[rng.integers(len(seen))]), guided=guided)
+            template = self.template_window(
+                self.sequences[other], int(seen[rng.integers(len(seen))]), distilled=distilled
+            )
             search = tuple(replace(window, visible=False) for window in search)
-        clip = Clip(template, search, labelled=which < self.labels, slot=slot)
+        clip = Clip(template, search, labelled=which < self.labels, pool_number=pool_number)
         return mirrored(clip) if self.flip and rng.random() < self.flip else clip
-
-    def guides(self, index: int) -> bool:
-        """Whether clip `index` is a guided one."""
-        return index % self.guide_every == 0 and (self.guide_until is None or index < self.guide_until)
 
     def _draw(self, rng: np.random.Generator, *, among: int) -> int:
         """One of the first `among` sequences, in proportion to its number of usable starts."""
         shares = self._cumulative[:among]
         return min(int(np.searchsorted(shares, rng.random() * shares[-1], side="right")), among - 1)
 
-    def template_window(self, sequence: TrackingSequence, k: int, *, guided: bool = True) -> Window:
+    def template_window(self, sequence: TrackingSequence, k: int, *, distilled: bool = True) -> Window:
         """The window that ends at label `k`, cropped around that label's box."""
         crop = search_crop(sequence.boxes_xywh[k], factor=self.template_factor, size=self.template_size)
-        return self.crop_window(sequence, k, crop, guided=guided)
+        return self.crop_window(sequence, k, crop, distilled=distilled)
 
     def search_windows(
-        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, *, guided: bool = True
+        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, *, distilled: bool = True
     ) -> tuple[Window, ...]:
         """The `K` windows of a clip whose first one ends at label `start`, each with a crop of its own."""
         labels = start + stride * np.arange(self.windows)
-        return tuple(self.search_window(sequence, int(k), int(k) - stride, rng, guided=guided) for k in labels)
+        return tuple(self.search_window(sequence, int(k), int(k) - stride, rng, distilled=distilled) for k in labels)
 
     def search_window(
-        self, sequence: TrackingSequence, k: int, before: int, rng: np.random.Generator, *, guided: bool = True
+        self, sequence: TrackingSequence, k: int, before: int, rng: np.random.Generator, *, distilled: bool = True
     ) -> Window:
         """The window that ends at label `k`, cropped as `search_region` says."""
-        return self.crop_window(sequence, k, self.search_region(sequence, before, rng), guided=guided)
+        return self.crop_window(sequence, k, self.search_region(sequence, before, rng), distilled=distilled)
 
     def search_region(self, sequence: TrackingSequence, before: int, rng: np.random.Generator) -> Crop:
         """The region around the last visible box up to label `before`, jittered as a tracker's estimate is off."""
@@ -174,10 +167,10 @@ class ClipSampler(Dataset[Clip]):
         box = np.concatenate([centre - size / 2, size])
         return search_crop(box, factor=self.search_factor, size=self.search_size)
 
-    def crop_window(self, sequence: TrackingSequence, k: int, crop: Crop, *, guided: bool = True) -> Window:
+    def crop_window(self, sequence: TrackingSequence, k: int, crop: Crop, *, distilled: bool = True) -> Window:
         """Everything that a network sees of the window that ends at label `k` through a given crop."""
         t1, box, visible = int(sequence.label_times_us[k]), sequence.boxes_xywh[k], bool(usable_labels(sequence)[k])
-        return self.crop_until(sequence, t1, crop, box, visible, guided=guided)
+        return self.crop_until(sequence, t1, crop, box, visible, distilled=distilled)
 
     def crop_until(
         self,
@@ -187,7 +180,7 @@ class ClipSampler(Dataset[Clip]):
         box_xywh: np.ndarray,
         visible: bool,
         *,
-        guided: bool = True,
+        distilled: bool = True,
     ) -> Window:
         """The same for the window that ends at any time, with the box that is true there."""
         t0 = t1 - self.window_us
@@ -197,7 +190,7 @@ class ClipSampler(Dataset[Clip]):
         if not np.isfinite(box).all():
             box = np.array([0.5, 0.5, 0.25, 0.25], np.float32)
         events = image = voxel = None
-        wanted = self.modalities if guided else tuple(m for m in self.modalities if m == "events")
+        wanted = self.modalities if distilled else tuple(m for m in self.modalities if m == "events")
         if "events" in wanted or "voxel" in wanted:
             events = sequence.events.slice_time(t0, t1).crop(crop)
         if "voxel" in wanted and events is not None:

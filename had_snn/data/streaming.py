@@ -31,7 +31,7 @@ class StreamingClips(ClipSampler):
         self.cell_px = cell_px
 
     def search_windows(
-        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, *, guided: bool = True
+        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, *, distilled: bool = True
     ) -> tuple[Window, ...]:
         """The `K` touching windows of a clip whose first one ends at label `start`."""
         crop = self.search_region(sequence, start - stride, rng)
@@ -42,7 +42,9 @@ class StreamingClips(ClipSampler):
             if k > 0:
                 crop, move = self._follow(crop, box_at(sequence, t1 - self.window_us)[0])
             box, visible = box_at(sequence, t1)
-            windows.append(replace(self.crop_until(sequence, t1, crop, box, visible, guided=guided), move_cells=move))
+            windows.append(
+                replace(self.crop_until(sequence, t1, crop, box, visible, distilled=distilled), move_cells=move)
+            )
         return tuple(windows)
 
     def _follow(self, crop: Crop, box_xywh: np.ndarray) -> tuple[Crop, tuple[int, int]]:

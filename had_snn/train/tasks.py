@@ -7,7 +7,6 @@ minimised, the others are what it is made of.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from had_snn.collective import shared_mean
 from had_snn.data.clips import ClipBatch
+from had_snn.distill.schedule import EVERY_CLIP, DistillSchedule
 from had_snn.distill.signals import StudentSignals, TeacherSignals
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
@@ -91,10 +91,9 @@ class StudentTask(nn.Module):
     Args:
         student: The network.
         distillation: A module of `had_snn.distill` that is called with the signals of both networks, or None to train
-            on labels alone. Its total counts in proportion to the share of guided clips in the batch.
+            on labels alone. Its total counts in proportion to the share of distilled clips in the batch.
         teacher: The frozen teacher; needed with `distillation`.
-        distill_until: Step at which the weight of distillation, which falls along a half cosine from 1, reaches 0; the
-            teacher is not asked from then on. None keeps it at 1.
+        schedule: The weight of distillation over the steps; the teacher is not asked where it is 0.
         rate_weight: Weight of the spike-rate guard.
         rate_range: Mean spikes per neuron and micro-step that no layer may leave without a penalty.
         carry: Windows that the gradient flows through with carried state (the clips must come from
@@ -107,7 +106,7 @@ class StudentTask(nn.Module):
         *,
         distillation: nn.Module | None = None,
         teacher: RGBETeacher | None = None,
-        distill_until: int | None = None,
+        schedule: DistillSchedule = EVERY_CLIP,
         rate_weight: float = 1.0,
         rate_range: tuple[float, float] = (0.01, 0.4),
         carry: int | None = None,
@@ -125,7 +124,7 @@ class StudentTask(nn.Module):
         self._teacher: tuple[RGBETeacher, ...] = tuple(frozen)
         self._answers: dict[int, TeacherSignals] = {}
         self.rate_weight, self.rate_range = rate_weight, rate_range
-        self.distill_until = distill_until
+        self.schedule = schedule
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StudentTask:
@@ -173,19 +172,13 @@ class StudentTask(nn.Module):
         losses["total"] = losses["total"] + self.rate_weight * guard
         step = int(self.steps)
         self.steps += 1
-        weight = self.distill_weight(step)
-        if self.distillation is not None and weight > 0 and _has_guides(batch):
+        weight = self.schedule.weight(step)
+        if self.distillation is not None and weight > 0 and _asks_teacher(batch):
             losses.update(self._distil(batch, output, losses["total"], weight))
         losses.update({f"rate/{name}": rate.detach() for name, rate in rates.items()})
         if step % SILENCE_EVERY == 0:
             losses.update({f"silent/{name}": silent_channels(spikes) for name, spikes in taps.spikes.items()})
         return losses
-
-    def distill_weight(self, step: int) -> float:
-        """Of distillation at a step: strong while the student knows little, nothing at the end: there labels count."""
-        if self.distill_until is None:
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.distill_until)))
 
     def _supervised(self, batch: ClipBatch, output: TrackerOutput) -> dict[str, Tensor]:
         """Losses against the labels, on the clips that have some."""
@@ -226,17 +219,17 @@ class StudentTask(nn.Module):
         return torch.stack(below + above).square().sum()
 
     def _distil(self, batch: ClipBatch, output: TrackerOutput, supervised: Tensor, weight: float) -> dict[str, Tensor]:
-        """Losses against the teacher, on the guided clips, added to the total."""
+        """Losses against the teacher, on the distilled clips, added to the total."""
         assert self.distillation is not None
         assert output.taps is not None
         windows, clips = batch.boxes.shape[:2]
-        chosen = torch.arange(clips, device=batch.boxes.device) if batch.guided is None else batch.guided
+        chosen = torch.arange(clips, device=batch.boxes.device) if batch.distilled is None else batch.distilled
 
         def by_window(maps: Tensor) -> Tensor:
             return maps.unflatten(0, (windows, -1))
 
-        def guided(maps: Tensor) -> Tensor:
-            return by_window(maps) if batch.guided is None else by_window(maps)[:, chosen]
+        def distilled(maps: Tensor) -> Tensor:
+            return by_window(maps) if batch.distilled is None else by_window(maps)[:, chosen]
 
         membranes = output.taps.membranes.get(self.distilled_layer)
         if membranes is not None:
@@ -245,34 +238,34 @@ class StudentTask(nn.Module):
         named = self.distillation(
             student=StudentSignals(
                 membranes=membranes,
-                rates=guided(output.taps.spikes[self.distilled_layer].mean(dim=0)),
-                score_logits=guided(output.score_logits),
-                boxes=guided(student_boxes),
-                box_maps=guided(output.box_maps()),
+                rates=distilled(output.taps.spikes[self.distilled_layer].mean(dim=0)),
+                score_logits=distilled(output.score_logits),
+                boxes=distilled(student_boxes),
+                box_maps=distilled(output.box_maps()),
             ),
             teacher=self._teacher_signals(batch, chosen),
             boxes=batch.boxes[:, chosen],
             visible=batch.visible[:, chosen],
         )
-        # A guided clip counts as one of the batch, as its label does: otherwise the fewer clips are guided, the more
+        # A distilled clip counts as one of the batch, as its label does: otherwise the fewer are distilled, the more
         # each of them weighs, and the noisier the gradient.
         total = supervised + weight * len(chosen) / clips * named["total"]
         return {**{f"distill/{name}": value for name, value in named.items()}, "total": total}
 
     @torch.no_grad()
     def _teacher_signals(self, batch: ClipBatch, chosen: Tensor) -> TeacherSignals:
-        """What the teacher says of the guided clips; of clips that come again, what it said the first time."""
-        if batch.slots is None:
+        """What the teacher says of the distilled clips; of clips that come again, what it said the first time."""
+        if batch.pool_numbers is None:
             return self._ask_teacher(batch, chosen, torch.arange(len(chosen), device=chosen.device))
-        slots = batch.slots.tolist()
-        new = [i for i, slot in enumerate(slots) if slot not in self._answers]
+        numbers = batch.pool_numbers.tolist()
+        new = [i for i, number in enumerate(numbers) if number not in self._answers]
         if new:
             answers = self._ask_teacher(batch, chosen, torch.tensor(new, device=chosen.device))
             for place, i in enumerate(new):
                 parts = (answers.features, answers.score_logits, answers.boxes)
                 # Copies: a view would keep the whole batch alive.
-                self._answers[slots[i]] = TeacherSignals(*(part[:, place].clone() for part in parts))
-        kept = [self._answers[slot] for slot in slots]
+                self._answers[numbers[i]] = TeacherSignals(*(part[:, place].clone() for part in parts))
+        kept = [self._answers[number] for number in numbers]
         return TeacherSignals(
             features=torch.stack([answer.features for answer in kept], dim=1),
             score_logits=torch.stack([answer.score_logits for answer in kept], dim=1),
@@ -280,9 +273,9 @@ class StudentTask(nn.Module):
         )
 
     def _ask_teacher(self, batch: ClipBatch, chosen: Tensor, which: Tensor) -> TeacherSignals:
-        """Runs the teacher on some of the guided clips; `which` are their places among them."""
+        """Runs the teacher on some of the distilled clips; `which` are their places among them."""
         count = len(chosen)
-        guide = self._teacher[0](
+        answer = self._teacher[0](
             _pick(batch.template_image, which, count),
             _pick(batch.template_voxel, which, count),
             batch.template_box[chosen[which]],
@@ -290,8 +283,8 @@ class StudentTask(nn.Module):
             _pick(batch.search_voxel, which, count),
             with_taps=True,
         )
-        assert guide.taps is not None
-        parts = (guide.taps.features, guide.score_logits, guide.peak_boxes()[0])
+        assert answer.taps is not None
+        parts = (answer.taps.features, answer.score_logits, answer.peak_boxes()[0])
         return TeacherSignals(*(part.unflatten(0, (len(batch.boxes), -1)) for part in parts))
 
 
@@ -300,7 +293,7 @@ def _pick(maps: Tensor | None, clips: Tensor, count: int) -> Tensor | None:
     return None if maps is None else maps.unflatten(0, (-1, count))[:, clips].flatten(0, 1)
 
 
-def _has_guides(batch: ClipBatch) -> bool:
+def _asks_teacher(batch: ClipBatch) -> bool:
     """Whether a teacher can say anything about some clip."""
     return batch.search_image is not None or batch.search_voxel is not None
 

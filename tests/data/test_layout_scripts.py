@@ -19,7 +19,7 @@ data = sys.argv[2:]
 once = [*data, "fit.iterations=1", "fit.batch_size=2", "fit.warmup=1"]
 teacher = train_teacher.run(compose("train_teacher", [*once, "out=teacher"]))
 taught = [f"teacher_checkpoint={teacher}"]
-student = distill_student.run(compose("distill_student", [*once, *taught, "distill_every=1", "out=student"]))
+student = distill_student.run(compose("distill_student", [*once, *taught, "distill.every=1", "out=student"]))
 shown = [*data, f"checkpoint={student}", *taught]
 evaluate.run(compose("evaluate", [*shown, "baselines=[static]", "resamples=0", "out=evaluation"]))
 profile_energy.run(compose("profile_energy", [*shown, "windows=5", "measure=false", "out=energy"]))

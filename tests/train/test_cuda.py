@@ -12,6 +12,7 @@ import torch
 
 from had_snn.data.clips import ClipSampler
 from had_snn.distill.hierarchy import MODES, distillation_for
+from had_snn.distill.schedule import DistillSchedule
 from had_snn.models import student_tiny, teacher_tiny
 from had_snn.tracking import OnlineTracker
 from had_snn.train.config import FitConfig
@@ -60,7 +61,7 @@ def gradients(task: torch.nn.Module, batch, device: str) -> tuple[dict[str, floa
 
 @pytest.mark.parametrize("mode", ["none", *sorted(set(MODES) - {"none"})])
 def test_a_student_step_equals_the_cpus(mode: str) -> None:
-    sampler = clips(guide_every=2)
+    sampler = clips(distill=DistillSchedule(2))
     batch = sampler.collate([sampler[i] for i in range(4)])
     task = student_task(mode)
     (on_cpu, wanted), (on_gpu, found) = (gradients(task, batch, device) for device in ("cpu", "cuda"))
@@ -86,7 +87,9 @@ def test_fit_learns_and_resumes(tmp_path: Path, precision: str) -> None:
         config = FitConfig(
             iterations=iterations, batch_size=4, log_every=1, checkpoint_every=5, warmup=2, precision=precision
         )
-        return fit(student_task("full"), clips(guide_every=2), config, run_dir=tmp_path, accelerator="cuda")
+        return fit(
+            student_task("full"), clips(distill=DistillSchedule(2)), config, run_dir=tmp_path, accelerator="cuda"
+        )
 
     run(5)
     trained = run(30)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -18,6 +21,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 from drifting import drifting_sequence  # noqa: E402
 
 from had_snn.data.clips import ClipSampler  # noqa: E402
+from had_snn.models import StudentConfig, TeacherConfig  # noqa: E402
 from had_snn.train.loop import FitConfig, fit  # noqa: E402
 from had_snn.train.tasks import StudentTask, TeacherTask  # noqa: E402
 
@@ -40,6 +44,20 @@ def test_each_experiment_composes_for_both_scripts_with_the_same_crops(name):
     assert list(teacher.modalities) == (["events"] if name == "eventvot" else ["rgb", "events"])
     assert student.student._target_.endswith("student_base")
     assert teacher.teacher._target_.endswith("teacher_base")
+
+
+@pytest.mark.parametrize("size", ["student_tiny", "student_base", "teacher_tiny", "teacher_small", "teacher_base"])
+def test_a_networks_config_lists_every_number_and_is_the_networks_own(size, monkeypatch):
+    """So that an option needs no `+`, and a network built in Python is the one that is trained."""
+    kind, name = size.split("_")
+    cfg = composed({"student": "distill_student", "teacher": "train_teacher"}[kind], f"{kind}={name}")[kind]
+    module = importlib.import_module(f"had_snn.models.{kind}")
+    # Only the numbers: building a large transformer takes seconds.
+    monkeypatch.setattr(module, {"student": "SpikingTracker", "teacher": "RGBETeacher"}[kind], lambda config: config)
+    config_class = {"student": StudentConfig, "teacher": TeacherConfig}[kind]
+    assert {str(key) for key in cfg if not key.startswith("_")} == {f.name for f in dataclasses.fields(config_class)}
+    listed, own = (json.dumps(dataclasses.asdict(config)) for config in (instantiate(cfg), getattr(module, size)()))
+    assert listed == own
 
 
 def test_the_large_networks_see_the_same_crops():

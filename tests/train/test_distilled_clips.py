@@ -1,4 +1,4 @@
-"""Distillation on part of a batch: the guided clips alone meet the teacher, the labelled ones alone the labels."""
+"""Distillation on part of a batch: the distilled clips alone meet the teacher, the labelled ones alone the labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 
 from had_snn.data.clips import ClipSampler
 from had_snn.distill.hierarchy import distillation_for
+from had_snn.distill.schedule import DistillSchedule
+from had_snn.errors import InputError
 from had_snn.models import student_tiny, teacher_tiny
 from had_snn.train.tasks import StudentTask
 
@@ -25,21 +27,21 @@ def task() -> StudentTask:
     torch.manual_seed(0)
     student, teacher = student_tiny(), teacher_tiny()
     distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
-    return StudentTask(student, distillation=distillation, teacher=teacher, distill_until=10)
+    return StudentTask(student, distillation=distillation, teacher=teacher, schedule=DistillSchedule(until=10))
 
 
 def batch_of(sampler: ClipSampler, count: int = 4):
     return sampler.collate([sampler[i] for i in range(count)])
 
 
-def test_every_so_manieth_clip_is_guided_and_the_others_stay_as_they_are():
+def test_some_clips_are_distilled_and_the_others_stay_as_they_are():
     every = ClipSampler([drifting_sequence()], seed=2, **CROPS)
-    some = ClipSampler([drifting_sequence()], seed=2, guide_every=3, guide_until=5, **CROPS)
-    assert [some.guides(i) for i in range(8)] == [True, False, False, True, False, False, False, False]
+    some = ClipSampler([drifting_sequence()], seed=2, distill=DistillSchedule(3, until=5), **CROPS)
+    assert [some.distill.includes(i) for i in range(8)] == [True, False, False, True, False, False, False, False]
     whole, part = batch_of(every), batch_of(some)
-    assert whole.guided is None
-    assert part.guided is not None
-    assert part.guided.tolist() == [0, 3]
+    assert whole.distilled is None
+    assert part.distilled is not None
+    assert part.distilled.tolist() == [0, 3]
     assert torch.equal(part.boxes, whole.boxes)
     assert part.search_image is not None
     assert whole.search_image is not None
@@ -49,8 +51,8 @@ def test_every_so_manieth_clip_is_guided_and_the_others_stay_as_they_are():
     assert some.collate([some[5], some[6]]).search_image is None
 
 
-def test_the_teacher_sees_the_guided_clips_only(task):
-    batch = batch_of(ClipSampler([drifting_sequence()], guide_every=3, **CROPS))
+def test_the_teacher_sees_the_distilled_clips_only(task):
+    batch = batch_of(ClipSampler([drifting_sequence()], distill=DistillSchedule(3), **CROPS))
     seen = []
     task._teacher[0].register_forward_pre_hook(lambda module, given: seen.append(given))
     losses = task(batch)
@@ -61,9 +63,9 @@ def test_the_teacher_sees_the_guided_clips_only(task):
     assert losses["distill/rate"] > 0
 
 
-def test_a_guided_clip_weighs_as_one_of_the_batch(task):
+def test_a_distilled_clip_weighs_as_one_of_the_batch(task):
     sampler = ClipSampler([drifting_sequence()], **CROPS)
-    batch, some = batch_of(sampler), batch_of(ClipSampler([drifting_sequence()], guide_every=4, **CROPS))
+    batch, some = batch_of(sampler), batch_of(ClipSampler([drifting_sequence()], distill=DistillSchedule(4), **CROPS))
     task.eval()
     for clips, share in ((batch, 1.0), (some, 0.25)):
         task.steps.zero_()
@@ -72,9 +74,9 @@ def test_a_guided_clip_weighs_as_one_of_the_batch(task):
         assert (losses["total"] - told).item() == pytest.approx(share * losses["distill/total"].item(), rel=1e-4)
 
 
-def test_unlabelled_clips_are_guided_and_meet_no_label(task):
+def test_unlabelled_clips_are_distilled_and_meet_no_label(task):
     labelled, other = drifting_sequence(seed=1), drifting_sequence(seed=2)
-    sampler = ClipSampler([labelled], unlabelled=[other], guide_every=2, **CROPS)
+    sampler = ClipSampler([labelled], unlabelled=[other], distill=DistillSchedule(2), **CROPS)
     clips = [sampler[i] for i in range(40)]
     assert all(clip.labelled for clip in clips[1::2])
     assert 4 < sum(not clip.labelled for clip in clips[::2]) < 18
@@ -93,7 +95,7 @@ def test_unlabelled_clips_are_guided_and_meet_no_label(task):
 
 
 def test_distillation_fades_and_the_teacher_rests_afterwards(task):
-    weights = [task.distill_weight(step) for step in range(12)]
+    weights = [task.schedule.weight(step) for step in range(12)]
     assert weights[0] == 1.0
     assert weights[:11] == sorted(weights[:11], reverse=True)
     assert weights[5] == pytest.approx(0.5)
@@ -103,10 +105,10 @@ def test_distillation_fades_and_the_teacher_rests_afterwards(task):
 
 
 def test_answers_about_clips_that_come_again_are_kept(task):
-    options = {"guide_every": 2, "seed": 3, **CROPS}
-    pooled = ClipSampler([drifting_sequence(seed=i) for i in range(3)], guide_pool=3, **options)
-    fresh = ClipSampler([drifting_sequence(seed=i) for i in range(3)], **options)
-    assert [pooled[i].slot for i in range(0, 14, 2)] == [0, 1, 2, 0, 1, 2, 0]
+    options = {"seed": 3, **CROPS}
+    pooled = ClipSampler([drifting_sequence(seed=i) for i in range(3)], distill=DistillSchedule(2, pool=3), **options)
+    fresh = ClipSampler([drifting_sequence(seed=i) for i in range(3)], distill=DistillSchedule(2), **options)
+    assert [pooled[i].pool_number for i in range(0, 14, 2)] == [0, 1, 2, 0, 1, 2, 0]
     assert torch.equal(torch.from_numpy(pooled[0].search[0].image), torch.from_numpy(pooled[6].search[0].image))
     assert (pooled[1].search[0].box_cxcywh == fresh[1].search[0].box_cxcywh).all()
     asked = []
@@ -117,7 +119,16 @@ def test_answers_about_clips_that_come_again_are_kept(task):
     task(pooled.collate([pooled[i] for i in range(4, 8)]))
     task.steps.zero_()
     again = task(pooled.collate([pooled[i] for i in (6, 1, 8, 3)]))
-    assert asked == [2, 1], "slots 0 and 1, then slot 2 alone"
+    assert asked == [2, 1], "clips 0 and 1 of the pool, then 2 alone"
     task._answers.clear()
     task.steps.zero_()
     torch.testing.assert_close(again["distill/total"], task(first)["distill/total"])
+
+
+def test_the_schedule_counts_the_clips_of_all_processes_and_refuses_nonsense():
+    schedule = DistillSchedule(every=2, until=3, clips_per_step=4)
+    assert [i for i in range(20) if schedule.includes(i)] == [0, 2, 4, 6, 8, 10]
+    assert schedule.pool_number(4) is None
+    for name in ("every", "until", "pool", "clips_per_step"):
+        with pytest.raises(InputError, match=f"{name}=0 must be at least 1"):
+            DistillSchedule(**{name: 0})
