@@ -12,7 +12,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BUILT  := $(VENV)/.kernels
 EXTRAS := train,data,viz,export,baselines,ros,dev
-NATIVE := CMakeLists.txt $(wildcard kernels/*)
+NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -1,6 +1,6 @@
 """Finds and loads the compiled kernels.
 
-`kernels/*.cu` are compiled for the host when the package is built, into one shared library that lies at
+`kernels/` is compiled for the host when the package is built, into one shared library that lies at
 `had_snn/ops/_native/` of the installed package. With an editable install the Python files stay in the repository while
 the library is in site-packages, so every place that `had_snn` is imported from is searched.
 """
@@ -21,6 +21,8 @@ from had_snn.errors import HadError
 
 ENVIRONMENT_OVERRIDE = "HAD_SNN_LIBRARY"
 _STEM = "libhad_snn"
+_CHECKOUT = Path(had_snn.__path__[0]).resolve().parent / "kernels"  # may be another package's, or not there
+_SUFFIXES = (".cu", ".cuh", ".cpp", ".hpp")
 
 
 class NativeLibraryError(HadError):
@@ -59,10 +61,19 @@ def library_path() -> Path:
     )
 
 
+def kernel_folder() -> Path:
+    """Folder of the kernels' text: the checkout's `kernels/`, or its part `neuron/` inside an installed wheel."""
+    return _CHECKOUT if _in_checkout() else library_path().parent / "kernels"
+
+
+def _in_checkout() -> bool:
+    return (_CHECKOUT / "neuron" / "prelude.cuh").is_file()
+
+
 def digest_of_kernels(folder: Path) -> str:
     """Digest of the kernels' text, as `CMakeLists.txt` puts it into the library."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".cu", ".cuh"))
-    digests = "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.suffix in _SUFFIXES)
+    digests = "".join(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files)
     return hashlib.sha256(digests.encode()).hexdigest()
 
 
@@ -72,9 +83,8 @@ def _load(path: Path) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeLibraryError(f"{path} cannot be loaded ({error}); rebuild it with: pip install -e .") from error
-    kernels = Path(had_snn.__path__[0]).parent / "kernels"
-    if ENVIRONMENT_OVERRIDE not in os.environ and (kernels / "prelude.cuh").is_file():
-        _check_digest(library, path, kernels)
+    if ENVIRONMENT_OVERRIDE not in os.environ and _in_checkout():
+        _check_digest(library, path, _CHECKOUT)
     return library
 
 

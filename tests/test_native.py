@@ -22,11 +22,12 @@ def test_the_library_knows_what_it_was_built_from():
 def test_a_library_of_other_kernels_is_refused(tmp_path, change):
     kernels = shutil.copytree(KERNELS, tmp_path / "kernels")
     if change == "edit":
-        (kernels / "lif.cu").write_text((kernels / "lif.cu").read_text() + "\n")
+        text = kernels / "host" / "text.cpp"
+        text.write_text(text.read_text() + "\n")
     elif change == "add":
-        (kernels / "new.cu").write_text("")
+        (kernels / "neuron" / "new.cu").write_text("")
     else:
-        (kernels / "pool.cu").unlink()
+        (kernels / "sensor" / "pixel.hpp").unlink()
     with pytest.raises(NativeLibraryError, match=r"other kernels than .*rebuild it with: pip install -e \."):
         native._check_digest(native.load_library(), native.library_path(), kernels)
 

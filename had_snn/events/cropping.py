@@ -1,4 +1,4 @@
-"""The compiled pass that crops events (`kernels/event_crop.cu`); `EventStream.crop` is its face."""
+"""The compiled pass that crops events (`kernels/host/crop.cpp`); `EventStream.crop` is its face."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled inner loops of the readers (`kernels/readers.cu`, `kernels/read_text.cu`) for NumPy arrays.
+"""The compiled inner loops of the readers (`kernels/host/readers.cpp`, `kernels/host/text.cpp`) for NumPy arrays.
 
 They write events into arrays that the caller provides (a `Room`), so that a whole recording is decoded straight into
 the arrays that it is returned in.
@@ -15,7 +15,7 @@ import numpy as np
 
 from had_snn.native import load_library, native_function
 
-KINDS = ("evt2", "evt21", "evt3", "dat", "aedat", "es", "nmnist")  # the order of kDecoders in readers.cu
+KINDS = ("evt2", "evt21", "evt3", "dat", "aedat", "es", "nmnist")  # the order of kDecoders in readers.cpp
 DTYPES = {"t": np.dtype(np.int64), "x": np.dtype(np.uint16), "y": np.dtype(np.uint16), "p": np.dtype(np.int8)}
 TEXT_BAD_LINE, TEXT_TOO_LARGE = 1, 2
 _STATE = 8
@@ -75,7 +75,7 @@ class Decoder:
         word: Dtype of an item; data is taken in multiples of it.
         most: Events that one item can hold.
         least: Items that an event takes at least.
-        state: First values of the loop's state; `readers.cu` says which.
+        state: First values of the loop's state; `readers.cpp` says which.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 Descriptions: https://docs.prophesee.ai/stable/data/encoding_formats/. Each decoder keeps the state that the encoding
 has (the upper bits of time, the row, the base of a vector), so a stream may be cut into blocks anywhere between words.
 Words that are not change events (triggers, vendor words, continuations) are skipped. Events before the first time word
-are dropped: their time is unknown. The loops are in `kernels/readers.cu`.
+are dropped: their time is unknown. The loops are in `kernels/host/readers.cpp`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Text: one event a line, in any column order, separated by blanks, tabs, commas or semicolons.
 
-Decimals are read exactly (`kernels/read_text.cu`: no float in between), a block of lines at a time, so files of tens of
-gigabytes pass in bounded memory.
+Decimals are read exactly (`kernels/host/text.cpp`: no float in between), a block of lines at a time, so files of tens
+of gigabytes pass in bounded memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The event sensor and its frame camera: from a moving scene to events, frames and exact boxes.
 
 A `Scene` holds textures and, for every render step, where they are; `simulate` runs the compiled pixel model over it.
-The model and its sources are described in `kernels/sensor_pixel.cuh`. Times are microseconds from the start of the
+The model and its sources are described in `kernels/sensor/pixel.hpp`. Times are microseconds from the start of the
 scene, positions are sensor pixels in continuous coordinates, intensities are linear with 1 = white under nominal light.
 """
 
@@ -234,7 +234,7 @@ def _check(scene: Scene) -> None:
 
 
 class _NativeScene(ctypes.Structure):
-    """`HadSensorScene` of `kernels/sensor_scene.cuh`, field by field."""
+    """`HadSensorScene` of `kernels/sensor/scene.hpp`, field by field."""
 
     _fields_ = (
         [("bytes", ctypes.c_longlong)]

@@ -35,12 +35,6 @@ class KernelError(HadError, RuntimeError):
     """The kernels cannot be loaded, compiled or launched."""
 
 
-def kernel_folder() -> Path:
-    """Folder that holds the kernels' text: the checkout's `kernels/`, or the copy inside an installed wheel."""
-    checkout = Path(__file__).resolve().parents[2] / "kernels"
-    return checkout if (checkout / "prelude.cuh").is_file() else native.library_path().parent / "kernels"
-
-
 @functools.lru_cache(maxsize=1)
 def native_width() -> str:
     """Vector width in use: the widest that the processor runs, or what `HAD_SNN_WIDTH` names.
@@ -147,17 +141,22 @@ def _announce(taken: str, message: str, level: int) -> None:
         logger.log(level, message)
 
 
+def neuron_folder() -> Path:
+    """Folder of the text that a GPU runs."""
+    return native.kernel_folder() / "neuron"
+
+
 def cupy_options(defines: Sequence[str] = ()) -> tuple[str, ...]:
     """Compiler options of the GPU build: no contraction, so that a GPU decides every spike as a CPU does."""
-    return ("--std=c++17", "--fmad=false", f"-I{kernel_folder()}", *(f"-D{define}" for define in defines))
+    return ("--std=c++17", "--fmad=false", f"-I{neuron_folder()}", *(f"-D{define}" for define in defines))
 
 
 @functools.lru_cache(maxsize=64)
 def _cupy_kernel(file: str, name: str, storage: str, device: int) -> Any:
     cupy = optional_import("cupy", extra="cuda")
-    text = (kernel_folder() / file).read_text(encoding="utf-8")
+    text = (neuron_folder() / file).read_text(encoding="utf-8")
     # CuPy caches by the text it is given, which does not hold the included files; their digest does it for them.
-    included = "".join(path.read_text(encoding="utf-8") for path in sorted(kernel_folder().glob("*.cuh")))
+    included = "".join(path.read_text(encoding="utf-8") for path in sorted(neuron_folder().glob("*.cuh")))
     key = f"// {digest_of(included)}\n"
     with cupy.cuda.Device(device):
         module = cupy.RawModule(code=key + text, options=cupy_options([f"HAD_STORAGE_{storage.upper()}"]))
@@ -175,7 +174,7 @@ def launch_cupy(
     """Launches a GPU kernel on torch's current stream of `device`.
 
     Args:
-        file: File in `kernels/`.
+        file: File in `kernels/neuron/`.
         name: Kernel name.
         signature: Letters as in `native_function`.
         arguments: One value a letter; pointers as ints or None.

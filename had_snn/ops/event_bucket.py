@@ -1,7 +1,7 @@
 """Buckets packed events by output site, in C++ on a CPU and with torch's stable sort elsewhere.
 
 An entry is `(t - t_begin) << 16 | tap`, one for every (event, site) pair whose kernel covers the event; entries of a
-site keep the order of the events. See `kernels/event_lif.cu`.
+site keep the order of the events. See `kernels/neuron/event_lif.cu`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Every event reaches the output sites whose kernel covers it. There, at the event
     h = v * exp(-(t - t_last) / tau) + gain * weight[c, p, dy, dx];  fire and reset as in the clocked form;  t_last = t
 
 and between events nothing is computed. Spikes are counted per micro-step; potentials are read at micro-step ends
-without touching the state. `event_lif` runs the kernels of `kernels/event_lif.cu`; `event_lif_ref` is the same in plain
-torch.
+without touching the state. `event_lif` runs the kernels of `kernels/neuron/event_lif.cu`; `event_lif_ref` is the same
+in plain torch.
 
 Kept for the backward: 8 bytes per entry (an event times the sites it reaches); potentials are computed again.
 """
@@ -160,7 +160,7 @@ def decay_rate(tau: Tensor) -> Tensor:
 
 
 def plain_exp(x: Tensor) -> Tensor:
-    """`had_exp` of `kernels/prelude.cuh`, operation by operation, on a float32 tensor of x <= 0: the same bits."""
+    """`had_exp` of `kernels/neuron/prelude.cuh`, operation by operation, on float32 of x <= 0: the same bits."""
     a = x.clamp(min=-87.0)
     z = a * 1.44269504 + 12582912.0
     n = z - 12582912.0
@@ -207,7 +207,9 @@ def event_lif_ref(
     surrogate = atan() if surrogate is None else surrogate
     wide, T = weight.dtype if weight.dtype == torch.float64 else torch.float32, n_steps
     exp = torch.exp if wide == torch.float64 else _PlainExp.apply
-    fine = 1 if wide == torch.float64 else 128  # HAD_FINE of kernels/event_lif.cu: two factors, rounded one by one
+    fine = (
+        1 if wide == torch.float64 else 128
+    )  # HAD_FINE of kernels/neuron/event_lif.cu: two factors, rounded one by one
     channels, _, k, _ = weight.shape
     height, width = output_hw(size_hw, kernel=k, stride=stride, padding=padding)
     samples = events.t_begin.numel()

@@ -1,7 +1,7 @@
 """The registered operators behind `event_lif`: `had_snn::event_lif_forward` and `had_snn::event_lif_backward`.
 
-They bucket the events, lay out memory, check values and launch `kernels/event_lif.cu`. Inside, channels are last:
-weight `[taps, C]`, potentials `[B, Ho, Wo, C]`, counts and membranes `[T, B, Ho, Wo, C]`.
+They bucket the events, lay out memory, check values and launch `kernels/neuron/event_lif.cu`. Inside, channels are
+last: weight `[taps, C]`, potentials `[B, Ho, Wo, C]`, counts and membranes `[T, B, Ho, Wo, C]`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from had_snn.errors import InputError
 from had_snn.ops import build, memory
 from had_snn.ops.event_bucket import bucket_events
 
-TASKS = 64  # HAD_TASKS of kernels/event_lif_host.cuh
+TASKS = 64  # HAD_TASKS of kernels/neuron/event_lif_host.cuh
 REPLICAS = 64  # copies of the summed gradients that spread a GPU's atomic additions
 MAX_WINDOW_US = 1 << 46
 

@@ -4,7 +4,7 @@
     s[t] = 1 if h[t] > v_threshold else 0                 (strict)
     v[t] = v_reset where s[t] else h[t]                   (hard reset; soft: h[t] - s[t] * v_threshold)
 
-`lif_multi_step` runs the kernels of `kernels/lif.cu`; `lif_multi_step_ref` is the same in plain torch and the judge.
+`lif_multi_step` runs the kernels of `kernels/neuron/lif.cu`; `lif_multi_step_ref` is plain torch, the judge.
 
 Kept for the backward, in bytes per neuron-step of float32: the input (4, usually alive anyway), and one potential every
 16 steps (4 / 16, nothing for T <= 16). Potentials are computed again, not stored.

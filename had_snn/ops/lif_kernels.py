@@ -1,6 +1,7 @@
 """The registered operators behind `lif_multi_step`: `had_snn::lif_forward` and `had_snn::lif_backward`.
 
-They lay out memory, check values and launch `kernels/lif.cu`; shapes and meanings are those of `had_snn/ops/lif.py`.
+They lay out memory, check values and launch `kernels/neuron/lif.cu`; shapes and meanings are those of
+`had_snn/ops/lif.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from torch import Tensor
 from had_snn.errors import InputError
 from had_snn.ops import build, memory
 
-CHUNK = 16  # HAD_CHUNK of kernels/lif.cu
-TASK = 16384  # HAD_TASK of kernels/lif.cu
+CHUNK = 16  # HAD_CHUNK of kernels/neuron/lif.cu
+TASK = 16384  # HAD_TASK of kernels/neuron/lif.cu
 STREAM_BYTES = 16 << 20  # outputs beyond this bypass the caches
 
 _FORWARD = "pppppppp" + "iiiii" + "ff" + "nnn"

@@ -2,8 +2,8 @@
 
 The C allocator gives large blocks back to the operating system and faults them in again page by page, which for outputs
 of 100 MB takes several times as long as the neurons themselves. `empty_strided` takes large blocks from a pool instead
-(`kernels/pool.cu`): a block returns to it when its tensor dies. At most `HAD_SNN_POOL_MB` megabytes of free blocks are
-kept (default: an eighth of the machine's memory; 0 turns the pool off).
+(`kernels/host/pool.cpp`): a block returns to it when its tensor dies. At most `HAD_SNN_POOL_MB` megabytes of free
+blocks are kept (default: an eighth of the machine's memory; 0 turns the pool off).
 """
 
 from __future__ import annotations

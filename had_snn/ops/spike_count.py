@@ -2,7 +2,7 @@
 
 A layer that reads spikes `s[t, n, c, p]` does `sum over c, p of s * reach[p]` synaptic operations at micro-step `t`,
 with `reach[p]` the number of synapses that leave position `p`. So one sum over channels and one small dot product are
-enough, whatever the layer's size. `SpikeCounter` runs `kernels/spike_count.cu` on the CPU; backend `"ref"` is the same
+enough, whatever the layer's size. `SpikeCounter` runs `kernels/host/counts.cpp` on the CPU; backend `"ref"` is the same
 in plain torch, its judge in tests and what runs on other devices.
 """
 

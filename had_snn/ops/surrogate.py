@@ -1,6 +1,6 @@
 """Surrogate gradients: the forward step stays hard, the backward sees a smooth derivative.
 
-With `u = slope * (h - v_threshold)`, the kernels (`kernels/surrogate.cuh`) and the functions below use the same table:
+With `u = slope * (h - v_threshold)`, the kernels (`kernels/neuron/surrogate.cuh`) and functions below share a table:
 
 | name | derivative in h | primitive it belongs to | source |
 |---|---|---|---|

@@ -2,7 +2,6 @@
 // take the grid first and then the kernel's own arguments, so Python calls them like a launch.
 #include "lif.cu"
 #include "event_lif.cu"
-#include "spike_conv.cu"
 
 #include <utility>
 
@@ -35,9 +34,4 @@ extern "C" void shim_event_lif_forward(int grid, int block, void** values) {
 }
 extern "C" void shim_event_lif_backward(int grid, int block, void** values) {
   launch(grid, block, had_event_lif_backward, values);
-}
-extern "C" void shim_spike_conv(int grid, int block, void** values) { launch(grid, block, had_spike_conv, values); }
-extern "C" void shim_spike_list(int grid, int block, void** values) { launch(grid, block, had_spike_list, values); }
-extern "C" void shim_spike_correlate(int grid, int block, void** values) {
-  launch(grid, block, had_spike_correlate, values);
 }

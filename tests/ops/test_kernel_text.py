@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from had_snn.ops import atan, build, event_lif, event_lif_kernels, lif_kernels, lif_multi_step, sigmoid, spike_conv
+from had_snn.ops import atan, build, event_lif, event_lif_kernels, lif_kernels, lif_multi_step, sigmoid
 from had_snn.ops.event_bucket import bucket_events_torch
 
-KERNELS = build.kernel_folder()
+KERNELS = build.neuron_folder()
 HERE = Path(__file__).parent
 FLAGS = ["-std=gnu++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-DHAD_SHIM", "-Wall", "-Werror"]
 GRIDS = [(1, 1), (3, 32), (7, 13)]
@@ -113,34 +113,6 @@ def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
 
 
-@pytest.mark.parametrize(("grid", "block"), GRIDS)
-def test_spike_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None:
-    launch, address = launcher(shim, grid, block), build.address
-    T, N, C, H, W, K, k, stride, pad = 3, 2, 5, 6, 7, 19, 3, 2, 1
-    dense = (torch.rand(T, N, C, H, W) < 0.3).float() * 2
-    rows = dense.permute(0, 1, 3, 4, 2).contiguous()
-    expected = spike_conv.spike_list(dense, valued=True)
-    entry, start, value = (torch.zeros_like(a) for a in (expected.entry, expected.start, expected.value))
-    launch("spike_list", spike_conv._LIST, [*map(address, (rows, entry, start, value)), T * N * H, W, C, 9.0])
-    assert torch.equal(spike_conv.SpikeList(entry, start, C, value).dense(), dense)
-    assert torch.equal(start, expected.start)
-    weights = spike_conv.SpikeWeights.pack(torch.randn(K, C, k, k), torch.randn(K), stride=stride, padding=pad)
-    shape = weights.output_shape(expected)
-    current, state = torch.randn(shape).permute(0, 1, 4, 2, 3), torch.randn(shape[1:]).permute(0, 3, 1, 2)
-    options = {"decay": 0.7, "current": current, "state": state, "return_current": True}
-    _, fired, v, whole = spike_conv.spike_conv_lif(expected, weights, **options)
-    outs = [torch.full(s, 7.0) for s in (shape, shape, shape[1:])]
-    moved = (current.permute(0, 1, 3, 4, 2), state.permute(0, 2, 3, 1))
-    pointers = (entry, start, value, weights.weight, weights.bias, *moved, *outs)
-    sizes = (T, N, H, W, C, *shape[2:4], K, weights.weight.shape[-1], k, stride, pad)
-    launch("spike_conv", spike_conv._CONV, [*map(address, pointers), *sizes, 0.7, 1.0])
-    assert all(torch.equal(a.movedim(-1, -3), b) for a, b in zip(outs, (whole, fired, v), strict=True))
-    kernel, out = torch.randn(N, C, k, k), torch.empty_like(rows)
-    taps = kernel.permute(0, 2, 3, 1).contiguous()
-    launch("spike_correlate", spike_conv._CORRELATE, [*map(address, (rows, start, taps, out)), T, N, H, W, C, k])
-    assert torch.equal(out.movedim(-1, -3), spike_conv.spike_correlate(dense, expected, kernel))
-
-
 COMPILED = [
     ("lif.cu", "F32", "sm_80"),
     ("lif.cu", "F16", "sm_90"),
@@ -148,7 +120,6 @@ COMPILED = [
     ("lif.cu", "F32", "sm_90"),
 ]
 COMPILED += [("event_lif.cu", "F32", "sm_80"), ("event_lif.cu", "F32", "sm_90")]
-COMPILED += [("spike_conv.cu", "F32", "sm_80"), ("spike_conv.cu", "F32", "sm_90")]
 
 
 @pytest.mark.parametrize(("file", "storage", "architecture"), COMPILED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from had_snn.errors import InputError
 from had_snn.models.matching import DepthwiseMatching
 from had_snn.ops import decay_factor, lif_multi_step
-from had_snn.ops.spike_conv import SpikeWeights, spike_conv, spike_conv_lif, spike_correlate, spike_list
+from had_snn.ops.spike_conv import SpikeConvCall, SpikeCorrelateCall, SpikeList, SpikeListCall, SpikeWeights
 
 # T, N, C, H, W, K, kernel, stride, padding: odd sizes, tails of every vector width, kernels beyond the map's edge
 SHAPES = [
@@ -34,6 +36,32 @@ def some_spikes(steps: int, samples: int, channels: int, height: int, width: int
     return (torch.rand(steps, samples, channels, height, width) < rate).float()
 
 
+def rows(tensor: torch.Tensor) -> torch.Tensor:
+    """`[..., C, H, W]` in the kernels' memory order, `[..., H, W, C]`."""
+    return tensor.movedim(-3, -1).contiguous()
+
+
+def maps(tensor: torch.Tensor | None) -> torch.Tensor:
+    assert tensor is not None
+    return tensor.movedim(-1, -3)
+
+
+def spike_list(dense: torch.Tensor, *, valued: bool = False, most: float = math.inf) -> SpikeList:
+    call = SpikeListCall(rows(dense), valued=valued, most=most)
+    assert call() == call.spikes.spikes()
+    return call.spikes
+
+
+def spike_conv(spikes: SpikeList, weights: SpikeWeights, current: torch.Tensor | None = None) -> torch.Tensor:
+    call = SpikeConvCall(spikes, weights, neurons=False, current=None if current is None else rows(current))
+    call()
+    return maps(call.current)
+
+
+def spike_correlate(fired: torch.Tensor, spikes: SpikeList, kernel: torch.Tensor) -> torch.Tensor:
+    return maps(SpikeCorrelateCall(rows(fired), spikes, kernel.shape[-1])(kernel))
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.3, 1.0])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_the_dense_convolution_and_neurons(shape: tuple[int, ...], rate: float) -> None:
@@ -49,14 +77,16 @@ def test_equals_the_dense_convolution_and_neurons(shape: tuple[int, ...], rate: 
     expected = expected.unflatten(0, (steps, samples))
     extra, state = on_grid(*expected.shape), torch.randn(expected.shape[1:])
     assert torch.equal(spike_conv(spikes, weights), expected)
-    assert torch.equal(spike_conv(spikes, weights, current=extra), expected + extra)
+    assert torch.equal(spike_conv(spikes, weights, extra), expected + extra)
     tau = torch.tensor(7_000.0)
     fired, v, _ = lif_multi_step(expected + extra, state, tau=tau, dt=5_000.0)
-    options = {"decay": float(decay_factor(tau, 5_000.0)), "current": extra, "state": state, "return_current": True}
-    for backend in ("native", "ref"):
-        out = spike_conv_lif(spikes, weights, **options, backend=backend)
-        assert torch.equal(out[0].dense(), fired)
-        assert all(torch.equal(a, b) for a, b in zip(out[1:], (fired, v, expected + extra), strict=True)), backend
+    call = SpikeConvCall(spikes, weights, current=rows(extra), keep_current=True, keep_fired=True)
+    after = torch.empty_like(rows(state))
+    assert call(float(decay_factor(tau, 5_000.0)), rows(state), after) == int(fired.sum())
+    assert call.spikes is not None
+    assert torch.equal(call.spikes.dense(), fired)
+    for found, wanted in ((call.fired, fired), (after, v), (call.current, expected + extra)):
+        assert torch.equal(maps(found), wanted)
     assert fired.numel() < 100 or 0 < fired.sum() < fired.numel()
 
 
@@ -71,8 +101,7 @@ def test_counts_weigh_what_they_count(shape: tuple[int, ...]) -> None:
     weight = on_grid(outputs, channels, kernel, kernel)
     expected = torch.nn.functional.conv2d(counts.flatten(0, 1), weight, stride=stride, padding=padding)
     weights = SpikeWeights.pack(weight, None, stride=stride, padding=padding)
-    for backend in ("native", "ref"):
-        assert torch.equal(spike_conv(spikes, weights, backend=backend).flatten(0, 1), expected)
+    assert torch.equal(spike_conv(spikes, weights).flatten(0, 1), expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -97,29 +126,30 @@ def test_correlation_equals_the_matching_module(samples: int, channels: int, sid
     dense[:, :, :, : side // 2] = 0
     template = on_grid(samples, channels, kernel, kernel)
     expected = DepthwiseMatching(kernel=kernel)(dense, template)
-    spikes = spike_list(dense)
-    for backend in ("native", "ref"):
-        assert torch.equal(spike_correlate(dense, spikes, template, backend=backend), expected)
+    assert torch.equal(spike_correlate(dense, spike_list(dense), template), expected)
 
 
-def test_both_lists_are_the_same() -> None:
+def test_a_list_is_in_order_and_holds_no_more_than_its_limit() -> None:
     dense = some_spikes(2, 2, 9, 5, 7, 0.4) * 3
-    native, ref = (spike_list(dense, valued=True, most=2.0, backend=b) for b in ("native", "ref"))
-    assert torch.equal(native.start, ref.start)
-    used = torch.arange(63) < native.start[..., -1:]
-    assert torch.equal(native.entry[used], ref.entry[used])
-    assert torch.equal(native.value[used], ref.value[used])
-    assert torch.equal(native.dense(), dense.clamp(max=2))
+    found = spike_list(dense, valued=True, most=2.0)
+    listed = (rows(dense).flatten(0, -3), found.entry.flatten(0, -2), found.start.flatten(0, -2))
+    for row, entry, start in zip(*listed, strict=True):
+        assert start.tolist() == [int(row[:x].count_nonzero()) for x in range(8)]
+        assert entry[: start[-1]].tolist() == row.flatten().nonzero().flatten().tolist()
+    assert torch.equal(found.dense(), dense.clamp(max=2))
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = some_spikes(4, 1, 16, 12, 12, 0.3)
     spikes, weights = spike_list(dense), SpikeWeights.pack(torch.randn(40, 16, 3, 3), torch.randn(40), padding=1)
-    one = spike_conv_lif(spikes, weights, decay=0.6)
-    monkeypatch.setattr("had_snn.ops.build.threads_for", lambda work: 3)
-    three = spike_conv_lif(spikes, weights, decay=0.6)
-    assert torch.equal(one[0].dense(), three[0].dense())
-    assert torch.equal(one[2], three[2])
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr("had_snn.ops.build.threads_for", lambda work, threads=threads: threads)
+        call, after = SpikeConvCall(spikes, weights), torch.empty(1, 12, 12, 40)
+        call(0.6, None, after)
+        assert call.spikes is not None
+        found.append((call.spikes.dense(), after))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_refuses_what_does_not_fit() -> None:
@@ -137,9 +167,13 @@ def test_refuses_what_does_not_fit() -> None:
         spike_list(torch.zeros(1, 1, 4, 6, 6, dtype=torch.float64))
     with pytest.raises(InputError, match="weights read 5 channels"):
         spike_conv(spikes, SpikeWeights.pack(torch.zeros(8, 5, 3, 3), None))
-    with pytest.raises(InputError, match=r"state is .* expected float32 \[1, 8, 6, 6\]"):
-        spike_conv_lif(spikes, weights, decay=0.5, state=torch.zeros(1, 8, 6, 5))
+    with pytest.raises(InputError, match=r"before is .* expected contiguous float32 \[1, 6, 6, 8\]"):
+        SpikeConvCall(spikes, weights)(0.5, torch.zeros(1, 6, 5, 8))
     with pytest.raises(InputError, match="current is"):
-        spike_conv(spikes, weights, current=torch.zeros(1, 1, 8, 6, 5))
-    with pytest.raises(InputError, match="odd k"):
+        SpikeConvCall(spikes, weights, current=torch.zeros(1, 1, 6, 6, 8, dtype=torch.float16))
+    with pytest.raises(InputError, match="current is"):
+        SpikeConvCall(spikes, weights, current=torch.zeros(1, 1, 8, 6, 6).movedim(2, -1))
+    with pytest.raises(InputError, match="an odd side"):
         spike_correlate(spikes.dense(), spikes, torch.zeros(1, 4, 2, 2))
+    with pytest.raises(InputError, match=r"kernel has shape \[1, 5, 3, 3\]"):
+        spike_correlate(spikes.dense(), spikes, torch.zeros(1, 5, 3, 3))

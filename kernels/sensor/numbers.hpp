@@ -1,7 +1,7 @@
 // Numbers for the simulated sensor that are the same bits on every processor: random ones from hashes of (seed, pixel,
 // count), logarithm and exponential in plain operations; and the choice of a vector width at run time.
 #pragma once
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 // Hot loops are written once as an inlined body, wrapped for several vector widths, and chosen by the processor at run
 // time. (GCC's own target_clones takes the copies too late: it leaves these loops scalar.)

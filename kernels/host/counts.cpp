@@ -4,7 +4,7 @@
 // Spikes are whole numbers >= 0 stored as float32, an image of C channels and P positions for each micro-step and sample,
 // either [T, N, C, P] or, with `channels_last`, [T, N, P, C]. All sums are integers, so their order does not matter.
 //
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 #include <stdlib.h>
 

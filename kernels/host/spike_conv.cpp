@@ -1,8 +1,38 @@
-// The CPU loops of spike_conv.cu: rows of outputs over threads, channels in lanes, a block of channels in registers.
-#ifndef HAD_SPIKE_CONV_HOST_CUH
-#define HAD_SPIKE_CONV_HOST_CUH
+// Convolutions whose cost follows spikes: inference only, on a CPU (host only). Rows of outputs over threads, channels in
+// lanes, a block of channels in registers.
+//
+// Spikes travel as compact lists, one for each row of a map. Row (t, b, y) owns the W * C places of `entry` from
+// ((t * N + b) * H + y) * W * C on; its spikes fill them in order of x and channel:
+//
+//   entry = x * C + c (16 bits),   start[t, b, y, x] = place of the first spike of column x, start[t, b, y, W] = their number
+//
+// The k columns that a kernel covers in one row are neighbours in its list, and with weights in the order [dy, dx, c] the
+// weights that belong to a spike lie at (entry - x0 * C) behind those of (dy, dx = 0, c = 0). So an output is the sum over k
+// short runs of weights, channels in lanes, and the LIF step follows while the sum is still in registers:
+//
+//   current[t] = bias + current_in[t] + sum of weights (times value) of the spikes in reach
+//   h = decay * v + current;  s = h > threshold;  v = s ? 0 : h
+//
+// The order of the sum is that of a dense convolution over (dy, dx, c) without its zeros. With weights on a grid of 2^-q,
+// few enough bits wide, sums need no rounding and are those of any dense convolution, whatever its order.
+#include "../neuron/surrogate.cuh"
 
 #include <stdlib.h>
+
+// A convolution of spikes [T, N, H, W, C] to [T, N, Ho, Wo, K]. Weights [k, k, C, Kp]: output channels are padded with
+// zeros to Kp, a multiple of 16.
+struct SpikeConv {
+  const had_u16* entry;
+  const int* start;
+  const float* value;  // what a spike counts for, beside `entry`; null for 1
+  const float *weight, *bias, *current_in, *v0;
+  float *current_out, *fired, *v;
+  had_i64 T, N, H, W, C, Ho, Wo, K, Kp, k, stride, padding;
+  float decay, threshold;
+};
+
+HAD_INLINE had_i64 had_max(had_i64 a, had_i64 b) { return a > b ? a : b; }
+HAD_INLINE had_i64 had_min(had_i64 a, had_i64 b) { return a < b ? a : b; }
 
 // Groups of lanes whose sums are held at once; a CPU without AVX-512 has 16 registers.
 #define HAD_HELD_GROUPS 8
@@ -223,5 +253,3 @@ HAD_EXPORT void HAD_SYMBOL(spike_correlate)(const float* fired, const int* start
     }
   }
 }
-
-#endif

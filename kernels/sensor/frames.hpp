@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "sensor_render.cuh"
+#include "render.hpp"
 
 namespace {
 

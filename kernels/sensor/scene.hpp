@@ -2,7 +2,7 @@
 //
 // Host only. A scene is a textured plane (wrapped around, seen through an affine map) with sprites in front of it.
 #pragma once
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 extern "C" {
 // Mirrored field by field in had_snn/events/simulator.py; `bytes` guards against a mismatch. "Map" is a row of six

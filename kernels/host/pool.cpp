@@ -4,7 +4,7 @@
 // outputs of 100 MB that costs several times the arithmetic. Blocks of this pool are kept when their tensor dies and are
 // given to the next output of about their size. A block travels as a DLPack tensor whose deleter returns it, so torch
 // owns it like any other and nobody has to free anything.
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 #include <pthread.h>
 #include <stdlib.h>

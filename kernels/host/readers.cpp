@@ -4,7 +4,7 @@
 // vector) in `state`, so a file may be cut into blocks anywhere between items. It writes at most `capacity` events,
 // tells by `used` how many items it took, and never reads or writes outside what it was given, whatever the bytes are.
 // had_snn/events/decoders.py calls them.
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 #include <string.h>
 

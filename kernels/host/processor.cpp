@@ -1,5 +1,5 @@
 // What only the CPU library needs: which variant of the kernels this processor can run.
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 // 0 baseline, 1 AVX2 with F16C, 2 AVX-512 (F, BW, DQ, VL). The names are those of the build's variants.
 HAD_EXPORT int HAD_SYMBOL(cpu_level)(void) {

@@ -1,15 +1,15 @@
 // The event sensor and its frame camera: a moving scene in, events sorted by time and frames out.
 //
 // Host only. Bands of rows are independent of each other and random numbers are hashes of (seed, pixel, count), so that
-// results do not depend on the number of threads. What is rendered: sensor_render.cuh; what a pixel makes of it:
-// sensor_pixel.cuh; frames: sensor_frames.cuh.
+// results do not depend on the number of threads. What is rendered: render.hpp; what a pixel makes of it:
+// pixel.hpp; frames: frames.hpp.
 #include <cstdlib>
 #include <new>
 #include <vector>
 
-#include "sensor_frames.cuh"
-#include "sensor_pixel.cuh"
-#include "sensor_scene.cuh"
+#include "frames.hpp"
+#include "pixel.hpp"
+#include "scene.hpp"
 
 namespace {
 

@@ -2,7 +2,7 @@
 //
 // An event at (x, y) reaches every output whose kernel covers it: oy with 0 <= y + padding - oy * stride < k, the same in
 // x. Each such pair becomes one entry of its site, in the order of the events; see event_lif.cu for its layout.
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
 // Moves events into a square crop and drops those outside it (host only).
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 #define HAD_BLOCK 4096
 

@@ -2,8 +2,8 @@
 #pragma once
 #include <vector>
 
-#include "sensor_numbers.cuh"
-#include "sensor_scene.cuh"
+#include "numbers.hpp"
+#include "scene.hpp"
 
 namespace {
 

@@ -3,7 +3,7 @@
 // Host only; had_snn/events/decoders.py calls it. A line holds `width` numbers apart by blanks, tabs, commas or
 // semicolons; empty lines and comments (# or %) are passed over. A number may have a sign, a decimal point and an
 // exponent.
-#include "prelude.cuh"
+#include "../neuron/prelude.cuh"
 
 #include <string.h>
 
