@@ -12,13 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from bench_kernels_rivals import LIF_RIVALS
 from torch import Tensor
 
+from had_snn.events.stream import EventBatch, EventStream
 from had_snn.ops import event_lif, lif_multi_step
 
 
@@ -84,26 +84,12 @@ def memory_row(row: dict) -> dict:
     return row | {"peak_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
 
 
-@dataclass(frozen=True)
-class Events:
+def draw(count: int, hw: tuple[int, int], span: int, device: str) -> EventBatch:
     """Uniform random events of one sample."""
-
-    t: Tensor
-    x: Tensor
-    y: Tensor
-    p: Tensor
-    offsets: Tensor
-    t_begin: Tensor
-    t_end: Tensor
-
-
-def draw(count: int, hw: tuple[int, int], span: int, device: str) -> Events:
     rng = np.random.default_rng(0)
-    t = torch.from_numpy(np.sort(rng.integers(0, span, count))).to(device)
-    x, y = (torch.from_numpy(rng.integers(0, n, count).astype(np.int16)).to(device) for n in (hw[1], hw[0]))
-    p = torch.from_numpy(rng.integers(0, 2, count).astype(np.uint8)).to(device)
-    ends = [torch.tensor([n], device=device) for n in (0, span)]
-    return Events(t, x, y, p, torch.tensor([0, count], device=device), *ends)
+    t = np.sort(rng.integers(0, span, count))
+    x, y, p = (rng.integers(0, n, count) for n in (hw[1], hw[0], 2))
+    return EventBatch.pack([EventStream.from_arrays(t, x, y, p, hw)], [0], [span]).to(device)
 
 
 def stem_row(row: dict) -> dict:

@@ -32,7 +32,6 @@ from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.models import SpikingTracker
 from had_snn.profiling import CountedStudent, Profile, track_windows
-from had_snn.profiling.windows import slice_windows
 from had_snn.tracking import OnlineTracker
 
 
@@ -47,9 +46,9 @@ def overhead(
             track = track_windows(sequence, student.config)
             kernel = counted.encode_template(track.template, track.template_box)
             if not plain_s:
-                student.forward_search(slice_windows(track.search, 0, batch), kernel.expand(batch, -1, -1, -1))
+                student.forward_search(track.search.samples(0, batch), kernel.expand(batch, -1, -1, -1))
             for first in range(0, len(track.search) - batch + 1, batch):
-                windows = slice_windows(track.search, first, first + batch)
+                windows = track.search.samples(first, first + batch)
                 shared = kernel.expand(batch, -1, -1, -1)
                 began = time.perf_counter()
                 student.forward_search(windows, shared)

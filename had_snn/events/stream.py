@@ -6,7 +6,7 @@ never changed in place, and cheap to cut: a slice is a view, also of a memory-ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -210,14 +210,19 @@ def concatenate(streams: Sequence[EventStream]) -> EventStream:
 class EventBatch:
     """Windows of events, packed one after another.
 
+    A window is the half-open interval `[t_end - length, t_end)`. Its length need not be whole, so `t_begin` is the
+    first whole microsecond of it. Networks see an event in network time, `(t - (t_end - length)) * scale`.
+
     Attributes:
         t: int64 `[N]` microseconds; sorted within each sample.
         x: int16 `[N]` columns.
         y: int16 `[N]` rows.
         p: uint8 `[N]` polarities in {0, 1}.
         offsets: int64 `[B + 1]`; events of sample `b` are `offsets[b]:offsets[b + 1]`.
-        t_begin: int64 `[B]` start of each window, inclusive.
+        t_begin: int64 `[B]` first microsecond of each window.
         t_end: int64 `[B]` end of each window, exclusive.
+        length_us: float64 `[B]` length of each window, microseconds, not rounded.
+        scale: float64 `[B]` network microseconds per microsecond of each window.
         size_hw: Height and width that the pixels refer to.
     """
 
@@ -228,16 +233,28 @@ class EventBatch:
     offsets: Tensor
     t_begin: Tensor
     t_end: Tensor
+    length_us: Tensor
+    scale: Tensor
     size_hw: tuple[int, int]
 
     @classmethod
-    def pack(cls, streams: Sequence[EventStream], t_begin: Sequence[int], t_end: Sequence[int]) -> EventBatch:
+    def pack(
+        cls,
+        streams: Sequence[EventStream],
+        t_begin: Sequence[int],
+        t_end: Sequence[int],
+        *,
+        length_us: Sequence[float] | None = None,
+        scale: Sequence[float] | None = None,
+    ) -> EventBatch:
         """Packs one window per sample.
 
         Args:
             streams: `B` streams in the same pixels, each inside its window.
-            t_begin: `B` starts in microseconds, inclusive.
+            t_begin: `B` first whole microseconds.
             t_end: `B` ends in microseconds, exclusive.
+            length_us: `B` exact lengths; whole ones from `t_begin` to `t_end` when None.
+            scale: `B` numbers of network microseconds in a microsecond; 1 when None.
 
         Returns:
             The batch, on the CPU.
@@ -262,6 +279,7 @@ class EventBatch:
                 raise InputError(
                     f"sample {sample} has events in [{stream.t_start}, {stream.t_end}), outside [{begin}, {end})"
                 )
+        first, end = np.array(t_begin, np.int64), np.array(t_end, np.int64)
         offsets = np.array([0, *accumulate(len(s) for s in streams)], np.int64)
         t, x, y, p = (_joined([getattr(s, name) for s in streams]) for name in "txyp")
         return cls(
@@ -270,8 +288,10 @@ class EventBatch:
             y=torch.from_numpy(y.view(np.int16)),
             p=torch.from_numpy(p),
             offsets=torch.from_numpy(offsets),
-            t_begin=torch.from_numpy(np.array(t_begin, np.int64)),
-            t_end=torch.from_numpy(np.array(t_end, np.int64)),
+            t_begin=torch.from_numpy(first),
+            t_end=torch.from_numpy(end),
+            length_us=torch.from_numpy(_lengths(first, end, length_us)),
+            scale=torch.from_numpy(_scales(len(first), scale)),
             size_hw=size_hw,
         )
 
@@ -282,23 +302,49 @@ class EventBatch:
         """The same batch with its tensors on `device`."""
         if self.t.device == torch.device(device):
             return self
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("t", "x", "y", "p", "offsets", "t_begin", "t_end")
-        }
-        return EventBatch(**moved, size_hw=self.size_hw)
-
-    def samples(self, start: int, stop: int) -> EventBatch:
-        """Samples `start` to `stop` (exclusive) as a batch of their own; event columns are views."""
-        low, high = int(self.offsets[start]), int(self.offsets[stop])
-        columns = {name: getattr(self, name)[low:high] for name in ("t", "x", "y", "p")}
-        windows = {name: getattr(self, name)[start:stop] for name in ("t_begin", "t_end")}
-        return EventBatch(**columns, offsets=self.offsets[start : stop + 1] - low, **windows, size_hw=self.size_hw)
+        return self._each(lambda column: column.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> EventBatch:
         """The same batch in page-locked memory (the hook that data loaders call)."""
-        names = ("t", "x", "y", "p", "offsets", "t_begin", "t_end")
-        return EventBatch(**{name: getattr(self, name).pin_memory() for name in names}, size_hw=self.size_hw)
+        return self._each(Tensor.pin_memory)
+
+    def samples(self, start: int, stop: int) -> EventBatch:
+        """Samples `start` to `stop`, as a slice does, as a batch of their own; event columns are views."""
+        stop = min(stop, len(self))
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        columns = {name: getattr(self, name)[low:high] for name in "txyp"}
+        windows = {name: getattr(self, name)[start:stop] for name in _WINDOW_COLUMNS}
+        return EventBatch(**columns, offsets=self.offsets[start : stop + 1] - low, **windows, size_hw=self.size_hw)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> EventBatch:
+        """The same batch with every tensor changed."""
+        names = (*"txyp", "offsets", *_WINDOW_COLUMNS)
+        return EventBatch(**{name: change(getattr(self, name)) for name in names}, size_hw=self.size_hw)
+
+
+_WINDOW_COLUMNS = ("t_begin", "t_end", "length_us", "scale")
+
+
+def _lengths(first: np.ndarray, end: np.ndarray, length_us: Sequence[float] | None) -> np.ndarray:
+    """Exact lengths, each of which must begin within the microsecond before `first`."""
+    whole = (end - first).astype(np.float64)
+    if length_us is None:
+        return whole
+    lengths = np.array(length_us, np.float64)
+    if lengths.shape != whole.shape or (np.floor(lengths) != whole).any():
+        raise InputError(
+            f"windows of {lengths.tolist()} us do not begin in {first.tolist()} and end in {end.tolist()} us"
+        )
+    return lengths
+
+
+def _scales(count: int, scale: Sequence[float] | None) -> np.ndarray:
+    if scale is None:
+        return np.ones(count)
+    scales = np.array(scale, np.float64)
+    if scales.shape != (count,) or not ((scales > 0) & np.isfinite(scales)).all():
+        raise InputError(f"time scales are {scales.tolist()}; expected {count} positive numbers")
+    return scales
 
 
 def _joined(columns: list[np.ndarray]) -> np.ndarray:

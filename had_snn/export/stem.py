@@ -140,7 +140,7 @@ def stem_convergence(
     for dt_us in dts_us:
         clocked = []
         for index, gain in enumerate(stem.gain(batch).tolist()):
-            window = one_window(batch, index)
+            window = batch.samples(index, index + 1)
             ticks = round(int(window.t_end[0] - window.t_begin[0]) / dt_us)
             clock = stem_graph(stem, dt_us=dt_us, gain=gain, size=batch.size_hw[0], n_steps=ticks)
             clocked.append(run_clocked_stem(clock, window, n_steps=n_steps))
@@ -156,13 +156,3 @@ def stem_convergence(
             }
         )
     return curve
-
-
-def one_window(batch: EventBatch, index: int) -> EventBatch:
-    """Window `index` of a batch as a batch of its own."""
-    start, stop = int(batch.offsets[index]), int(batch.offsets[index + 1])
-    t, x, y, p = (part[start:stop] for part in (batch.t, batch.x, batch.y, batch.p))
-    offsets = torch.tensor([0, stop - start])
-    return EventBatch(
-        t, x, y, p, offsets, batch.t_begin[index : index + 1], batch.t_end[index : index + 1], batch.size_hw
-    )

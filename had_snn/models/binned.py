@@ -6,6 +6,8 @@ and clocked LIF neurons fire at most once a micro-step. Times inside a micro-ste
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -77,7 +79,7 @@ def quantised(events: EventBatch, quantum_us: int) -> EventBatch:
     lengths = events.offsets.diff()
     begin = torch.repeat_interleave(events.t_begin, lengths)
     t = begin + torch.div(events.t - begin, quantum_us, rounding_mode="floor") * quantum_us
-    return EventBatch(t, events.x, events.y, events.p, events.offsets, events.t_begin, events.t_end, events.size_hw)
+    return replace(events, t=t)
 
 
 class QuantisedStem(EventLIFStem):

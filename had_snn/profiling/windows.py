@@ -109,22 +109,8 @@ def profile_student(
     for track in tracks:
         kernel = counted.encode_template(track.template, track.template_box, n_steps=n_steps)
         for first in range(0, len(track.search), batch_size):
-            windows = slice_windows(track.search, first, first + batch_size)
+            windows = track.search.samples(first, first + batch_size)
             counted.forward_search(windows, kernel.expand(len(windows), -1, -1, -1), n_steps=n_steps)
     if not counted.profile.outputs:
         raise InputError("nothing to profile: no track holds a search window")
     return counted.profile
-
-
-def slice_windows(events: EventBatch, start: int, stop: int) -> EventBatch:
-    """Windows `start:stop` of a batch, as views."""
-    offsets = events.offsets[start : stop + 1]
-    low, high = int(offsets[0]), int(offsets[-1])
-    cut = {name: getattr(events, name)[low:high] for name in ("t", "x", "y", "p")}
-    return EventBatch(
-        **cut,
-        offsets=offsets - low,
-        t_begin=events.t_begin[start:stop],
-        t_end=events.t_end[start:stop],
-        size_hw=events.size_hw,
-    )

@@ -20,7 +20,6 @@ from had_snn.export.onepiece import OnePieceStudent, fine_graph, one_piece
 from had_snn.export.stem import (
     event_frames,
     fixed_gain,
-    one_window,
     run_clocked_stem,
     stem_convergence,
     stem_graph,
@@ -101,7 +100,7 @@ def test_one_piece_is_stem_and_body_one_after_the_other(student, template, whole
     graph, frames, batch = whole
     trace = run_graph(graph, frames)
     alone = stem_graph(student.stem, dt_us=1000.0, gain=graph.info["gain"], size=64, n_steps=40)
-    counts = torch.cat([run_clocked_stem(alone, one_window(batch, k), n_steps=40) for k in range(2)], dim=1)
+    counts = torch.cat([run_clocked_stem(alone, batch.samples(k, k + 1), n_steps=40) for k in range(2)], dim=1)
     assert torch.equal(trace.spikes["stem_lif"].float(), counts)
     body = fine_graph(student, template_kernel(student, *template, t_us=40_000), dt_us=1000.0)
     assert torch.equal(trace.readout, run_graph(body, counts).readout)

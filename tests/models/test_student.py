@@ -33,17 +33,7 @@ def test_a_window_gives_the_same_maps_alone_and_in_a_batch(random_batch):
         kernel = student.encode_template(random_batch(1, 72), BOX)
         together = student.forward_search(search, kernel.repeat(3, 1, 1, 1)).score_logits
         for n in range(3):
-            low, high = int(search.offsets[n]), int(search.offsets[n + 1])
-            one = EventBatch(
-                t=search.t[low:high],
-                x=search.x[low:high],
-                y=search.y[low:high],
-                p=search.p[low:high],
-                offsets=torch.tensor([0, high - low]),
-                t_begin=search.t_begin[:1],
-                t_end=search.t_end[:1],
-                size_hw=search.size_hw,
-            )
+            one = search.samples(n, n + 1)
             alone = student.forward_search(one, kernel).score_logits
             torch.testing.assert_close(together[n], alone[0], rtol=1e-4, atol=1e-4)
 

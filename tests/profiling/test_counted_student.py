@@ -12,7 +12,6 @@ from had_snn.errors import InputError
 from had_snn.models import SpikingTracker, StudentConfig
 from had_snn.models.frozen import freeze
 from had_snn.profiling import EXACT, NEUROBENCH, CountedStudent, TrackWindows, profile_student, track_windows
-from had_snn.profiling.windows import slice_windows
 from had_snn.tracking import OnlineTracker
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])
@@ -319,7 +318,7 @@ def test_carried_membranes_are_counted_as_they_run(lively_student, make_windows)
     kernel = taken.encode_template(make_windows(1, 40, seed=5), BOX)
     search, state, fired = make_windows(3, 56, seed=6), None, 0
     for k in range(3):
-        window = slice_windows(search, k, k + 1)
+        window = search.samples(k, k + 1)
         output = taken.forward_search(window, kernel, state=state, with_state=True, with_taps=True)
         state = output.state
         fired += int(output.taps.spikes["backbone.lif1"].sum())
