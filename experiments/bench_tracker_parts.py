@@ -130,8 +130,7 @@ def search_windows(
             crop = search_crop(box, factor=factor, size=size)
             batch = EventBatch.pack([sequence.events.slice_time(t - WINDOW_US, t).crop(crop)], [t - WINDOW_US], [t])
             if kernel is None:
-                x, y, w, h = crop.boxes_to_crop(box) / crop.size
-                target = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+                target = torch.from_numpy(crop.relative_box(box)[None]).float()
                 kernel = student.encode_template(batch, target)
             else:
                 windows.append((batch, kernel))

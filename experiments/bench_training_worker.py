@@ -94,7 +94,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         sequences = prepare_split(folder, "train", count=job["sequences"], seconds=1.0, workers=job["threads"])
         if job["name"].startswith("carried"):
-            clips: Any = StreamingClips(sequences, cell_px=config.search_size // student.grid, **options)
+            clips: Any = StreamingClips(sequences, grid=student.grid, **options)
         else:
             clips = ClipSampler(sequences, **options)
         for number in range(job["rounds"] + 1):

@@ -73,7 +73,7 @@ def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
     without labels: they count like labels, and cost a teacher's answer a window once instead of one each clip.
     """
     modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
-    cell_px = student.config.search_size // student.grid if cfg.carry is not None else None
+    grid = student.grid if cfg.carry is not None else None
     found: Sequence[TrackingSequence] = training_sequences(cfg)
     labelled, others = split_by_label(found, cfg.labels) if cfg.labels < 1 else (found, [])
     options: dict[str, Any] = {"sequences": labelled}
@@ -84,7 +84,7 @@ def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
             options["sequences"] = [*labelled, *taught]
         else:
             options["unlabelled"] = taught
-    return clip_sampler(cfg, student.config, modalities, cell_px=cell_px, **options)
+    return clip_sampler(cfg, student.config, modalities, grid=grid, **options)
 
 
 def run(cfg: DictConfig) -> Path:

@@ -109,7 +109,7 @@ def clip_sampler(
     network: StudentConfig | TeacherConfig,
     modalities: tuple[str, ...],
     *,
-    cell_px: int | None = None,
+    grid: int | None = None,
     sequences: Sequence[TrackingSequence] | None = None,
     **options: Any,
 ) -> ClipSampler:
@@ -119,7 +119,7 @@ def clip_sampler(
         cfg: A training script's config: `data`, `clips`, `seed`.
         network: The network's numbers, which fix the crops.
         modalities: What the clips must hold.
-        cell_px: Side of an output cell in crop pixels, for clips whose windows touch; None for ordinary ones.
+        grid: Cells per side of the network's output maps, for clips whose windows touch; None for ordinary ones.
         sequences: Where clips come from; the training split when None.
         **options: Further ones of `ClipSampler`.
 
@@ -136,6 +136,6 @@ def clip_sampler(
             opened.append(sequence)
             bar(len(opened), len(found), sequence.name)
     numbers = {"seed": cfg.seed, "modalities": modalities, **crops, **_plain(cfg.clips), **options}
-    if cell_px is not None:
-        return StreamingClips(opened, cell_px=cell_px, **numbers)
+    if grid is not None:
+        return StreamingClips(opened, grid=grid, **numbers)
     return ClipSampler(opened, **numbers)

@@ -75,8 +75,7 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
         search_crop(s.boxes_xywh[r], factor=config.template_factor, size=config.template_size)
         for s, r in zip(found, rows, strict=True)
     ]
-    boxes = np.stack([c.boxes_to_crop(s.boxes_xywh[r]) / c.size for s, r, c in zip(found, rows, crops, strict=True)])
-    boxes[:, :2] += boxes[:, 2:] / 2
+    boxes = np.stack([c.relative_box(s.boxes_xywh[r]) for s, r, c in zip(found, rows, crops, strict=True)])
     templates = teacher.encode_template(*_seen(teacher, found, rows, crops), torch.from_numpy(boxes).float())
     states = [
         follower.start(np.asarray(s.boxes_xywh[r], np.float64), s.sensor_hw, int(s.label_times_us[r]))

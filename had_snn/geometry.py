@@ -8,8 +8,8 @@ network is trained on and a box that the tracker reads back differ by nothing bu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,6 +48,34 @@ class Crop:
         boxes = np.asarray(boxes_xywh, dtype=np.float64)
         shift = np.array([self.x0, self.y0, 0.0, 0.0])
         return boxes / self.scale + shift
+
+    def relative_box(self, box_xywh: np.ndarray) -> np.ndarray:
+        """A box as the networks take it: cx, cy, w, h in units of the crop's side, float64.
+
+        Args:
+            box_xywh: `[..., 4]` in sensor pixels.
+        """
+        boxes = self.boxes_to_crop(box_xywh) / self.size
+        return np.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
+
+    def moved_by_cells(self, centre_xy: Sequence[float] | np.ndarray, grid: int) -> tuple[Crop, tuple[int, int]]:
+        """The crop at the same scale, moved by whole cells so that its middle comes nearest to a point.
+
+        Carried membranes move with the crop, so training and tracking move it alike.
+
+        Args:
+            centre_xy: The point, sensor pixels; where it is not finite, the crop stays.
+            grid: Cells per side of the network's output maps.
+
+        Returns:
+            The crop, and the number of cells it moved right and down.
+        """
+        x, y = (float(value) for value in centre_xy)
+        if not (math.isfinite(x) and math.isfinite(y)):
+            return self, (0, 0)
+        cell, half = self.size / grid / self.scale, self.size / self.scale / 2
+        right, down = round((x - self.x0 - half) / cell), round((y - self.y0 - half) / cell)
+        return replace(self, x0=self.x0 + right * cell, y0=self.y0 + down * cell), (right, down)
 
 
 def search_crop(box_xywh: np.ndarray, *, factor: float, size: int) -> Crop:

@@ -39,6 +39,29 @@ def test_the_target_sits_in_the_middle_of_its_crop_at_the_agreed_scale(box):
     assert np.sqrt(w * h) == pytest.approx(32)
 
 
+@given(boxes, boxes, st.floats(1.5, 6), st.integers(16, 300))
+def test_a_relative_box_is_the_box_in_crop_sides(target, other, factor, size):
+    crop = search_crop(target, factor=factor, size=size)
+    both = crop.relative_box(np.stack([target, other]))
+    np.testing.assert_array_equal(both[0], crop.relative_box(target))
+    np.testing.assert_allclose(both[0, :2], 0.5, atol=1e-9)
+    x, y, w, h = both[1] * crop.size
+    np.testing.assert_allclose(crop.boxes_to_sensor(np.array([x - w / 2, y - h / 2, w, h])), other, atol=1e-7)
+
+
+@given(boxes, st.tuples(places, places), st.sampled_from([8, 12, 16, 17]))
+def test_a_crop_follows_a_point_to_half_a_cell_by_whole_cells(box, point, grid):
+    crop = search_crop(box, factor=3.0, size=96)
+    moved, cells = crop.moved_by_cells(point, grid)
+    side = crop.size / crop.scale
+    assert (moved.scale, moved.size) == (crop.scale, crop.size)
+    np.testing.assert_allclose(np.array([moved.x0 - crop.x0, moved.y0 - crop.y0]) * grid / side, cells, atol=1e-6)
+    off = (np.array(point) - [moved.x0, moved.y0]) * grid / side - grid / 2
+    assert (np.abs(off) <= 0.5 + 1e-6).all()
+    assert moved.moved_by_cells([moved.x0 + side / 2, moved.y0 + side / 2], grid) == (moved, (0, 0))
+    assert crop.moved_by_cells([np.nan, point[1]], grid) == (crop, (0, 0))
+
+
 @given(boxes, boxes)
 def test_iou_is_symmetric_bounded_and_above_giou(a, b):
     a, b = (xywh_to_cxcywh(torch.tensor(v)) for v in (a, b))

@@ -92,31 +92,20 @@ class ClipBatch:
 
     def windows(self, start: int, stop: int) -> ClipBatch:
         """Windows `start` to `stop` (exclusive) of every clip, with the same templates."""
-        clips, stop = self.boxes.shape[1], min(stop, len(self.boxes))
-        low, high = start * clips, stop * clips
-        cut = {}
+        clips, cut = self.boxes.shape[1], {}
         for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel"):
             value = getattr(self, name)
             if value is not None:
                 per_window = len(value) // len(self.boxes)
                 cut[name] = value[start * per_window : stop * per_window]
         if self.search_events is not None:
-            cut["search_events"] = self.search_events.samples(low, high)
+            cut["search_events"] = self.search_events.samples(start * clips, stop * clips)
         return replace(self, **cut)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ClipBatch:
+    def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch on `device`."""
-        moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None
-        }
+        moved = {f.name: value.to(device) for f in fields(self) if (value := getattr(self, f.name)) is not None}
         return ClipBatch(**moved)
-
-    def pin_memory(self) -> ClipBatch:
-        """The same batch in page-locked memory (the hook that data loaders call)."""
-        pinned = {f.name: value.pin_memory() for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return ClipBatch(**pinned)
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:

@@ -20,13 +20,13 @@ from had_snn.errors import InputError
 from had_snn.events.representations import crop_image, voxel_grid
 from had_snn.geometry import Crop, search_crop
 
-__all__ = ["MODALITIES", "Clip", "ClipBatch", "ClipSampler", "Window", "collate", "usable_labels"]
+__all__ = ["MODALITIES", "Clip", "ClipBatch", "ClipSampler", "Window", "collate"]
 
 MODALITIES = ("events", "rgb", "voxel")
 
 
 class ClipSampler(Dataset[Clip]):
-    """Draws clips; clip `i` depends only on the seed, the epoch and `i`. An index past the end is of a later epoch.
+    """Draws clips; clip `i` depends on the seed and `i` alone. An index past the end is of a later epoch.
 
     Args:
         sequences: Where clips come from; each is drawn in proportion to its number of usable starts, at most 100.
@@ -89,7 +89,6 @@ class ClipSampler(Dataset[Clip]):
         self.seed, self.epoch_length = seed, epoch_length
         pictured = any(s.frames is not None for s in self.sequences)
         self.modalities = tuple(m for m in modalities if m != "rgb" or pictured)
-        self.epoch = 0
         self._strides = [_label_stride(s, window_us) for s in self.sequences]
         self._starts = [_starts(s, stride, windows) for s, stride in zip(self.sequences, self._strides, strict=True)]
         weights = np.array([min(len(starts), 100) for starts in self._starts], np.float64)
@@ -103,15 +102,11 @@ class ClipSampler(Dataset[Clip]):
     def __len__(self) -> int:
         return self.epoch_length
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose clips are drawn from now on."""
-        self.epoch = epoch
-
     def __getitem__(self, index: int) -> Clip:
-        later, place = divmod(int(index), self.epoch_length)
+        epoch, place = divmod(int(index), self.epoch_length)
         distilled = self.distill.includes(index)
         pool_number = self.distill.pool_number(index) if distilled else None
-        draw = [self.seed, self.epoch + later, place]
+        draw = [self.seed, epoch, place]
         if pool_number is not None:
             # A third number that no clip's place can be keeps the two kinds of draws apart.
             draw = [self.seed, 0, self.epoch_length + pool_number]
@@ -120,11 +115,11 @@ class ClipSampler(Dataset[Clip]):
         sequence, stride, starts = self.sequences[which], self._strides[which], self._starts[which]
         start = int(starts[rng.integers(len(starts))])
         # The template comes from any earlier visible label: near or far, as in a long run of a tracker.
-        earlier = np.flatnonzero(usable_labels(sequence)[: start - stride + 1])
+        earlier = np.flatnonzero(sequence.usable[: start - stride + 1])
         template = self.template_window(sequence, int(earlier[rng.integers(len(earlier))]), distilled=distilled)
         search = self.search_windows(sequence, start, stride, rng, distilled=distilled)
         if rng.random() < self.negative_pairs and (other := self._draw(rng, among=self.labels)) != which:
-            seen = np.flatnonzero(usable_labels(self.sequences[other]))
+            seen = np.flatnonzero(self.sequences[other].usable)
             template = self.template_window(
                 self.sequences[other], int(seen[rng.integers(len(seen))]), distilled=distilled
             )
@@ -157,7 +152,7 @@ class ClipSampler(Dataset[Clip]):
 
     def search_region(self, sequence: TrackingSequence, before: int, rng: np.random.Generator) -> Crop:
         """The region around the last visible box up to label `before`, jittered as a tracker's estimate is off."""
-        usable = np.flatnonzero(usable_labels(sequence)[: before + 1])
+        usable = np.flatnonzero(sequence.usable[: before + 1])
         x, y, w, h = sequence.boxes_xywh[usable[-1] if len(usable) else before]
         side = np.sqrt(w * h)
         dx, dy = rng.uniform(-self.centre_jitter, self.centre_jitter, 2) * side
@@ -169,7 +164,7 @@ class ClipSampler(Dataset[Clip]):
 
     def crop_window(self, sequence: TrackingSequence, k: int, crop: Crop, *, distilled: bool = True) -> Window:
         """Everything that a network sees of the window that ends at label `k` through a given crop."""
-        t1, box, visible = int(sequence.label_times_us[k]), sequence.boxes_xywh[k], bool(usable_labels(sequence)[k])
+        t1, box, visible = int(sequence.label_times_us[k]), sequence.boxes_xywh[k], bool(sequence.usable[k])
         return self.crop_until(sequence, t1, crop, box, visible, distilled=distilled)
 
     def crop_until(
@@ -184,8 +179,7 @@ class ClipSampler(Dataset[Clip]):
     ) -> Window:
         """The same for the window that ends at any time, with the box that is true there."""
         t0 = t1 - self.window_us
-        box = crop.boxes_to_crop(box_xywh) / crop.size
-        box = np.concatenate([box[:2] + box[2:] / 2, box[2:]]).astype(np.float32)
+        box = crop.relative_box(box_xywh).astype(np.float32)
         visible = visible and bool((box[:2] > 0).all() and (box[:2] < 1).all())
         if not np.isfinite(box).all():
             box = np.array([0.5, 0.5, 0.25, 0.25], np.float32)
@@ -205,12 +199,6 @@ class ClipSampler(Dataset[Clip]):
         return collate(clips)
 
 
-def usable_labels(sequence: TrackingSequence) -> np.ndarray:
-    """Labels `[L]` that are visible and hold a box with an area."""
-    boxes = sequence.boxes_xywh
-    return sequence.visible & np.isfinite(boxes).all(1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
-
-
 def _label_stride(sequence: TrackingSequence, window_us: int) -> int:
     """How many labels lie between windows that are about `window_us` apart."""
     if len(sequence) < 2:
@@ -220,7 +208,7 @@ def _label_stride(sequence: TrackingSequence, window_us: int) -> int:
 
 def _starts(sequence: TrackingSequence, stride: int, windows: int) -> np.ndarray:
     """Labels at which a clip's first search window may end: visible there and at the window before."""
-    usable = usable_labels(sequence)
+    usable = sequence.usable
     last = len(sequence) - stride * (windows - 1)
     starts = np.arange(stride, max(stride, last))
     return starts[usable[starts] & usable[starts - stride]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
+from had_snn.data.labels import has_area
 from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
 
@@ -66,26 +68,14 @@ class TrackingSequence:
         """Height and width in pixels."""
         return self.events.sensor_hw
 
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """Labels bool `[L]` that show the target: visible, with a box that is finite and has an area."""
+        return self.visible & has_area(self.boxes_xywh)
+
     def frame_at(self, t_us: int) -> np.ndarray | None:
         """The newest frame `[H, W, 3]` whose exposure ended at or before `t_us`, or None."""
         if self.frames is None or self.frame_times_us is None:
             return None
         index = int(np.searchsorted(self.frame_times_us, t_us, side="right")) - 1
         return np.asarray(self.frames[index]) if index >= 0 else None
-
-    def window_bounds(self, k: int) -> tuple[int, int]:
-        """The half-open window `[t0, t1)` in microseconds that ends at label `k`.
-
-        The first window is as long as the second one, or 40 ms in a sequence with one label.
-        """
-        times = self.label_times_us
-        if not 0 <= k < len(times):
-            raise InputError(f"{self.name}: window {k} does not exist; there are {len(times)} labels")
-        if k > 0:
-            return int(times[k - 1]), int(times[k])
-        length = int(times[1] - times[0]) if len(times) > 1 else 40_000
-        return int(times[0]) - length, int(times[0])
-
-    def window(self, k: int) -> EventStream:
-        """Events between label `k - 1` (inclusive) and label `k` (exclusive)."""
-        return self.events.slice_time(*self.window_bounds(k))

@@ -47,11 +47,9 @@ class Tracker(Protocol):
 
 def first_label(sequence: TrackingSequence) -> int:
     """Index of the first label that a tracker can start at: a box with an area, while the target is visible."""
-    boxes = np.asarray(sequence.boxes_xywh)
-    usable = np.asarray(sequence.visible, bool) & np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-    if not usable.any():
+    if not sequence.usable.any():
         raise InputError(f"{sequence.name}: no label shows a visible box, so there is nothing to start at")
-    return int(np.flatnonzero(usable)[0])
+    return int(np.flatnonzero(sequence.usable)[0])
 
 
 def _start(tracker: Tracker, sequence: TrackingSequence, row: int) -> tuple[int, float]:

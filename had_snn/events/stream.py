@@ -298,15 +298,11 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.t_begin)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> EventBatch:
+    def to(self, device: torch.device | str) -> EventBatch:
         """The same batch with its tensors on `device`."""
         if self.t.device == torch.device(device):
             return self
-        return self._each(lambda column: column.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> EventBatch:
-        """The same batch in page-locked memory (the hook that data loaders call)."""
-        return self._each(Tensor.pin_memory)
+        return self._each(lambda column: column.to(device))
 
     def samples(self, start: int, stop: int) -> EventBatch:
         """Samples `start` to `stop`, as a slice does, as a batch of their own; event columns are views."""

@@ -68,9 +68,8 @@ def template_kernel(
         raise ExportError(
             f"no events in the template's crop between {end - config.window_us} and {end} us: give another box or time"
         )
-    x, y, w, h = crop.boxes_to_crop(box) / crop.size
     batch = EventBatch.pack([window], [end - config.window_us], [end])
-    boxes = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+    boxes = torch.from_numpy(crop.relative_box(box)[None]).float()
     device = next(student.parameters()).device
     with torch.no_grad():
         return student.encode_template(batch.to(device), boxes.to(device), n_steps=n_steps).cpu()

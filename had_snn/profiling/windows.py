@@ -55,7 +55,7 @@ def track_windows(sequence: TrackingSequence, config: StudentConfig, *, limit: i
         InputError: If fewer than two visible labels lie a window apart.
     """
     times, boxes = sequence.label_times_us, sequence.boxes_xywh
-    usable = np.flatnonzero(sequence.visible & (boxes[:, 2:] > 0).all(axis=1))
+    usable = np.flatnonzero(sequence.usable)
     chosen = [int(usable[0])] if len(usable) else []
     for k in usable[1:]:
         # Labels are seldom exactly a window apart: a tenth early still counts as the next window.
@@ -66,8 +66,7 @@ def track_windows(sequence: TrackingSequence, config: StudentConfig, *, limit: i
     chosen = chosen[: limit + 1] if limit is not None else chosen
     first = chosen[0]
     crop = search_crop(boxes[first], factor=config.template_factor, size=config.template_size)
-    x, y, w, h = crop.boxes_to_crop(boxes[first]) / crop.size
-    box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+    box = torch.from_numpy(crop.relative_box(boxes[first])[None]).float()
     end = int(times[first])
     template = sequence.events.slice_time(end - config.window_us, end).crop(crop)
     streams = []

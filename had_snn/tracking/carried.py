@@ -66,7 +66,8 @@ def read_on(
         The network's output and what to carry on; None when the window holds too few events.
     """
     config, device = network.config, kernel.device
-    crop, cells = moved_by_cells(carried.crop, wanted, network.grid)
+    half = wanted.size / wanted.scale / 2
+    crop, cells = carried.crop.moved_by_cells((wanted.x0 + half, wanted.y0 + half), network.grid)
     count, every = count_window(buffer, crop, t_us - config.window_us, t_us, most=most)
     if count < MIN_EVENTS:
         return None
@@ -114,12 +115,3 @@ def _ready_for(
     )
     assert output.state is not None
     return output.state, carried.read_us
-
-
-def moved_by_cells(crop: Crop, wanted: Crop, grid: int) -> tuple[Crop, tuple[int, int]]:
-    """`crop`, moved by whole cells as near to `wanted` as that goes, and the number of cells right and down."""
-    cell = crop.size / grid / crop.scale
-    half, wanted_half = crop.size / crop.scale / 2, wanted.size / wanted.scale / 2
-    right = round((wanted.x0 + wanted_half - crop.x0 - half) / cell)
-    down = round((wanted.y0 + wanted_half - crop.y0 - half) / cell)
-    return Crop(crop.x0 + right * cell, crop.y0 + down * cell, crop.scale, crop.size), (right, down)

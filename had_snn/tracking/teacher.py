@@ -75,8 +75,7 @@ class TeacherTracker:
         self.following = self.follower.start(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw, start)
         self.buffer = EventBuffer(events)
         crop = search_crop(self.following.box, factor=config.template_factor, size=config.template_size)
-        x, y, w, h = crop.boxes_to_crop(self.following.box) / crop.size
-        box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+        box = torch.from_numpy(crop.relative_box(self.following.box)[None]).float()
         self.template = self.teacher.encode_template(*self._inputs(start, crop, frame), box)
 
     @torch.no_grad()

@@ -200,8 +200,7 @@ class OnlineTracker:
         cropped = self._window(state, crop, t_end)
         if cropped is None:
             return None
-        x, y, w, h = crop.boxes_to_crop(box_xywh) / crop.size
-        box = torch.tensor([[x + w / 2, y + h / 2, w, h]], dtype=torch.float32)
+        box = torch.from_numpy(crop.relative_box(box_xywh)[None]).float()
         device = next(self.student.parameters()).device
         return self.network.encode_template(pack_window(cropped, t_end - self.window_us, t_end, device), box.to(device))
 

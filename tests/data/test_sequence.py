@@ -21,16 +21,14 @@ def make(**changes) -> TrackingSequence:
     return TrackingSequence(**{**fields, **changes})
 
 
-def test_windows_are_half_open_and_end_at_the_label():
-    sequence = make()
-    assert len(sequence) == 3
-    assert sequence.sensor_hw == (10, 20)
-    assert sequence.window_bounds(0) == (0, 100)
-    assert sequence.window(0).t.tolist() == [5, 50, 99]
-    assert sequence.window(1).t.tolist() == [100, 199]
-    assert len(sequence.window(2)) == 0
-    with pytest.raises(InputError, match="window 3 does not exist"):
-        sequence.window(3)
+def test_a_label_is_usable_where_it_shows_a_box_with_an_area():
+    boxes = np.tile([10.0, 5.0, 4.0, 3.0], (7, 1))
+    boxes[1, 2] = boxes[2, 3] = 0.0
+    boxes[3, 0], boxes[4, 1] = np.nan, np.inf
+    times, visible = 100 * np.arange(1, 8), np.arange(7) != 5
+    sequence = make(boxes_xywh=boxes, label_times_us=times, visible=visible)
+    assert (len(sequence), sequence.sensor_hw) == (7, (10, 20))
+    assert sequence.usable.tolist() == [True, False, False, False, False, False, True]
 
 
 def test_a_frame_is_used_only_after_its_exposure():

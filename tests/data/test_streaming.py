@@ -24,7 +24,7 @@ def fast_sequence(*, labels: int = 40, period_us: int = 7_000) -> TrackingSequen
 
 
 def clips(**options) -> StreamingClips:
-    numbers = {"windows": 5, "search_size": 96, "search_factor": 3.0, "cell_px": 8, "modalities": ("events",)}
+    numbers = {"windows": 5, "search_size": 96, "search_factor": 3.0, "grid": 12, "modalities": ("events",)}
     return StreamingClips([fast_sequence()], **{**numbers, **options})
 
 

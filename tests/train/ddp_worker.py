@@ -49,7 +49,7 @@ def task_and_clips(kind: str):
         return TeacherTask(teacher, modality_dropout=0.0), clips
     student, teacher = clocked_in_double(student_tiny()), teacher_tiny()
     if kind == "carried":
-        clips = StreamingClips(sequences, cell_px=8, windows=4, modalities=("events",), **options)
+        clips = StreamingClips(sequences, grid=12, windows=4, modalities=("events",), **options)
         return StudentTask(student, carry=2), clips
     distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
     return StudentTask(student, distillation=distillation, teacher=teacher), ClipSampler(sequences, **options)

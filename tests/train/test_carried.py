@@ -25,7 +25,7 @@ OPTIONS = {"search_size": 96, "search_factor": 3.0, "windows": 4, "modalities": 
 
 @pytest.fixture
 def clips():
-    return StreamingClips([drifting_sequence(seed=i) for i in range(2)], cell_px=8, **OPTIONS)
+    return StreamingClips([drifting_sequence(seed=i) for i in range(2)], grid=12, **OPTIONS)
 
 
 @pytest.fixture
