@@ -106,9 +106,14 @@ def folders(value: Any) -> list[str]:
 
 def evaluate_files(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence[Any], list[str]]:
     """Result folders against annotation folders: no events, no tracker."""
-    truths = read_annotations(cfg.annotations, cfg.absent, cfg.sequences, ones=cfg.ones, attributes_dir=cfg.attributes)[
-        : cfg.limit
-    ]
+    truths = read_annotations(
+        cfg.annotations,
+        cfg.absent,
+        cfg.sequences,
+        ones=cfg.ones,
+        attributes_dir=cfg.attributes,
+        length_tolerance=cfg.length_tolerance,
+    )[: cfg.limit]
     options = {"protocol": cfg.protocol, "resamples": cfg.resamples, "seed": cfg.seed}
     results = [score_folder(folder, truths, **options) for folder in folders(cfg.results)]
     results.append(score_first_box(truths, **options))

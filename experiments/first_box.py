@@ -10,7 +10,7 @@ from omegaconf import ListConfig
 
 from had_snn.data.labels import object_names, read_columns, read_table
 from had_snn.errors import InputError, optional_import
-from had_snn.evaluate.results import read_boxes
+from had_snn.evaluate.box_files import read_boxes
 from had_snn.events.stream import EventStream
 from had_snn.viz import event_image
 

@@ -7,15 +7,50 @@ hold several objects and comments.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 
+from had_snn.data.box_columns import BoxColumns, names_boxes
 from had_snn.errors import FormatError
 
 _SEPARATORS = re.compile(r"[,;\s]+")
+
+
+def read_text(path: Path, *, expected: str) -> str:
+    """The text of a small file, UTF-8 or, where it begins with that mark, UTF-16 as Windows writes it.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the message.
+
+    Raises:
+        FormatError: If there is no such file, or it is not text.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FormatError(path, f"no such file; expected {expected}") from error
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = raw.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(path, f"not a text file; expected {expected}", offset=error.start) from error
+    if "\0" in text:
+        raise FormatError(path, f"not a text file; expected {expected}", offset=raw.index(0))
+    return text
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of a list, one a line; a name may hold blanks, empty lines do not count."""
+    lines = read_text(path, expected="a list with one sequence name a line").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def read_rows(path: Path, columns: int | None = None) -> np.ndarray:
@@ -31,10 +66,7 @@ def read_rows(path: Path, columns: int | None = None) -> np.ndarray:
     Raises:
         FormatError: If the file is missing or empty, or a line is not as expected.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    lines = read_text(path, expected="rows of numbers").rstrip().splitlines()
     if not lines:
         raise FormatError(path, "the file is empty; expected one row a line")
     rows = []
@@ -88,11 +120,15 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     Raises:
         FormatError: If it cannot be read.
     """
+    text = read_text(path, expected="a CSV file with a header")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row) and row[0][:1] != "#"]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        table = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
         raise FormatError(path, f"cannot be read: {error}") from error
+    rows = [row for row in table if row[0].lstrip()[:1] != "#"]
+    noted = [row for row in table if row[0].lstrip()[:1] == "#" and names_boxes(row) >= 2]
+    if noted and rows and names_boxes(rows[0]) == 0:  # numpy.savetxt writes its header as a comment
+        rows.insert(0, [noted[0][0].lstrip().lstrip("#"), *noted[0][1:]])
     return [name.strip().lower() for name in rows[0]] if rows else [], rows[1:]
 
 
@@ -115,13 +151,21 @@ def read_columns(path: Path, target: str | None = None) -> dict[str, np.ndarray]
         path: The file.
         target: Of which object, when the file holds several.
 
+    Returns:
+        `x`, `y`, `w`, `h` (also where the file holds corners or centres), and `t_us`, `t_s` and `visible` if there.
+
     Raises:
-        FormatError: If x, y, w or h is missing or a row cannot be read.
+        FormatError: If a box's columns are missing, a row cannot be read, a time is not finite or a flag not 0 or 1.
     """
     header, rows = read_table(path)
-    if any(name not in header for name in "xywh") or not rows:
-        found = ",".join(header) or "nothing"
-        raise FormatError(path, f"expected a header t_us,x,y,w,h[,visible] and rows below it; found {found[:60]}")
+    expected = "expected a header t_us,x,y,w,h[,visible] and rows below it"
+    try:
+        boxes = BoxColumns(header)
+    except ValueError as error:
+        raise FormatError(path, f"{expected}; the first line {error}") from None
+    if not rows:
+        raise FormatError(path, f"{expected}; found no rows")
+    numbered = list(enumerate(rows, start=1))
     if target is not None:
         if "/" in target or "\\" in target or not target:
             raise FormatError(path, f"object {target!r} cannot name a sequence", remedy="use names without slashes")
@@ -129,13 +173,30 @@ def read_columns(path: Path, target: str | None = None) -> dict[str, np.ndarray]
         short = [row for row in rows if len(row) <= at]
         if short:
             raise FormatError(path, f"the row {','.join(short[0])[:60]!r} names no object")
-        rows = [row for row in rows if row[at].strip() == target]
-    columns: dict[str, np.ndarray] = {}
-    for name in ("t_us", "t_s", "x", "y", "w", "h", "visible"):
-        if name in header:
-            at = header.index(name)
+        numbered = [(number, row) for number, row in numbered if row[at].strip() == target]
+
+    def column(at: int) -> np.ndarray:
+        values = []
+        for number, row in numbered:
             try:
-                columns[name] = np.array([float(row[at]) for row in rows])
+                values.append(float(row[at]))
             except (IndexError, ValueError) as error:
-                raise FormatError(path, f"column {name}: {error}", remedy="each row needs a number there") from error
+                told = f"row {number}, column {header[at]}: {error}"
+                raise FormatError(path, told, remedy="each row needs a number there") from error
+        return np.array(values)
+
+    columns = dict(zip("xywh", boxes.boxes(np.stack([column(at) for at in boxes.used], axis=1)).T, strict=True))
+    allowed = {
+        "t_us": (np.isfinite, "a time"),
+        "t_s": (np.isfinite, "a time"),
+        "visible": (lambda values: np.isin(values, (0, 1)), "0 or 1"),
+    }
+    for name, (fits, what) in allowed.items():
+        if name in header:
+            columns[name] = column(header.index(name))
+            wrong = np.flatnonzero(~fits(columns[name]))
+            if len(wrong):
+                number, row = numbered[int(wrong[0])]
+                shown = f"{columns[name][wrong[0]]:g}"
+                raise FormatError(path, f"row {number} ({','.join(row)}): {name} is {shown}; expected {what}")
     return columns

@@ -23,6 +23,7 @@ from had_snn.data.sequence import FrameSource, TrackingSequence
 from had_snn.errors import FormatError, HadError, InputError
 from had_snn.events.cache import open_cached
 from had_snn.events.recording import Recording
+from had_snn.geometry import check_box
 
 ALL = "all"
 Progress = Callable[[int, int], None]
@@ -94,6 +95,7 @@ class Layout:
         try:
             self.fill(plan)
             self._check_times(plan)
+            self._check_boxes(plan)
         except Unusable:
             pass
         except HadError as error:
@@ -111,6 +113,31 @@ class Layout:
         if not (plan.visible & has_area(plan.boxes_xywh)).any():
             remedy = "data.skip_damaged=true leaves it out"
             plan.fail("no_target", "no label shows a visible target with an area", remedy=remedy)
+
+    def _check_boxes(self, plan: Plan) -> None:
+        """Names visible targets whose box cannot be, by row; a sequence whose first one cannot be is not usable."""
+        boxes, visible = plan.boxes_xywh, plan.visible
+        senseless = np.flatnonzero(visible & ~np.isfinite(boxes).all(1))
+        if len(senseless):
+            what = f"{len(senseless)} visible boxes are not finite, the first in row {senseless[0] + 1}"
+            plan.note("warning", "box_not_finite", what, remedy="they are left out; mark them absent, or write 0,0,0,0")
+        sensor_hw: tuple[int, int] | None = self.read_options(plan).get("sensor_hw") or plan.sensor_hw
+        if sensor_hw is None:
+            return
+        height, width = sensor_hw
+        first = int(np.flatnonzero(visible & has_area(boxes))[0])
+        try:
+            check_box(boxes[first], sensor_hw)
+        except InputError as error:
+            remedy = "trackers start there: correct it, or mark it absent"
+            plan.fail("box_outside", f"row {first + 1} of the labels: {error}", remedy=remedy)
+        high = boxes[:, :2] + boxes[:, 2:]
+        off = (boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (high <= 0).any(1)
+        rows = np.flatnonzero(visible & has_area(boxes) & off)
+        if len(rows):
+            shown = ",".join(f"{v:g}" for v in boxes[rows[0]])
+            what = f"{len(rows)} visible boxes lie outside the {width}x{height} sensor, the first in row {rows[0] + 1}"
+            plan.note("warning", "box_outside", f"{what}: {shown}", remedy="used as they are; correct or mark absent")
 
     def visible_flags(self, plan: Plan, path: Path) -> np.ndarray:
         """Flags `[L]` from a file in which `absent_value` says absent; contradictions with the boxes are noted."""

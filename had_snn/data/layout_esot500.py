@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.data.checks import Problem, listed
-from had_snn.data.labels import has_area, read_rows
+from had_snn.data.labels import has_area, read_names, read_rows
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_frames import cached_index
 from had_snn.data.layout_plan import Entry, Plan
@@ -24,7 +24,7 @@ class ESOT500(Layout):
 
     def find(self) -> tuple[list[Entry], list[Problem]]:
         problems: list[Problem] = []
-        lists = {p.stem: p.read_text().split() for p in sorted(self.root.glob("*.txt"))}
+        lists = {p.stem: read_names(p) for p in sorted(self.root.glob("*.txt"))}
         names = sorted(
             {
                 p.stem
@@ -63,6 +63,7 @@ class ESOT500(Layout):
         index = cached_index(plan.recording, self.options.cache_dir, repair=bool(self.options.read.get("repair")))
         if index.first_event_us is None:
             plan.fail("no_events", "the recording holds no events", path=plan.recording)
+        plan.sensor_hw = index.sensor_hw
         plan.label_times_us = index.first_event_us + np.rint(labels[:, 0] * 1e6).astype(np.int64)
         plan.boxes_xywh = labels[:, 1:]
         plan.visible = has_area(plan.boxes_xywh)
@@ -71,6 +72,9 @@ class ESOT500(Layout):
 
     def _labels(self, plan: Plan, path: Path) -> np.ndarray:
         labels = read_rows(path, 5)
+        wrong = np.flatnonzero(~np.isfinite(labels[:, 0]))
+        if len(wrong):
+            plan.fail("times", f"row {wrong[0] + 1} is at {labels[wrong[0], 0]:g} s; expected a time", path=path)
         steps = np.diff(labels[:, 0])
         if len(steps) and np.median(steps) > 1:
             plan.fail("times", f"labels are {np.median(steps):g} s apart; expected seconds", path=path)

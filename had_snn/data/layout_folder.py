@@ -17,10 +17,8 @@ import numpy as np
 from had_snn.data.checks import Problem, folder_names, listed
 from had_snn.data.labels import has_area, object_names, read_columns, read_rows
 from had_snn.data.layout_base import Layout
-from had_snn.data.layout_plan import Entry, Plan, Unusable
+from had_snn.data.layout_plan import Entry, Plan
 from had_snn.data.pictures import Pictures
-from had_snn.data.sequence import TrackingSequence
-from had_snn.errors import FormatError
 from had_snn.events.recording import Recording
 
 SPLITS = ("train", "val", "test")
@@ -98,40 +96,34 @@ class Folder(Layout):
         plan.visible = has_area(plan.boxes_xywh)
         if "visible" in columns:
             plan.visible = columns["visible"] != 0
-        if "t_us" in columns:
-            plan.label_times_us = np.rint(columns["t_us"]).astype(np.int64)
-        elif "t_s" in columns:
-            offsets = np.rint(columns["t_s"] * 1e6).astype(np.int64)
-            plan.label_times_us = lambda recording: recording.events.t_start + offsets
-        else:
-            plan.label_times_us = lambda recording: frame_times(plan, recording)
         pictures = Pictures.in_folder(folder / "frames")
         if len(pictures):
-            times = read_rows(plan.need(folder / "frame_times.txt", "missing_times"), 1).ravel().astype(np.int64)
+            times = read_rows(plan.need(folder / "frame_times.txt", "missing_times"), 1).ravel()
+            if not np.isfinite(times).all():
+                row = int(np.flatnonzero(~np.isfinite(times))[0]) + 1
+                plan.fail("times", f"frame_times.txt: row {row} is {times[row - 1]:g}; expected a time")
             if len(times) != len(pictures):
                 plan.fail("length", f"{len(pictures)} pictures but {len(times)} frame times")
-            plan.pictures, plan.picture_times_us = pictures, times
+            plan.pictures, plan.picture_times_us = pictures, times.astype(np.int64)
         else:
             plan.own_frames = np.empty(0, np.int64)  # which ones there are is known when it has been opened
+        self._from_recording(plan, columns)
 
-    def sequence(self, plan: Plan) -> TrackingSequence:
+    def _from_recording(self, plan: Plan, columns: dict[str, np.ndarray]) -> None:
+        """What only the recording can say: its frames, its sensor, and where its clock begins."""
         recording = self.recording_of(plan)
         if plan.pictures is None and recording.frames is not None and len(recording.frames):
             plan.own_frames, plan.picture_times_us = np.arange(len(recording.frames)), recording.frames.end_us
         elif plan.pictures is None:
             plan.own_frames = None
-        if not isinstance(plan.label_times_us, np.ndarray):
-            plan.label_times_us = self._resolve(plan, recording)
-        return super().sequence(plan)
-
-    @staticmethod
-    def _resolve(plan: Plan, recording: Recording) -> np.ndarray:
-        assert not isinstance(plan.label_times_us, np.ndarray)
-        try:
-            return plan.label_times_us(recording)
-        except Unusable:
-            problem = plan.problems[-1]
-            raise FormatError(problem.path, problem.message, remedy=problem.remedy) from None
+        if recording.info.get("sensor") != "inferred":  # from the events: a box may lie where there are none
+            plan.sensor_hw = recording.events.sensor_hw
+        if "t_us" in columns:
+            plan.label_times_us = np.rint(columns["t_us"]).astype(np.int64)
+        elif "t_s" in columns:
+            plan.label_times_us = recording.events.t_start + np.rint(columns["t_s"] * 1e6).astype(np.int64)
+        else:
+            plan.label_times_us = frame_times(plan)
 
     def look_deeper(self, plan: Plan, recording: Recording) -> None:
         """Finds labels that lie outside the recording, as with times of another clock."""
@@ -143,12 +135,10 @@ class Folder(Layout):
             plan.note("warning", "times", f"{outside} labels lie outside the recording, {span}", path=plan.recording)
 
 
-def frame_times(plan: Plan, recording: Recording) -> np.ndarray:
+def frame_times(plan: Plan) -> np.ndarray:
     """Times of labels without times: those of the frames, one for each."""
-    rows = len(plan.boxes_xywh)
-    ends = plan.picture_times_us
-    if ends is None:
-        ends = recording.frames.end_us if recording.frames is not None else np.empty(0, np.int64)
+    rows, ends = len(plan.boxes_xywh), plan.picture_times_us
+    ends = np.empty(0, np.int64) if ends is None else ends
     if len(ends) != rows:
         code = "labels_short" if rows < len(ends) else "labels_long"
         remedy = "give each row its t_us, or one row to each frame"

@@ -57,6 +57,7 @@ class FrameLayout(Layout):
             plan.visible = self.visible_flags(plan, folder / self.flags_name)
         pictures = Pictures.in_folder(self.picture_folder(plan))
         index = cached_index(plan.recording, self.options.cache_dir, repair=bool(self.options.read.get("repair")))
+        plan.sensor_hw = index.sensor_hw
         number = self.first_number
         if number is None:
             number = int(pictures.numbers[0]) if len(pictures) else 0

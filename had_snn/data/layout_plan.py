@@ -65,6 +65,7 @@ class Plan:
         recording: Its event file.
         boxes_xywh: float64 `[L, 4]`.
         visible: bool `[L]`.
+        sensor_hw: Height and width, where they are stated or the recording says them.
         label_times_us: int64 `[L]`, or a function that finds them from the opened recording.
         pictures: Picture files, or None if there are none.
         own_frames: Numbers of the recording's frames that are used instead, or None.
@@ -78,6 +79,7 @@ class Plan:
     recording: Path | None = None
     boxes_xywh: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
     visible: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+    sensor_hw: tuple[int, int] | None = None
     label_times_us: np.ndarray | Callable[[Recording], np.ndarray] = field(default_factory=lambda: np.empty(0, int))
     pictures: Pictures | None = None
     own_frames: np.ndarray | None = None

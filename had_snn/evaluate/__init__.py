@@ -1,5 +1,6 @@
 """Evaluation: protocols and scores, one-pass runs, baselines, result folders of other trackers, the HTML report."""
 
+from had_snn.evaluate.box_files import read_boxes, write_boxes
 from had_snn.evaluate.metrics import SCORES, SequenceCurves, Summary, paired_difference, sequence_curves, summarise
 from had_snn.evaluate.one_pass import evaluate_tracker, run_on_clock, run_one_pass
 from had_snn.evaluate.protocols import PROTOCOLS
@@ -7,10 +8,8 @@ from had_snn.evaluate.results import (
     EvaluationResult,
     TrackResult,
     Truth,
-    read_boxes,
     results_to_json,
     score_results,
-    write_boxes,
     write_result_folder,
 )
 

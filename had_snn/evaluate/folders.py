@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from had_snn.errors import FormatError, InputError
+from had_snn.data.labels import has_area, read_flags, read_names, read_rows, read_text
+from had_snn.errors import InputError
+from had_snn.evaluate.box_files import read_boxes
 from had_snn.evaluate.protocols import check_protocol
-from had_snn.evaluate.results import EvaluationResult, TrackResult, Truth, read_boxes, score_results
+from had_snn.evaluate.results import EvaluationResult, TrackResult, Truth, score_results
 
 log = logging.getLogger("had_snn")
 
@@ -43,6 +46,9 @@ COESOT_ATTRIBUTES = (
     "background object motion",
 )
 
+_ANNOTATIONS = ("{}.txt", "{}/groundtruth.txt", "{}/groundtruth_rect.txt")
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])|\bnan\b", re.IGNORECASE)
+
 StrPath = str | os.PathLike[str]
 
 
@@ -56,6 +62,7 @@ def evaluate_folder(
     ones: str = "auto",
     attributes_dir: StrPath | None = None,
     attribute_names: Sequence[str] = COESOT_ATTRIBUTES,
+    length_tolerance: int = 1,
     tracker: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -63,7 +70,7 @@ def evaluate_folder(
     """Scores a folder of N x 4 result files.
 
     Args:
-        results_dir: One text file per sequence; see `results.read_boxes` for what a file may look like.
+        results_dir: One text file per sequence; see `box_files.read_boxes` for what a file may look like.
         annotations_dir: The annotated boxes.
         absent_dir: The flags; the annotation folder is searched when None.
         sequences: Names, or a file with one name a line; every annotated sequence when None.
@@ -72,6 +79,7 @@ def evaluate_folder(
             annotated box is zero, over all sequences at once.
         attributes_dir: Files `<name>.txt` of zeros and ones, one per attribute.
         attribute_names: Names of those columns.
+        length_tolerance: By how many rows flags and boxes may differ; the common start is used.
         tracker: Name in tables; the folder's name when None.
         resamples: Bootstrap resamples for the intervals; 0 for none.
         seed: Seed of the resampling.
@@ -91,6 +99,7 @@ def evaluate_folder(
         ones=ones,
         attributes_dir=attributes_dir,
         attribute_names=attribute_names,
+        length_tolerance=length_tolerance,
     )
     return score_folder(results_dir, truths, protocol, tracker=tracker, resamples=resamples, seed=seed)
 
@@ -128,7 +137,9 @@ def score_folder(
         )
     results = []
     for truth in truths:
-        boxes = read_boxes(files[truth.name] or "")
+        boxes = read_boxes(files[truth.name] or "", frames=len(truth.boxes_xywh))
+        if np.isnan(boxes[0]).all():
+            boxes[0] = truth.boxes_xywh[0]  # a word or a code in its place: the given box, which no protocol scores
         if len(boxes) != len(truth.boxes_xywh):
             log.warning("%s: %d results for %d labels", truth.name, len(boxes), len(truth.boxes_xywh))
         results.append(_bare_result(truth.name, boxes))
@@ -183,22 +194,23 @@ def read_annotations(
     ones: str = "auto",
     attributes_dir: StrPath | None = None,
     attribute_names: Sequence[str] = COESOT_ATTRIBUTES,
+    length_tolerance: int = 1,
 ) -> list[Truth]:
     """Reads boxes, visibility and attributes; arguments and errors as in `evaluate_folder`."""
     if ones not in ONES:
         raise InputError(f"ones={ones!r}; expected one of {', '.join(ONES)}")
     folder = _folder(annotations_dir, "annotations")
     names = _sequence_names(folder, sequences)
-    patterns = ("{}.txt", "{}/groundtruth.txt", "{}/groundtruth_rect.txt")
-    files = {name: _first_file(folder, name, patterns) for name in names}
+    files = {name: _annotation(folder, name) for name in names}
     missing = [name for name, path in files.items() if path is None]
     if missing:
         raise InputError(
             f"{folder}: no annotations for {len(missing)} of {len(names)} sequences: {_some(missing)}; looked for "
-            + ", ".join(p.format(missing[0]) for p in patterns)
+            + ", ".join(p.format(missing[0]) for p in _ANNOTATIONS)
         )
     boxes = {name: read_boxes(path or "") for name, path in files.items()}
-    flags = _read_flags(folder if absent_dir is None else _folder(absent_dir, "flags"), boxes, absent_dir is not None)
+    place = folder if absent_dir is None else _folder(absent_dir, "flags")
+    flags = _read_flags(place, boxes, absent_dir is not None, length_tolerance)
     visible = _visibility(boxes, flags, ones)
     attributes = _read_attributes(attributes_dir, names, attribute_names)
     return [Truth(n, boxes[n], visible[n], attributes=attributes.get(n, ())) for n in names]
@@ -211,8 +223,13 @@ def _folder(path: StrPath, what: str) -> Path:
     return folder
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def _some(names: Sequence[str], one: str = "", several: str = "") -> str:
+    """The first few of the names, and a verb that fits their number."""
+    return (", ".join(names[:3]) + f"{', ...' if len(names) > 3 else ''} {one if len(names) == 1 else several}").strip()
+
+
+def _annotation(folder: Path, name: str) -> Path | None:
+    return _first_file(folder, name, _ANNOTATIONS)
 
 
 def _first_file(folder: Path, name: str, patterns: Sequence[str]) -> Path | None:
@@ -221,15 +238,17 @@ def _first_file(folder: Path, name: str, patterns: Sequence[str]) -> Path | None
 
 def _sequence_names(folder: Path, sequences: Sequence[str] | StrPath | None) -> list[str]:
     if sequences is None:
-        names = {p.stem for p in folder.glob("*.txt")} | {p.parent.name for p in folder.glob("*/groundtruth*.txt")}
+        flat, others = [], []
+        for path in sorted(folder.glob("*.txt")):
+            (flat if _holds_boxes(path) else others).append(path)
+        names = {p.stem for p in flat} | {p.parent.name for p in folder.glob("*/groundtruth*.txt")}
         if not names:
             raise InputError(f"{folder}: holds no annotations; expected <name>.txt or <name>/groundtruth.txt")
+        if others:
+            log.warning("%s: %s no boxes and no annotation", folder, _some([p.name for p in others], "holds", "hold"))
         return sorted(names)
     if isinstance(sequences, (str, os.PathLike)):
-        path = Path(sequences)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; expected a list with one sequence name a line")
-        sequences = path.read_text(encoding="utf-8-sig").split()
+        sequences = [name for line in read_names(Path(sequences)) for name in _names_in(line, folder)]
     names = [str(name) for name in sequences]
     if not names:
         raise InputError("the list of sequences is empty")
@@ -239,15 +258,22 @@ def _sequence_names(folder: Path, sequences: Sequence[str] | StrPath | None) -> 
     return names
 
 
-def _read_numbers(path: Path) -> np.ndarray:
-    try:
-        return np.array(path.read_text(encoding="utf-8-sig").replace(",", " ").split(), dtype=np.float64)
-    except ValueError as error:
-        raise FormatError(path, f"expected numbers 0 and 1 ({error})") from None
+def _names_in(line: str, folder: Path) -> list[str]:
+    """The names in a line of a list: the line as it stands, blanks and all, or several names that are all there."""
+    parts = line.split()
+    if len(parts) > 1 and not _annotation(folder, line) and all(_annotation(folder, part) for part in parts):
+        return parts
+    return [line]
 
 
-def _read_flags(folder: Path, boxes: dict[str, np.ndarray], required: bool) -> dict[str, np.ndarray]:
-    """The flags as they stand in the files, bool per frame; empty when there are none and none are required."""
+def _holds_boxes(path: Path) -> bool:
+    """Whether any line holds four numbers: not so in lists of names, files of times and notes beside annotations."""
+    lines = read_text(path, expected="annotated boxes or a list").splitlines()
+    return any(len(_NUMBER.findall(line)) == 4 for line in lines)
+
+
+def _read_flags(folder: Path, boxes: dict[str, np.ndarray], required: bool, tolerance: int) -> dict[str, np.ndarray]:
+    """The flags as they stand in the files, a number per frame; empty when there are none and none are required."""
     nested = ("{}/absent.txt", "{}/absent_label.txt")
     patterns = ("{}.txt", *nested) if required else nested
     files = {name: _first_file(folder, name, patterns) for name in boxes}
@@ -260,15 +286,19 @@ def _read_flags(folder: Path, boxes: dict[str, np.ndarray], required: bool) -> d
             f"{folder}: no absent flags for {len(missing)} of {len(files)} sequences: {_some(missing)}; looked for "
             + ", ".join(p.format(missing[0]) for p in patterns)
         )
-    flags = {name: _read_numbers(path) for name, path in files.items() if path is not None}
-    for name, values in flags.items():
-        if len(values) != len(boxes[name]):
-            raise InputError(f"{files[name]}: {len(values)} flags for {len(boxes[name])} labels")
-        if not np.isin(values, (0, 1)).all():
-            raise InputError(
-                f"{files[name]}: flags must be 0 or 1, found {_some([f'{v:g}' for v in np.unique(values)])}"
-            )
-    return {name: values == 1 for name, values in flags.items()}
+    return {name: _fitting(path, boxes[name], tolerance) for name, path in files.items() if path is not None}
+
+
+def _fitting(path: Path, boxes: np.ndarray, tolerance: int) -> np.ndarray:
+    """The flags of a file, one per box, NaN where they are missing; too many or too few of them are refused."""
+    flags = read_flags(path).astype(np.float64)
+    difference = len(flags) - len(boxes)
+    if difference:
+        told = f"{len(flags)} flags for {len(boxes)} labels"
+        if abs(difference) > tolerance:
+            raise InputError(f"{path}: {told}; get the file again, or length_tolerance=N uses the common start")
+        log.warning("%s: %s; the common start is used, and boxes decide where flags are missing", path, told)
+    return np.concatenate([flags, np.full(max(0, -difference), np.nan)])[: len(boxes)]
 
 
 def _visibility(boxes: dict[str, np.ndarray], flags: dict[str, np.ndarray], ones: str) -> dict[str, np.ndarray]:
@@ -276,8 +306,9 @@ def _visibility(boxes: dict[str, np.ndarray], flags: dict[str, np.ndarray], ones
     if not flags:
         return {name: np.ones(len(b), bool) for name, b in boxes.items()}
     if ones == "auto":
-        flag = np.concatenate([flags[name] for name in boxes])
-        shown = np.concatenate([(b[:, 2:] > 0).all(axis=1) for b in boxes.values()])
+        known = np.concatenate([np.isfinite(flags[name]) for name in boxes])
+        flag = np.concatenate([flags[name] == 1 for name in boxes])[known]
+        shown = np.concatenate([has_area(b) for b in boxes.values()])[known]
         if shown.all() and flag.any() and not flag.all():
             raise InputError(
                 "no annotated box is zero, so it cannot be told whether a 1 marks visible or absent frames; set "
@@ -286,7 +317,8 @@ def _visibility(boxes: dict[str, np.ndarray], flags: dict[str, np.ndarray], ones
         # Without any zero box and with equal flags throughout, all frames are visible whatever a 1 means.
         ones = "visible" if (flag == shown).mean() >= 0.5 else "absent"
         log.info("absent flags: a 1 marks %s frames", ones)
-    return {name: f if ones == "visible" else ~f for name, f in flags.items()}
+    says_visible = 1 if ones == "visible" else 0
+    return {name: np.where(np.isnan(f), has_area(boxes[name]), f == says_visible) for name, f in flags.items()}
 
 
 def _read_attributes(
@@ -299,7 +331,7 @@ def _read_attributes(
         path = _first_file(folder, name, ("{}.txt", "{}/attributes.txt"))
         if path is None:
             raise InputError(f"{folder}: no attributes for {name}; expected {name}.txt")
-        values = _read_numbers(path)
+        values = read_rows(path).ravel()
         if len(values) != len(attribute_names):
             raise InputError(f"{path}: {len(values)} attributes; expected {len(attribute_names)}")
         attributes[name] = tuple(a for a, v in zip(attribute_names, values, strict=True) if v > 0)

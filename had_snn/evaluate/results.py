@@ -1,4 +1,4 @@
-"""Records of what a tracker did and how it scored, and the text files that boxes travel in."""
+"""Records of what a tracker did and how it scored."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from had_snn.atomic import atomic_file
-from had_snn.errors import FormatError, InputError
+from had_snn.errors import InputError
+from had_snn.evaluate.box_files import write_boxes
 from had_snn.evaluate.metrics import (
     SCORES,
     SequenceCurves,
@@ -21,8 +21,6 @@ from had_snn.evaluate.metrics import (
     summarise_by_attribute,
 )
 from had_snn.evaluate.protocols import align_to_clock
-
-_SEPARATORS = str.maketrans(",;\t", "   ")
 
 
 @dataclass(frozen=True)
@@ -175,71 +173,6 @@ def score_results(
     return EvaluationResult(tracker, summary, curves, list(results), by_attribute)
 
 
-def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads boxes from text: four numbers a line, separated by commas, semicolons, tabs or spaces.
-
-    A header is skipped; one that names columns `x`, `y`, `w`, `h` also chooses among more than four. Empty lines are
-    ignored and `NaN` is kept (each protocol has its own rule for it).
-
-    Args:
-        path: The file.
-
-    Returns:
-        float64 `[N, 4]`.
-
-    Raises:
-        InputError: If there is no such file.
-        FormatError: If a line does not hold four numbers; the message names the line.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"{path}: no such file; expected a text file with x,y,w,h in each line") from error
-    except UnicodeDecodeError as error:
-        raise FormatError(path, "not a text file", offset=error.start) from error
-    numbered = [(n, line.split()) for n, line in enumerate(text.translate(_SEPARATORS).splitlines(), start=1)]
-    rows = [(n, fields) for n, fields in numbered if fields]
-    columns = [0, 1, 2, 3]
-    width = 4
-    if rows and not _is_number(rows[0][1][0]):
-        header = [name.strip("\"'#").lower() for name in rows.pop(0)[1]]
-        if all(name in header for name in "xywh"):
-            columns, width = [header.index(name) for name in "xywh"], len(header)
-    if not rows:
-        raise FormatError(path, "holds no boxes; expected x,y,w,h in each line")
-    for number, fields in rows:
-        if len(fields) != width:
-            raise FormatError(
-                path,
-                f"line {number} holds {len(fields)} values; expected {width}",
-                remedy="boxes are x,y,w,h: four numbers a line, or a header that names x, y, w and h",
-            )
-    try:
-        return np.array([fields for _, fields in rows], dtype=np.float64)[:, columns]
-    except ValueError:
-        number, value = next((n, v) for n, fields in rows for v in fields if not _is_number(v))
-        raise FormatError(path, f"line {number} holds {value!r}; expected a number") from None
-
-
-def write_boxes(path: str | os.PathLike[str], boxes_xywh: np.ndarray, *, decimals: int = 4) -> Path:
-    """Writes boxes as N x 4 comma-separated lines without a header, the form that all toolkits read.
-
-    Args:
-        path: The file; folders are made, an existing file is replaced in one step.
-        boxes_xywh: `[N, 4]`.
-        decimals: Digits after the point. (Writing integers, as some trackers do, costs accuracy on small targets.)
-
-    Returns:
-        The path.
-    """
-    path = Path(path)
-    lines = [",".join(f"{v:.{decimals}f}" for v in box) + "\n" for box in np.asarray(boxes_xywh, dtype=np.float64)]
-    with atomic_file(path) as partial:
-        partial.write_text("".join(lines), encoding="utf-8")
-    return path
-
-
 def write_result_folder(folder: str | os.PathLike[str], results: Sequence[TrackResult]) -> Path:
     """Writes one `<sequence>.txt` per result, as `folders.evaluate_folder` and the public toolkits expect."""
     for result in results:
@@ -250,14 +183,6 @@ def write_result_folder(folder: str | os.PathLike[str], results: Sequence[TrackR
 def results_to_json(evaluations: Sequence[EvaluationResult]) -> Mapping[str, dict]:
     """`to_dict` of each tracker under its name."""
     return {e.tracker: e.to_dict() for e in evaluations}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _json_number(value: float) -> float | None:

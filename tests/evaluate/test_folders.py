@@ -91,7 +91,7 @@ def remove(*parts):
         (None, {"results_dir": "nowhere"}, "nowhere: no such folder; expected the folder of results"),
         (None, {"annotations_dir": "nowhere"}, "expected the folder of annotations"),
         (None, {"annotations_dir": "ours/.."}, "holds no annotations"),
-        (None, {"absent_dir": "ours"}, "flags must be 0 or 1|flags for 4 labels"),
+        (None, {"absent_dir": "ours"}, "holds the flag 10; expected 0 or 1"),
         (None, {"sequences": "no_list.txt"}, "expected a list with one sequence name a line"),
         (None, {"sequences": ["one", "three"]}, "no annotations for 1 of 2 sequences: three; looked for three.txt"),
         (None, {"sequences": ["one", "one"]}, "names one more than once"),
@@ -112,9 +112,13 @@ def test_says_what_is_wrong(layout, monkeypatch, spoil, options, message):
 
 
 def test_wrong_number_of_flags(layout):
-    write(layout / "anno" / "two" / "absent.txt", np.ones(3))
-    with pytest.raises(InputError, match="3 flags for 4 labels"):
+    write(layout / "anno" / "two" / "absent.txt", np.ones(2))
+    with pytest.raises(InputError, match=r"2 flags for 4 labels.*length_tolerance=N"):
         evaluate_folder(layout / "ours", layout / "anno")
+    truths = read_annotations(layout / "anno", length_tolerance=2)
+    assert truths[1].visible.tolist() == [True, True, False, True], "boxes decide where flags are missing"
+    write(layout / "anno" / "two" / "absent.txt", np.array([1, 1, 0, 1, 1]))
+    assert read_annotations(layout / "anno")[1].visible.tolist() == [True, True, False, True]
 
 
 def test_published_annotations_as_results(protocol_data, tmp_path):

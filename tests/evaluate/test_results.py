@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from had_snn.errors import FormatError, InputError
+from had_snn.evaluate.box_files import read_boxes, write_boxes
 from had_snn.evaluate.one_pass import evaluate_tracker
-from had_snn.evaluate.results import read_boxes, results_to_json, write_boxes, write_result_folder
+from had_snn.evaluate.results import results_to_json, write_result_folder
 
 BOXES = [[1.0, 2.5, 30.0, 40.0], [2.0, 3.0, 31.0, 41.0]]
 
