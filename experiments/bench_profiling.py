@@ -46,14 +46,14 @@ def overhead(
             track = track_windows(sequence, student.config)
             kernel = counted.encode_template(track.template, track.template_box)
             if not plain_s:
-                student.forward_search(track.search.samples(0, batch), kernel.expand(batch, -1, -1, -1))
+                student.read_window(track.search.samples(0, batch), kernel.expand(batch, -1, -1, -1))
             for first in range(0, len(track.search) - batch + 1, batch):
                 windows = track.search.samples(first, first + batch)
                 shared = kernel.expand(batch, -1, -1, -1)
                 began = time.perf_counter()
-                student.forward_search(windows, shared)
+                student.read_window(windows, shared)
                 between = time.perf_counter()
-                counted.forward_search(windows, shared)
+                counted.read_window(windows, shared)
                 plain_s.append(between - began)
                 counted_s.append(time.perf_counter() - between)
     began = time.perf_counter()

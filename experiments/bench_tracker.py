@@ -28,7 +28,7 @@ from sources import sequences
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker
-from had_snn.models import SpikingTracker, teacher_tiny
+from had_snn.models import SpikingTracker, Taps, teacher_tiny
 from had_snn.models.frozen import freeze
 from had_snn.models.spike_driven import SpikeDrivenStudent
 from had_snn.tracking import OnlineTracker, TeacherTracker
@@ -63,17 +63,17 @@ def cost(cfg: DictConfig) -> list[dict]:
         frozen = freeze(network)
         driven, windows = SpikeDrivenStudent(frozen), search_windows(frozen, found, count=cfg.windows)
         rates[name] = firing_rate(frozen, windows)
-        trained = [(lambda b=b, k=k, n=network: n.forward_search(b, k)) for b, k in windows]
-        spikes = [(lambda b=b, k=k, n=driven: n.forward_search(b, k)) for b, k in windows]
+        trained = [(lambda b=b, k=k, n=network: n.read_window(b, k)) for b, k in windows]
+        spikes = [(lambda b=b, k=k, n=driven: n.read_window(b, k)) for b, k in windows]
         jobs |= {f"student_{name} dense": trained, f"student_{name} spikes": spikes}
-        assert all(_same(frozen.forward_search(b, k), driven.forward_search(b, k)) for b, k in windows), name
+        assert all(_same(frozen.read_window(b, k), driven.read_window(b, k)) for b, k in windows), name
     teacher = teacher_tiny().eval()
     size, bins = teacher.config.search_size, teacher.config.voxel_bins
     small = teacher.config.template_size
     box = torch.tensor([[0.5, 0.5, 0.4, 0.4]])
     template = teacher.encode_template(torch.rand(1, 3, small, small), torch.rand(1, bins, small, small), box)
     image, voxel = torch.rand(1, 3, size, size), torch.rand(1, bins, size, size)
-    jobs["teacher_tiny (ANN)"] = [lambda: teacher.forward_search(image, voxel, template)] * cfg.windows
+    jobs["teacher_tiny (ANN)"] = [lambda: teacher.read_window(image, voxel, template)] * cfg.windows
     rows = []
     for threads in cfg.threads:
         torch.set_num_threads(threads)
@@ -85,7 +85,7 @@ def firing_rate(student: SpikingTracker, windows: list) -> float:
     """Mean spikes per clocked neuron and micro-step."""
     fired = neurons = 0.0
     for batch, kernel in windows:
-        taps = student.forward_search(batch, kernel, with_taps=True).taps
+        taps = student.read_window(batch, kernel, taps=Taps()).taps
         assert taps is not None
         clocked = [spikes for name, spikes in taps.spikes.items() if name != "stem"]
         fired += float(sum(s.sum() for s in clocked))
@@ -108,8 +108,8 @@ def curve(cfg: DictConfig) -> list[dict]:
             windows = search_windows(frozen, found, count=6 if name == "tiny" else 2)
             always, never = SpikeDrivenStudent(frozen, dense_above=2.0), frozen
             jobs = {
-                "spikes": [(lambda b=b, k=k, n=always: n.forward_search(b, k)) for b, k in windows],
-                "dense": [(lambda b=b, k=k, n=never: n.forward_search(b, k)) for b, k in windows],
+                "spikes": [(lambda b=b, k=k, n=always: n.read_window(b, k)) for b, k in windows],
+                "dense": [(lambda b=b, k=k, n=never: n.read_window(b, k)) for b, k in windows],
             }
             rows.append({"student": name, "rate": firing_rate(frozen, windows), "ms": compare(jobs, cfg.rounds)})
     return sorted(rows, key=lambda row: (row["student"], row["rate"]))

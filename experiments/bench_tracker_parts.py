@@ -147,7 +147,7 @@ def busy_base(found: Sequence[TrackingSequence], *, seed: int) -> SpikingTracker
     for _ in range(20):
         student.train()
         for batch, kernel in windows:
-            student.forward_search(batch, kernel)
+            student.read_window(batch, kernel)
         student.eval()
         windows = search_windows(student, found, count=4)
     return student

@@ -1,7 +1,7 @@
 """The same student on other libraries' neurons: the judge in parity tests and the rival in benchmarks.
 
     rival = rebuild(student, "spikingjelly")      # or "snntorch"
-    output = rival.forward_search(events, kernel)
+    output = rival.read_window(events, kernel)
 
 Only the LIF layers are replaced; every weight and every other module is shared with the original, so training one
 trains the other. Both libraries are set to our line: decay without scaling the input, hard reset to 0 at once. What

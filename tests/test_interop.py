@@ -9,6 +9,7 @@ import torch
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.interop import LIBRARIES, rebuild
+from had_snn.models import Taps
 from had_snn.models.student import SpikingTracker, StudentConfig
 
 
@@ -43,8 +44,8 @@ def test_the_rival_fires_and_tracks_alike(student, library):
     with torch.no_grad():
         kernel = student.encode_template(batch(1, 40, 900), box)
         torch.testing.assert_close(rival.encode_template(batch(1, 40, 900), box), kernel)
-        ours = student.forward_search(batch(4, 64, 2500), kernel, with_taps=True)
-        theirs = rival.forward_search(batch(4, 64, 2500), kernel, with_taps=True)
+        ours = student.read_window(batch(4, 64, 2500), kernel, taps=Taps())
+        theirs = rival.read_window(batch(4, 64, 2500), kernel, taps=Taps())
     for name, spikes in ours.taps.spikes.items():
         assert spikes.mean() > 0.01, name
         # `v - v / tau` and `alpha * v` differ in the last bit, which may decide one spike in a hundred thousand.
@@ -61,7 +62,7 @@ def test_weights_are_shared_and_gradients_flow(student, library):
     assert rival.readout.weight is student.readout.weight
     kernel = torch.rand(1, 12, 3, 3)
     rival.zero_grad()
-    rival.forward_search(batch(4, 64, 2500), kernel).score_logits.sum().backward()
+    rival.read_window(batch(4, 64, 2500), kernel).score_logits.sum().backward()
     assert student.backbone.conv1.conv.weight.grad.abs().sum() > 0
     student.zero_grad()
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.errors import ExportError, optional_import
-from had_snn.export.graph import SearchGraph, Trace
 from had_snn.export.nir import NOMINAL_DT, load_nir
+from had_snn.export.search_graph import SearchGraph, Trace
 
 #: Packages that the importers live in, as the package index names them.
 PACKAGES = {"norse": "norse", "snntorch": "snntorch", "spikingjelly": "spikingjelly", "sinabs": "sinabs"}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import ExportError, MissingExtraError
-from had_snn.export.graph import SearchGraph, Trace
+from had_snn.export.search_graph import SearchGraph, Trace
 
 #: Script, package and further arguments by name; `_own` runs the simulator's own neuron instead of NIR's.
 JUDGES: dict[str, tuple[str, str, tuple[str, ...]]] = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from had_snn.export.graph import INPUT, Conv, SearchGraph
+from had_snn.export.search_graph import INPUT, Conv, SearchGraph
 
 _KI = 1024
 #: Kernel words (8 bit) and neuron words (16 bit) of the nine cores.

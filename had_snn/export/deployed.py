@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from had_snn.errors import ExportError
 from had_snn.events.stream import EventBatch
-from had_snn.export.graph import SearchGraph, Trace, run_graph
-from had_snn.models import SpikingTracker, Taps, TrackerOutput
+from had_snn.export.search_graph import SearchGraph, Trace, run_graph
+from had_snn.models import MicroSteps, StudentConfig, Taps, TrackerOutput
+from had_snn.models.graph import STEM
 from had_snn.models.head import split_readout
+from had_snn.models.search import SearchModule
 
 
 class DeployedStudent(nn.Module):
-    """Has the face of a `SpikingTracker`, for one template.
+    """A `SearchNetwork` for one template.
 
     Args:
         student: Gives the stem, the template branch and the read-out.
@@ -34,12 +36,30 @@ class DeployedStudent(nn.Module):
     template_is_fixed = True
 
     def __init__(
-        self, student: SpikingTracker, graph: SearchGraph, *, run: Callable[[Tensor], Trace] | None = None
+        self, student: SearchModule, graph: SearchGraph, *, run: Callable[[Tensor], Trace] | None = None
     ) -> None:
         super().__init__()
         self.student, self.graph = student.eval(), graph
-        self.config, self.grid = student.config, student.grid
         self.run = run or partial(run_graph, graph)
+
+    @property
+    def config(self) -> StudentConfig:
+        """The student's plain numbers."""
+        return self.student.config
+
+    @property
+    def grid(self) -> int:
+        """Cells per side of the output maps."""
+        return self.student.grid
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return self.student.device
+
+    def gain_at(self, rate: float) -> float:
+        """See `SearchNetwork.gain_at`."""
+        return self.student.gain_at(rate)
 
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
         """The student's kernel for these events; must be the template that was baked in.
@@ -58,39 +78,32 @@ class DeployedStudent(nn.Module):
                 )
         return kernel
 
-    def forward_search(
-        self,
-        events: EventBatch,
-        kernel: Tensor,
-        *,
-        n_steps: int | None = None,
-        with_taps: bool = False,
-        with_state: bool = False,
+    def read_window(
+        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, taps: Taps | None = None
     ) -> TrackerOutput:
-        """See `SpikingTracker.forward_search`; `kernel` is part of the graph already and is not looked at.
-
-        Raises:
-            ExportError: If membranes are to be carried on: an exported graph starts every window from rest.
-        """
-        refuse_state(with_state)
-        steps = n_steps or self.graph.n_steps
-        if steps != self.graph.n_steps or int(events.t_end[0] - events.t_begin[0]) != self.graph.dt_us * steps:
+        """See `SearchNetwork.read_window`; `kernel` is part of the graph already and is not looked at."""
+        steps = MicroSteps.of_windows(events, self.config, n_steps or self.graph.n_steps)
+        if (steps.count, steps.dt_us) != (self.graph.n_steps, self.graph.dt_us):
             raise ExportError(
                 f"the graph was exported for {self.graph.n_steps} micro-steps of {self.graph.dt_us:g} us; "
-                f"found {steps} in a window of {int(events.t_end[0] - events.t_begin[0])} us"
+                f"found {steps.count} of {steps.dt_us:g} us"
             )
-        counts = self.student.stem(events, n_steps=steps)[0]
+        counts, potentials, _ = self.student.stem(events, n_steps=steps.count)
         trace = self.run(counts)
         output = split_readout(self.student.integrator(trace.readout, dt_us=self.graph.dt_us))
-        if with_taps:
-            spikes = {self.graph.taps[name]: value.float() for name, value in trace.spikes.items()}
-            output.taps = Taps(spikes={"stem": counts, **spikes}, rates=spikes["backbone.lif_out"].mean(dim=0))
+        if taps is not None:
+            taps.add(STEM, counts, potentials)
+            for name, spikes in trace.spikes.items():
+                taps.add(self.graph.taps[name], spikes.float(), None)
+            output.taps = taps
         return output
 
+    def step(self, *args: object, **options: object) -> TrackerOutput:
+        """Refused: an exported graph has no membranes to hand on.
 
-def refuse_state(with_state: bool) -> None:
-    """An exported graph has no membranes to hand on."""
-    if with_state:
+        Raises:
+            ExportError: Always.
+        """
         raise ExportError("an exported graph starts every window from rest; track with OnlineTracker(carry=False)")
 
 

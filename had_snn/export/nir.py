@@ -26,8 +26,9 @@ from had_snn.atomic import atomic_file
 from had_snn.errors import ExportError, FormatError, optional_import
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.export.deployed import fingerprint
-from had_snn.export.graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, search_graph
+from had_snn.export.lowering import search_graph
 from had_snn.export.rounding import Rounding, input_scales, round_graph
+from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph
 from had_snn.geometry import check_box, search_crop
 from had_snn.models import SpikingTracker
 
@@ -70,7 +71,7 @@ def template_kernel(
         )
     batch = EventBatch.pack([window], [end - config.window_us], [end])
     boxes = torch.from_numpy(crop.relative_box(box)[None]).float()
-    device = next(student.parameters()).device
+    device = student.device
     with torch.no_grad():
         return student.encode_template(batch.to(device), boxes.to(device), n_steps=n_steps).cpu()
 

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from had_snn.errors import ExportError
 from had_snn.events.stream import EventBatch
-from had_snn.export.deployed import DeployedStudent, refuse_state
-from had_snn.export.graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, decay_times, run_graph, search_graph
+from had_snn.export.clocked_stem import STEM_LIF, event_frames, stem_graph
+from had_snn.export.deployed import DeployedStudent
+from had_snn.export.lowering import search_graph
 from had_snn.export.rounding import groups, input_convolutions
-from had_snn.export.stem import STEM_LIF, event_frames, stem_graph
-from had_snn.models import SpikingTracker, TrackerOutput
+from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, decay_times, run_graph
+from had_snn.models import SpikingTracker, Taps, TrackerOutput
 from had_snn.models.head import split_readout
 from had_snn.ops import lif_multi_step
 
@@ -37,7 +38,7 @@ _SEARCHED, _HALVINGS = 3.0, 12
 def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> SearchGraph:
     """The search branch on a clock of `dt_us`, a divisor of the trained micro-step."""
     config = student.config
-    trained_us = config.window_us / config.n_steps
+    trained_us = config.step_us
     ratio = trained_us / dt_us
     if ratio < 1 or abs(ratio - round(ratio)) > 1e-9:
         raise ExportError(f"a step of {dt_us:g} us does not divide the trained micro-step of {trained_us:g} us")
@@ -50,8 +51,9 @@ def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> Sear
         for name in input_convolutions(fine, group):
             conv = fine.convolutions[name]
             nodes[name] = Conv(conv.weight, conv.bias * factor, conv.stride, conv.padding)
-    readout = fine.convolutions["readout"]
-    nodes["readout"] = Conv(readout.weight * ratio, readout.bias, readout.stride, readout.padding)
+    (last,) = fine.sources(OUTPUT)
+    readout = fine.convolutions[last]
+    nodes[last] = Conv(readout.weight * ratio, readout.bias, readout.stride, readout.padding)
     return fine.with_nodes(nodes, fine_ratio=ratio)
 
 
@@ -163,17 +165,11 @@ class OnePieceStudent(DeployedStudent):
         """The kernel in the trained micro-steps: the template is read on the host."""
         return self.student.encode_template(events, boxes_cxcywh)
 
-    def forward_search(
-        self,
-        events: EventBatch,
-        kernel: Tensor,
-        *,
-        n_steps: int | None = None,
-        with_taps: bool = False,
-        with_state: bool = False,
+    def read_window(
+        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, taps: Taps | None = None
     ) -> TrackerOutput:
-        """See `DeployedStudent.forward_search`."""
-        refuse_state(with_state)
+        """See `DeployedStudent.read_window`."""
+        if taps is not None:
+            raise ExportError("a network in one piece has no signals of the trained micro-steps")
         frames = event_frames(events, dt_us=self.graph.dt_us, first=0, steps=self.graph.n_steps)
-        trace = self.run(frames)
-        return split_readout(self.student.integrator(trace.readout, dt_us=self.graph.dt_us))
+        return split_readout(self.student.integrator(self.run(frames).readout, dt_us=self.graph.dt_us))

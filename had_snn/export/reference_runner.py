@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from had_snn.export.graph import INPUT, OUTPUT, Conv, SearchGraph, Trace
+from had_snn.export.search_graph import INPUT, OUTPUT, Conv, SearchGraph, Trace
 
 
 @dataclass

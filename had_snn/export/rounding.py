@@ -20,6 +20,7 @@ give integer weights of that width with one power-of-two scale per layer group: 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,8 +29,9 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.export.graph import Conv, Neurons, SearchGraph
+from had_snn.export.search_graph import Conv, Neurons, SearchGraph
 from had_snn.models import SpikingTracker
+from had_snn.models.grids import connected
 from had_snn.models.neurons import LIF
 
 #: Bits of a float32 significand.
@@ -64,14 +66,12 @@ def groups(graph: SearchGraph) -> list[list[str]]:
 
     A convolution that feeds a LIF layer only through another convolution counts with the first one behind it.
     """
-    found = [{name} for name in graph.neurons]
+    links = [(name, name) for name in graph.neurons]
     for name in graph.convolutions:
-        fed = {target for target in graph.targets(name) if target in graph.neurons}
-        joined = [group for group in found if group & fed]
-        if len(joined) > 1:
-            found = [group for group in found if not group & fed] + [set().union(*joined)]
+        links += itertools.pairwise(target for target in graph.targets(name) if target in graph.neurons)
     order = list(graph.nodes)
-    return sorted((sorted(group, key=order.index) for group in found), key=lambda group: order.index(group[0]))
+    found = (sorted(group, key=order.index) for group in connected(links))
+    return sorted(found, key=lambda group: order.index(group[0]))
 
 
 def input_convolutions(graph: SearchGraph, group: list[str]) -> list[str]:
@@ -97,7 +97,7 @@ def snap_time_constants(student: SpikingTracker, *, decay_bits: int = 4) -> dict
     Returns:
         Decay per micro-step by layer.
     """
-    dt_us = student.config.window_us / student.config.n_steps
+    dt_us = student.config.step_us
     found = {}
     for name, module in student.named_modules():
         if isinstance(module, LIF):

@@ -22,9 +22,9 @@ from torch import Tensor
 from had_snn.errors import ExportError, HadError, InputError, MissingExtraError
 from had_snn.export.adapters import OPENERS
 from had_snn.export.apart import JUDGES, judge_version, run_judge
-from had_snn.export.graph import SearchGraph, Trace, run_graph
 from had_snn.export.nir import read_nir
 from had_snn.export.reference_runner import run_events
+from had_snn.export.search_graph import SearchGraph, Trace, run_graph
 
 logger = logging.getLogger("had_snn")
 

@@ -4,10 +4,11 @@ A dense convolution and one that adds up the weights of the spikes in reach sum 
 float32 the last bit then differs, and now and then that bit decides a spike. `freeze` rounds the weights so little
 that the student stays the same, and so much that no sum is ever rounded: a weight is `n / 2**q`, where `2**q` times the
 largest current that any spikes could make stays within float32's 24 bits. Whatever computes the currents, and in
-whatever order, then gets the same bits, and so the same spikes, scores and boxes.
+whatever order, then gets the same bits, and so the same spikes, scores and boxes. (`grids` says
+why export rounds to others.)
 
-* Norms are folded into their convolutions in double precision and become plain shifts.
-* Layers whose currents add up (the residual chain) share one grid.
+* Norms are folded into their convolutions in double precision.
+* Convolutions whose currents add up somewhere (the residual chain) share one grid.
 * The correlation feeds a real-valued 1x1 convolution, so its kernel and those weights share the bits between them; the
   template's kernel takes what is left over (about eight bits behind the point) when it is read.
 * Decays need no grid: `alpha * v + current` is one defined line of arithmetic for each neuron.
@@ -17,18 +18,25 @@ whatever order, then gets the same bits, and so the same spikes, scores and boxe
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch
-from had_snn.models.neurons import ConvNorm
-from had_snn.models.state import SearchState
+from had_snn.models.clock import MicroSteps
+from had_snn.models.graph import STEM, ConvNode, Graph, Mixing, Node, NormNode, is_pointwise
+from had_snn.models.grids import connected, fold, scale_and_shift, to_grid
+from had_snn.models.layers import ClockedLayers
+from had_snn.models.neurons import LeakyReadout
+from had_snn.models.outputs import Taps
+from had_snn.models.search import SearchModule
 from had_snn.models.stem import EventLIFStem
-from had_snn.models.student import ResidualBlock, SpikingTracker, StudentConfig
+from had_snn.models.student_config import StudentConfig
 from had_snn.ops import EventLIFState
 
 #: A frozen student's stem neuron counts at most so many spikes in a micro-step: the largest input that sums must hold.
@@ -37,8 +45,6 @@ COUNT_LIMIT = 32
 _BITS = 23
 #: Bits behind the point of the 1x1 convolution on the correlation, relative to its largest weight.
 _MIX_BITS = 10
-#: Of shifts that stand where a norm was: with a variance of `1 - _EPSILON` they add up to 1. PyTorch 2.11 refuses 0.
-_EPSILON = 2.0**-16
 #: Read-out weights that are kept, one set for each number of micro-steps and share of the newest.
 MAX_READOUT_WEIGHTS = 64
 
@@ -46,71 +52,150 @@ MAX_READOUT_WEIGHTS = 64
 class FrozenStem(EventLIFStem):
     """A stem whose counts end at `COUNT_LIMIT`."""
 
+    count_limit = COUNT_LIMIT
+
     def forward(self, *args, **options) -> tuple[Tensor, Tensor, EventLIFState]:
         """See `EventLIFStem.forward`."""
         counts, membranes, state = super().forward(*args, **options)
         return counts.clamp(max=COUNT_LIMIT), membranes, state
 
 
-class FrozenStudent(SpikingTracker):
-    """A student made by `freeze`: the same modules, weights on grids, no training."""
+class OrderedReadout(LeakyReadout):
+    """A leaky read-out that adds up micro-steps one after another, so that its sum has one value."""
 
-    def __init__(self, config: StudentConfig) -> None:
-        super().__init__(config)
-        self.stem = FrozenStem(config.stem_channels, kernel=config.stem_kernel)
-        self._readout_weights: dict[tuple[int, float, float], Tensor] = {}
+    def __init__(self, like: LeakyReadout) -> None:
+        super().__init__()
+        self.log_tau = nn.Parameter(like.log_tau.detach().clone(), requires_grad=False)
+        self._kept: dict[tuple[int, float, float], Tensor] = {}
 
-    @torch.no_grad()
-    def encode_template(
-        self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None, **options
-    ) -> Tensor:
-        """See `SpikingTracker.encode_template`; the kernels are on the grid that `round_kernel` finds."""
-        return self.round_kernel(super().encode_template(events, boxes_cxcywh, n_steps=n_steps, **options))
-
-    @torch.no_grad()
-    def round_kernel(self, kernel: Tensor) -> Tensor:
-        """Rounds template kernels `[N, C, k, k]` so that correlation and 1x1 convolution are exact together."""
-        weight, beside = self.mix_match.conv.weight[:, :, 0, 0], self.mix_search.conv.weight[:, :, 0, 0]
-        rest = beside.abs().sum(dim=1) + self.mix_match.norm.bias.abs()
-        reach = (kernel.abs().sum(dim=(2, 3)) @ weight.abs().T + rest).amax(dim=1)
-        scale = torch.exp2(_BITS - reach.log2().ceil() - _mix_grid(weight))[:, None, None, None]
-        return (kernel * scale).round() / scale
-
-    def _with_earlier(self, counts: Tensor, state: SearchState | None) -> Tensor:
-        return super()._with_earlier(counts, state).clamp(max=COUNT_LIMIT)
-
-    def _integrate(self, maps: Tensor, state: SearchState | None, *, dt_us: float, share: float) -> Tensor:
-        if state is not None:
-            dt_us = self.config.window_us / self.config.n_steps
-            maps = torch.cat([state.readout, maps])
+    def look_back(self, maps: Tensor, earlier: Tensor | None, steps: MicroSteps, config: StudentConfig) -> Tensor:
+        """See `LeakyReadout.look_back`."""
+        dt_us = steps.dt_us
+        if earlier is not None:
+            dt_us = config.step_us
             # The whole window of micro-steps, and the one before it where the newest counts for a share only.
-            maps = maps[-self.config.n_steps - (share < 1.0) :]
-        key = (len(maps), dt_us, share)
-        weights = self._readout_weights.get(key)
+            maps = torch.cat([earlier, maps])[-config.n_steps - (not steps.over) :]
+        key = (len(maps), dt_us, steps.share)
+        weights = self._kept.get(key)
         if weights is None:
-            if len(self._readout_weights) >= MAX_READOUT_WEIGHTS:
-                self._readout_weights.clear()
-            weights = self._readout_weights[key] = self._weights(*key).reshape(-1, 1, 1, 1, 1)
+            if len(self._kept) >= MAX_READOUT_WEIGHTS:
+                self._kept.clear()
+            weights = self._kept[key] = self._mixed(*key, window=config.n_steps).reshape(-1, 1, 1, 1, 1)
         total, *others = (maps * weights).unbind()
         for product in others:
             total = total + product
         return total
 
-    def _weights(self, steps: int, dt_us: float, share: float) -> Tensor:
-        """The read-out's weight of each micro-step; one step more for a share, which mixes two windows."""
+    def _mixed(self, count: int, dt_us: float, share: float, *, window: int) -> Tensor:
+        """The weight of each micro-step; one step more for a share, which mixes two windows."""
         if share == 1.0:
-            return self.integrator.weights(steps, dt_us=dt_us)
-        newest = self.integrator.weights(min(steps, self.config.n_steps), dt_us=dt_us)
-        before = self.integrator.weights(steps - 1, dt_us=dt_us)
-        return share * F.pad(newest, (steps - len(newest), 0)) + (1 - share) * F.pad(before, (0, 1))
+            return self.weights(count, dt_us=dt_us)
+        newest = self.weights(min(count, window), dt_us=dt_us)
+        before = self.weights(count - 1, dt_us=dt_us)
+        return share * F.pad(newest, (count - len(newest), 0)) + (1 - share) * F.pad(before, (0, 1))
+
+
+class FrozenStudent(SearchModule):
+    """A student made by `freeze`: weights on grids, no norms, no training.
+
+    Args:
+        student: Gives the stem, the template's kernel and the read-out.
+        graph: The search branch on its grids.
+    """
+
+    def __init__(self, student: SearchModule, graph: Graph) -> None:
+        super().__init__()
+        self.config, self.matching = student.config, copy.deepcopy(student.matching)
+        self.stem = FrozenStem(student.stem.channels, kernel=student.stem.kernel, stride=student.stem.stride)
+        self.stem.load_state_dict(student.stem.state_dict())
+        self.integrator, self.readout = OrderedReadout(student.integrator), graph.readout.conv
+        self._graph, self._names = graph, graph.names()
+        # Registered under the nodes' names, so that they move with the network; a path's dots are not allowed.
+        for name, node in graph.nodes.items():
+            for _, part, _ in node.parts():
+                self.add_module(name.replace(".", "_"), part)
+        self._trunk, self._branch = graph.upto(graph.features), graph.upto(graph.readout.source)
+        self.to(student.device).eval().requires_grad_(False)
+
+    def graph(self) -> Graph:
+        """See `SearchModule.graph`."""
+        return self._graph
+
+    def layer_names(self) -> dict[nn.Module, str]:
+        """See `SearchModule.layer_names`."""
+        return self._names
+
+    @torch.no_grad()
+    def features(self, counts: Tensor, layers: ClockedLayers) -> Tensor:
+        """See `SearchModule.features`."""
+        return self._trunk.run(counts, None, layers)
+
+    @torch.no_grad()
+    def head(self, counts: Tensor, kernel: Tensor, layers: ClockedLayers) -> Tensor:
+        """See `SearchModule.head`."""
+        return self._branch.run(counts, kernel, layers)
+
+    @torch.no_grad()
+    def encode_template(self, *args, taps: Taps | None = None, **options) -> Tensor:
+        """See `SearchNetwork.encode_template`; the kernels are on the grid that `round_kernel` finds."""
+        return self.round_kernel(super().encode_template(*args, taps=taps, **options))
+
+    @torch.no_grad()
+    def round_kernel(self, kernel: Tensor) -> Tensor:
+        """Rounds template kernels `[N, C, k, k]` so that correlation and 1x1 convolution are exact together."""
+        scales = []
+        for weight, rest in self._mixed:
+            reach = (kernel.abs().sum(dim=(2, 3)) @ weight.abs().T + rest).amax(dim=1)
+            scales.append(torch.exp2(_BITS - reach.log2().ceil() - _mix_grid(weight)))
+        scale = torch.stack(scales).amin(dim=0)[:, None, None, None]
+        return (kernel * scale).round() / scale
+
+    @property
+    def _mixed(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """By 1x1 convolution of the matched maps: its weights `[K, C]`, and the largest current besides `[K]`."""
+        for group in _groups(self._graph):
+            spiking = [node for node in group if self._graph.match_behind(node) is None]
+            for node in group:
+                if node in spiking:
+                    continue
+                assert node.conv.bias is not None
+                rest = node.conv.bias.abs()
+                for other in spiking:
+                    assert other.conv.bias is not None
+                    rest = rest + _reach(other.source, other.conv.weight, other.conv.bias)
+                yield node.conv.weight[:, :, 0, 0], rest
 
 
 def _mix_grid(weight: Tensor) -> int:
     return _MIX_BITS - math.ceil(math.log2(max(float(weight.abs().max()), 2.0**-20)))
 
 
-@torch.no_grad()
-def freeze(student: SpikingTracker) -> FrozenStudent:
+def _reach(source: str, weight: Tensor, bias: Tensor) -> Tensor:
+    """The largest current of each output channel that any spikes of a source could make."""
+    return weight.abs().sum(dim=(1, 2, 3)) * (COUNT_LIMIT if source == STEM else 1.0) + bias.abs()
+
+
+def _groups(graph: Graph) -> list[list[ConvNode]]:
+    """Convolutions whose currents add up somewhere, in order."""
+    links = [(node.name, node.name) for node in graph.convs]
+    for node in graph.nodes.values():
+        leaves = [leaf.name for leaf in graph.currents(node.name)]
+        links += itertools.pairwise(leaves)
+    return [[node for node in graph.convs if node.name in group] for group in connected(links)]
+
+
+def obstacle(student: SearchModule) -> str | None:
+    """Why a student has no frozen form, with the part that is in the way; None where it has one."""
+    if type(student.stem) is not EventLIFStem:
+        return f"stem={student.config.stem} ({type(student.stem).__name__}) has no frozen form"
+    graph = student.graph()
+    for mixing in graph.mixings():
+        if not is_pointwise(mixing.conv.conv):
+            return f"{mixing.conv.name}: only a 1x1 convolution of the matched maps has a frozen form"
+    return graph.obstacle()
+
+
+def freeze(student: SearchModule) -> FrozenStudent:
     """The inference copy of a student; see the head of this file.
 
     Args:
@@ -120,80 +205,67 @@ def freeze(student: SpikingTracker) -> FrozenStudent:
         A student in evaluation mode, on the same device, without gradients.
 
     Raises:
-        InputError: If the student has another stem than the event-driven one.
+        InputError: If a part of the student has no frozen form; it runs as it was trained.
     """
     if isinstance(student, FrozenStudent):
         return student
-    if student.config.stem != "events":
-        raise InputError(f"a student with stem={student.config.stem} has no frozen form; it runs as it was trained")
-    frozen = FrozenStudent(student.config)
-    frozen.load_state_dict(student.state_dict())
-    frozen = frozen.to(next(student.parameters()).device).eval().requires_grad_(False)
-    _round_together([_fold(frozen.backbone.conv1)], largest_input=COUNT_LIMIT)
-    chain = [_fold(frozen.backbone.conv2)]
-    for block in frozen.backbone.blocks:
-        assert isinstance(block, ResidualBlock)
-        chain.append(_fold(block.conv))
-    _round_together(chain)
-    _round_together([_fold(frozen.conv_head)])
-    readout = frozen.readout
-    assert readout.bias is not None
-    _round_together([(readout.weight, readout.bias)])
-    _round_matching(frozen)
-    return frozen
+    reason = obstacle(student)
+    if reason is not None:
+        raise InputError(f"{reason}; the student runs as it was trained")
+    return FrozenStudent(student, _rounded(student.graph()))
 
 
-def _fold(block: ConvNorm) -> tuple[Tensor, Tensor]:
-    """Folds the norm and leaves a plain shift; the weight and bias, for further changes in place."""
-    double = ConvNorm(block.conv.in_channels, block.conv.out_channels, kernel=block.conv.kernel_size[0]).double()
-    double.load_state_dict(block.state_dict())
-    double.norm.eps = block.norm.eps
-    weight, bias = double.to(block.conv.weight.device).folded()
-    block.conv.weight.copy_(weight)
-    _make_shift(block.norm)
-    block.norm.bias.copy_(bias)
-    return block.conv.weight, block.norm.bias
+@torch.no_grad()
+def _rounded(graph: Graph) -> Graph:
+    """The graph with norms folded and weights on their grids, in modules of its own."""
+    folded = {node.name: tuple(v.float() for v in fold(node.conv, node.norm)) for node in graph.convs}
+    mixings = {mixing.conv.name: mixing for mixing in graph.mixings()}
+    nodes: dict[str, Node] = {}
+    for group in _groups(graph):
+        matched = [mixings[node.name] for node in group if node.name in mixings]
+        beside = [node for node in group if node.name not in mixings]
+        if not matched:
+            _round_together(group, folded)
+        for mixing in matched:
+            _round_mixing(mixing, beside, folded)
+    for name, node in graph.nodes.items():
+        if isinstance(node, ConvNode):
+            behind = graph.match_behind(node)
+            source = node.source if behind is None else behind[0].name
+            nodes[name] = ConvNode(name, (source,), _with_weights(node.conv, *folded[name]))
+        elif not isinstance(node, NormNode):
+            nodes[name] = copy.deepcopy(node)
+    return Graph(nodes, graph.output)
 
 
-def _make_shift(norm: nn.BatchNorm2d) -> None:
-    """A norm in evaluation mode that multiplies by exactly 1 and adds its bias."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    norm.eps = _EPSILON
-    norm.running_mean.zero_()
-    norm.running_var.fill_(1.0 - _EPSILON)
-    norm.weight.fill_(1.0)
-    norm.bias.zero_()
+def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution of the same shape with these weights."""
+    outputs, inputs, side, _ = weight.shape
+    made = nn.Conv2d(inputs, outputs, side, stride=conv.stride[0], padding=int(conv.padding[0]))
+    made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return made
 
 
-def _round_together(layers: list[tuple[Tensor, Tensor]], *, largest_input: float = 1.0) -> None:
+def _round_together(group: list[ConvNode], folded: dict[str, tuple[Tensor, ...]]) -> None:
     """Rounds convolutions whose currents add up, so that float32 holds the largest current exactly."""
-    reach = torch.stack([w.abs().sum(dim=(1, 2, 3)) * largest_input + b.abs() for w, b in layers]).sum(dim=0)
+    reach = torch.stack([_reach(node.source, *folded[node.name]) for node in group]).sum(dim=0)
     grid = _BITS - math.ceil(math.log2(max(float(reach.max()), 2.0**-20)))
-    for pair in layers:
-        for values in pair:
-            _round(values, grid)
+    folded |= {node.name: tuple(to_grid(v, grid) for v in folded[node.name]) for node in group}
 
 
-def _round(values: Tensor, grid: int) -> None:
-    values.copy_((values.double() * 2.0**grid).round() * 2.0**-grid)
-
-
-def _round_matching(frozen: FrozenStudent) -> None:
-    """Folds the norm of the correlation into the 1x1 convolution behind it and rounds both 1x1 convolutions."""
-    norm = frozen.match_norm
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    shift = norm.bias.double() - norm.running_mean.double() * scale
-    weight, bias = _fold(frozen.mix_match)
-    beside, more = _fold(frozen.mix_search)
-    bias.copy_(bias + weight[:, :, 0, 0].double() @ shift + more)
-    weight.copy_(weight * scale[:, None, None])
-    more.zero_()
-    _make_shift(norm)
+def _round_mixing(mixing: Mixing, beside: list[ConvNode], folded: dict[str, tuple[Tensor, ...]]) -> None:
+    """Folds the norm of the correlation into the 1x1 convolution behind it and rounds it and what stands beside it."""
+    weight, bias = folded[mixing.conv.name]
+    total = bias.double()
+    if mixing.norm is not None:
+        scale, shift = scale_and_shift(mixing.norm.norm)
+        total = total + weight[:, :, 0, 0].double() @ shift
+        weight = (weight * scale[:, None, None]).float()
+    for node in beside:
+        total = total + folded[node.name][1]
     grid = _mix_grid(weight)
-    _round(weight, grid)
     # The kernel has at least four bits behind the point, so these are on the grid of the whole current.
-    _round(beside, grid + 4)
-    _round(bias, grid + 4)
+    folded[mixing.conv.name] = (to_grid(weight, grid), to_grid(total.float(), grid + 4))
+    for node in beside:
+        other, moved = folded[node.name]
+        folded[node.name] = (to_grid(other, grid + 4), torch.zeros_like(moved))

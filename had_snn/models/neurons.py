@@ -15,8 +15,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from had_snn.models.clock import MicroSteps
+from had_snn.models.student_config import StudentConfig
 from had_snn.ops import Surrogate, atan, lif_multi_step
 
 
@@ -90,9 +93,45 @@ class LeakyReadout(nn.Module):
         """Integrates `x` `[T, ...]` and returns the time-averaged membrane `[...]`."""
         return torch.tensordot(self.weights(x.shape[0], dt_us=dt_us).to(x.dtype), x, dims=1)
 
+    def of_convolution(self, spikes: Tensor, conv: nn.Conv2d, *, dt_us: float) -> Tensor:
+        """`forward` of a convolution of spikes `[T, N, C, H, W]`, exchanged: both are linear, so one convolution does
+        for all micro-steps. For training, where maps of each micro-step are of no use."""
+        weights = self.weights(len(spikes), dt_us=dt_us).to(spikes.dtype)
+        bias = None if conv.bias is None else conv.bias * weights.sum()
+        averaged = torch.tensordot(weights, spikes, dims=1)
+        return F.conv2d(averaged, conv.weight, bias, stride=conv.stride, padding=conv.padding)
+
+    def look_back(self, maps: Tensor, earlier: Tensor | None, steps: MicroSteps, config: StudentConfig) -> Tensor:
+        """Integrates read-out maps over one window, however many calls it came in.
+
+        Args:
+            maps: Maps of this call `[T, N, 5, G, G]`.
+            earlier: Maps of the calls before, oldest first; None when this one began at rest, and is a window itself.
+            steps: The call's micro-steps.
+            config: Gives the micro-steps of a window.
+
+        Returns:
+            `[N, 5, G, G]`. While the newest micro-step is not over, the window that ends with it and the one before
+            it are mixed by its share.
+        """
+        if earlier is None:
+            return self(maps, dt_us=steps.dt_us)
+        newest = self(torch.cat([earlier, maps])[-config.n_steps :], dt_us=config.step_us)
+        if steps.over:
+            return newest
+        return steps.share * newest + (1 - steps.share) * self(earlier, dt_us=config.step_us)
+
+
+class Sum(nn.Module):
+    """Adds currents that meet; a module so that the place where they meet has a name."""
+
+    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
+        """The sum of tensors of one shape, from left to right."""
+        return sum(others, start=first)
+
 
 class ConvNorm(nn.Module):
-    """Convolution and batch norm over micro-steps and samples; folds into one convolution for inference and export.
+    """Convolution and batch norm over micro-steps and samples; `grids.fold` makes one convolution of it.
 
     Args:
         in_channels: Input channels.
@@ -110,11 +149,3 @@ class ConvNorm(nn.Module):
         """`[T, N, C, H, W]` to `[T, N, C', H', W']`."""
         y = self.norm(self.conv(x.flatten(0, 1)))
         return y.unflatten(0, x.shape[:2])
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight `[C', C, k, k]` and bias `[C']` of the single convolution that equals this block in evaluation."""
-        norm = self.norm
-        if norm.running_var is None or norm.running_mean is None:
-            raise RuntimeError("batch norm without running statistics cannot be folded")
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale

@@ -18,17 +18,15 @@ class Taps:
     Attributes:
         membranes: Pre-reset membrane potentials by layer name, each `[T, N, C, H, W]` (student).
         spikes: Spike trains by layer name, each `[T, N, C, H, W]` (student; profiling and plots).
-        rates: Spike rates of the last backbone stage, `[N, C, H, W]`, spikes per micro-step (student).
-        matched: The correlation of search spikes with the template, `[T, N, C, H, W]` (student).
+        matched: Correlations of search spikes with the template by layer name, `[T, N, C, H, W]` (student).
         features: Search-token features on their grid, `[N, D, H, W]` (teacher).
-        traces: Whether membranes and rates are wanted, which cost memory traffic of their own.
+        traces: Whether membranes are wanted, which cost memory traffic of their own.
         only: The one clocked layer whose membranes are wanted; all of them when None.
     """
 
     membranes: dict[str, Tensor] = field(default_factory=dict)
     spikes: dict[str, Tensor] = field(default_factory=dict)
-    rates: Tensor | None = None
-    matched: Tensor | None = None
+    matched: dict[str, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
     traces: bool = True
     only: str | None = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
+from had_snn.models.clock import MicroSteps
 from had_snn.ops import EventLIFState
 
 
@@ -34,6 +35,44 @@ class SearchState:
     membranes: dict[str, Tensor]
     readout: Tensor
     counts: Tensor | None = None
+
+    @classmethod
+    def after(
+        cls,
+        before: SearchState | None,
+        stem: EventLIFState,
+        membranes: dict[str, Tensor],
+        maps: Tensor,
+        counts: Tensor,
+        *,
+        steps: MicroSteps,
+        keep: int,
+    ) -> SearchState:
+        """The state after a call; after a micro-step that is not over, all but the stem is as before.
+
+        Args:
+            before: The state that the call went on from, or None for rest.
+            stem: The stem's state now.
+            membranes: Potentials of the clocked layers now.
+            maps: Read-out maps of the call `[T, N, 5, G, G]`.
+            counts: Stem spikes of the call `[T, N, C, H, W]`, with those of a micro-step that was under way.
+            steps: The call's micro-steps.
+            keep: Micro-steps that the read-out looks back over.
+        """
+        if before is not None and not steps.over:
+            return cls(stem, before.membranes, before.readout, counts)
+        history = maps if before is None else torch.cat([before.readout, maps])
+        return cls(stem, membranes, history[-keep:])
+
+    def under_way(self, steps: MicroSteps) -> Tensor | None:
+        """Stem spikes of the micro-step that the next call goes on with, or None between micro-steps.
+
+        Raises:
+            InputError: If it would go on with several micro-steps at once.
+        """
+        if self.counts is not None and steps.count != 1:
+            raise InputError(f"a micro-step is under way; finish it with one step before reading {steps.count}")
+        return self.counts
 
     def detach(self) -> SearchState:
         """The same state, cut from the graph (truncated backpropagation)."""

@@ -45,6 +45,9 @@ class EventLIFStem(nn.Module):
         Output counts and membranes `[T, N, C, H / stride, W / stride]`.
     """
 
+    #: Spikes that a neuron counts in a micro-step at most.
+    count_limit = math.inf
+
     def __init__(
         self,
         channels: int,

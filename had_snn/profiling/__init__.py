@@ -6,6 +6,7 @@ profile.energy_mj(SDTRACK)                  # the same run under another paper's
 profile_teacher(teacher).energy_mj()
 """
 
+from had_snn.profiling.counted import CountedStudent
 from had_snn.profiling.energy import (
     COSTS,
     EXACT,
@@ -30,7 +31,6 @@ from had_snn.profiling.macs import CountMismatchError, count_call, profile_modul
 from had_snn.profiling.measure import Measurement, measure
 from had_snn.profiling.profile import Profile
 from had_snn.profiling.records import LayerProfile, NeuronProfile
-from had_snn.profiling.student import CountedStudent
 from had_snn.profiling.windows import TrackWindows, profile_student, track_windows
 
 __all__ = [

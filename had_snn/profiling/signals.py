@@ -14,12 +14,18 @@ from had_snn.ops import SpikeCount, SpikeCounter
 from had_snn.profiling.records import rate_bin
 from had_snn.profiling.synops import ConvShape, effective_synops, event_synops
 
-Readers = Mapping[str, tuple[ConvShape, ...]]
 
-#: The population whose spikes are matched with the template.
-FEATURES = "backbone.lif_out"
-#: What populations put out, where it is not spikes of 0 or 1.
-_KINDS = {"stem": "counts", "matched": "real"}
+@dataclass(frozen=True)
+class Population:
+    """What puts out spikes, or maps that convolutions read.
+
+    Attributes:
+        kind: What it puts out: `"spikes"` of 0 or 1, `"counts"`, or `"real"` numbers.
+        readers: The convolutions that read it.
+    """
+
+    kind: str
+    readers: tuple[ConvShape, ...]
 
 
 class Signal:
@@ -27,8 +33,7 @@ class Signal:
 
     Attributes:
         count: The sums.
-        readers: The convolutions that read the population.
-        kind: See `had_snn.ops.spike_count`.
+        population: What put them out.
         steps: Micro-steps of a window.
         channels: Channels.
         size_hw: Rows and columns.
@@ -39,13 +44,12 @@ class Signal:
     def __init__(
         self,
         count: SpikeCount,
-        readers: tuple[ConvShape, ...],
-        kind: str,
+        population: Population,
         shape: torch.Size,
         over_windows: Tensor | None,
         kept: Tensor | None,
     ) -> None:
-        self.count, self.readers, self.kind = count, readers, kind
+        self.count, self.population = count, population
         self.steps, self.channels, self.size_hw = shape[0], shape[2], (shape[3], shape[4])
         self.over_windows, self.kept = over_windows, kept
 
@@ -58,13 +62,13 @@ class Signal:
         """Counts of a convolution that reads these spikes.
 
         Args:
-            shape: The convolution, one of `readers`.
+            shape: The convolution, one of the population's readers.
             weight: The weights when some are zero, which only the effective count needs.
 
         Returns:
             Values for `LayerProfile.add`.
         """
-        at, count = self.readers.index(shape), self.count
+        at, count = self.population.readers.index(shape), self.count
         each = count.active_synapses[at]
         used: dict[str, Any] = {
             "input_spikes": count.fired.sum(dim=0),
@@ -78,15 +82,15 @@ class Signal:
         if weight is not None and self.kept is not None:
             each = effective_synops(self.kept.flatten(0, 1), weight, shape).reshape(each.shape)
         used["effective"] = each.sum(dim=0)
-        if self.kind == "counts":
+        if self.population.kind == "counts":
             used["effective_graded"] = (each * (count.active != count.fired)).sum(dim=0)
-        elif self.kind == "real":
+        elif self.population.kind == "real":
             used |= {"input_spikes": 0, "synops": 0, "effective_graded": used["effective"]}
         return used
 
 
 @dataclass(frozen=True)
-class Heard:
+class WindowSums:
     """What some windows did.
 
     Attributes:
@@ -94,7 +98,7 @@ class Heard:
         events: Events of each window, `[N]`.
         pairs: Their synaptic operations in the stem, `[N]`.
         size_hw: Size of the crop.
-        spikes: Signals of the populations by name in `Taps`; `"matched"` are the matched maps.
+        spikes: Signals of the populations by name.
     """
 
     bins: Tensor
@@ -103,25 +107,20 @@ class Heard:
     size_hw: tuple[int, int]
     spikes: dict[str, Signal]
 
-    @property
-    def steps(self) -> int:
-        """Micro-steps of a window."""
-        return self.spikes["stem"].steps
-
 
 class Recorder:
     """Collects what a branch does, call by call, until somebody takes it.
 
     Args:
         stem: The stem as a convolution.
-        readers: Which convolutions read which population; `"matched"` stands for the matched maps.
+        populations: By name; the stem's is the first.
         keep: Whether to hold the windows' neurons themselves, for readers with zero weights.
     """
 
-    def __init__(self, stem: ConvShape, readers: Readers, *, keep: bool = False) -> None:
-        self.stem, self.readers, self.keep = stem, readers, keep
+    def __init__(self, stem: ConvShape, populations: Mapping[str, Population], *, keep: bool = False) -> None:
+        self.stem, self.populations, self.keep = stem, populations, keep
         self.counter: SpikeCounter | None = None
-        self.weights: Tensor | None = None
+        self.weights: Mapping[str, Tensor] = {}
         self.running: dict[str, Tensor] = {}
         self.shapes: dict[str, torch.Size] = {}
         self._clear()
@@ -129,7 +128,7 @@ class Recorder:
     @property
     def steps(self) -> int:
         """Micro-steps of the windows that are held."""
-        return self.shapes["stem"][0]
+        return next(iter(self.shapes.values()))[0]
 
     def _clear(self) -> None:
         self.events: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -138,16 +137,19 @@ class Recorder:
         self.kept: dict[str, list[Tensor]] = {}
         self.held = 0
 
-    def hear(self, events: EventBatch, outputs: Mapping[str, Tensor], weights: Tensor | None = None) -> None:
+    def record(
+        self, events: EventBatch, outputs: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Takes the sums of a call.
 
         Args:
             events: What went in.
             outputs: What the populations put out, `[T, N, C, H, W]` by name.
-            weights: Further synapses of the features, int32 `[1 or N, M, C, H, W]`; see `SpikeCounter`.
+            weights: Further synapses of a population, int32 `[1 or N, M, C, H, W]` by name; see `SpikeCounter`.
         """
-        trains = list(outputs.values())
-        if self.counter is None or weights is not self.weights or not self.counter.fits(trains):
+        trains, weights = list(outputs.values()), weights or {}
+        same = weights.keys() == self.weights.keys() and all(self.weights[n] is w for n, w in weights.items())
+        if self.counter is None or not same or not self.counter.fits(trains):
             self._settle()
             self.counter, self.weights = self._new_counter(outputs, weights), weights
         self.rows.append(self.counter(trains))
@@ -160,15 +162,16 @@ class Recorder:
                 self.kept.setdefault(name, []).append((values != 0).float())
                 self.held += values.numel()
 
-    def _new_counter(self, outputs: Mapping[str, Tensor], weights: Tensor | None) -> SpikeCounter:
+    def _new_counter(self, outputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> SpikeCounter:
         self.shapes = {name: values.shape for name, values in outputs.items()}
         reach, running = [], []
         for name, values in outputs.items():
-            maps = [shape.fan_out((int(values.shape[3]), int(values.shape[4]))).int() for shape in self.readers[name]]
+            size_hw, population = (int(values.shape[3]), int(values.shape[4])), self.populations[name]
+            maps = [shape.fan_out(size_hw).int() for shape in population.readers]
             reach.append(torch.stack(maps).to(values.device))
-            running.append(None if name == "matched" else self._running_sums(name, values))
-        extra = [weights if name == FEATURES else None for name in outputs]
-        kinds = [_KINDS.get(name, "spikes") for name in outputs]
+            running.append(None if population.kind == "real" else self._running_sums(name, values))
+        extra = [weights.get(name) for name in outputs]
+        kinds = [self.populations[name].kind for name in outputs]
         return SpikeCounter(list(outputs.values()), reach, kinds=kinds, weights=extra, running=running)
 
     def _running_sums(self, name: str, values: Tensor) -> Tensor:
@@ -187,7 +190,7 @@ class Recorder:
                 self.counts.setdefault(name, []).append(count)
         self.rows = []
 
-    def take(self) -> Heard:
+    def take(self) -> WindowSums:
         """Everything since the last call, joined; starts afresh."""
         self._settle()
         count, length, pairs = (torch.cat(parts) for parts in zip(*self.events, strict=True))
@@ -195,12 +198,11 @@ class Recorder:
         for name, counts in self.counts.items():
             kept = torch.cat(self.kept[name], dim=1) if name in self.kept else None
             running = self.running[name].clone() if name in self.running else None
-            kind = _KINDS.get(name, "spikes")
-            spikes[name] = Signal(_joined(counts), self.readers[name], kind, self.shapes[name], running, kept)
+            spikes[name] = Signal(_joined(counts), self.populations[name], self.shapes[name], running, kept)
         for running in self.running.values():
             running.zero_()
         self._clear()
-        return Heard(rate_bin(count.double() * 1e6 / length.double()), count, pairs, self.size_hw, spikes)
+        return WindowSums(rate_bin(count.double() * 1e6 / length.double()), count, pairs, self.size_hw, spikes)
 
 
 def _joined(counts: list[SpikeCount]) -> SpikeCount:

@@ -15,8 +15,8 @@ from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
 from had_snn.geometry import search_crop
 from had_snn.models import SpikingTracker, StudentConfig
+from had_snn.profiling.counted import CountedStudent
 from had_snn.profiling.profile import Profile
-from had_snn.profiling.student import CountedStudent
 
 if TYPE_CHECKING:
     from had_snn.data.sequence import TrackingSequence
@@ -109,7 +109,7 @@ def profile_student(
         kernel = counted.encode_template(track.template, track.template_box, n_steps=n_steps)
         for first in range(0, len(track.search), batch_size):
             windows = track.search.samples(first, first + batch_size)
-            counted.forward_search(windows, kernel.expand(len(windows), -1, -1, -1), n_steps=n_steps)
+            counted.read_window(windows, kernel.expand(len(windows), -1, -1, -1), n_steps=n_steps)
     if not counted.profile.outputs:
         raise InputError("nothing to profile: no track holds a search window")
     return counted.profile

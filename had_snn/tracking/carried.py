@@ -13,8 +13,7 @@ from torch import Tensor
 
 from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop
-from had_snn.models import SearchState, SpikingTracker, TrackerOutput
-from had_snn.models.spike_driven import SpikeDrivenStudent
+from had_snn.models import MicroSteps, SearchNetwork, SearchState, TrackerOutput
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.window import MIN_EVENTS, count_window, pack_window
 
@@ -42,7 +41,7 @@ class CarriedSearch:
 
 
 def read_on(
-    network: SpikingTracker | SpikeDrivenStudent,
+    network: SearchNetwork,
     kernel: Tensor,
     carried: CarriedSearch,
     buffer: EventBuffer,
@@ -73,45 +72,27 @@ def read_on(
         return None
     new = pack_window(buffer.window(carried.read_us, t_us, crop, every=every), carried.read_us, t_us, device)
     # The rate of a whole window sets the gain: that of a millisecond is mostly chance.
-    gain = torch.tensor(
-        [network.stem.gain_at(-(-count // every) / (config.window_us * 1e-6 * crop.size**2))], device=device
-    )
+    gain = torch.tensor([network.gain_at(-(-count // every) / (config.window_us * 1e-6 * crop.size**2))], device=device)
     search, begin = _ready_for(network, kernel, carried, t_us, gain)
-    step_us, passed = config.window_us / config.n_steps, t_us - begin
-    steps, whole = max(1, round(passed / step_us)), passed >= step_us
-    output = network.forward_search(
-        new,
-        kernel,
-        n_steps=steps,
-        state=search.moved(cells),
-        with_state=True,
-        gain=gain,
-        share=1.0 if whole else passed / step_us,
-        dt_us=passed / steps,
-    )
+    steps = MicroSteps.passed(t_us - begin, config)
+    output = network.step(new, kernel, search.moved(cells), steps=steps, gain=gain)
     assert output.state is not None
-    return output, CarriedSearch(crop, t_us if whole else begin, t_us, output.state)
+    return output, CarriedSearch(crop, t_us if steps.over else begin, t_us, output.state)
 
 
 def _ready_for(
-    network: SpikingTracker | SpikeDrivenStudent, kernel: Tensor, carried: CarriedSearch, t_us: int, gain: Tensor
+    network: SearchNetwork, kernel: Tensor, carried: CarriedSearch, t_us: int, gain: Tensor
 ) -> tuple[SearchState, int]:
     """The state to read the events up to `t_us` with, and the begin of its micro-step.
 
     Where they would make the micro-step under way much too long, it ends where reading stopped.
     """
     config, search = network.config, carried.search
-    if search.counts is None or t_us - carried.t_us < 1.5 * config.window_us / config.n_steps:
+    if search.counts is None or t_us - carried.t_us < 1.5 * config.step_us:
         return search, carried.t_us
     nothing = EventStream.empty((carried.crop.size, carried.crop.size))
-    output = network.forward_search(
-        pack_window(nothing, carried.read_us, carried.read_us + 1, kernel.device),
-        kernel,
-        n_steps=1,
-        state=search,
-        with_state=True,
-        gain=gain,
-        dt_us=carried.read_us - carried.t_us,
-    )
+    batch = pack_window(nothing, carried.read_us, carried.read_us + 1, kernel.device)
+    steps = MicroSteps(1, carried.read_us - carried.t_us)
+    output = network.step(batch, kernel, search, steps=steps, gain=gain)
     assert output.state is not None
     return output.state, carried.read_us

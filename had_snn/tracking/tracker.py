@@ -25,7 +25,7 @@ from torch import Tensor
 from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop, search_crop
-from had_snn.models import SpikingTracker, TrackerOutput
+from had_snn.models import SearchNetwork, TrackerOutput
 from had_snn.models.spike_driven import search_network
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.carried import CarriedSearch, read_on
@@ -62,7 +62,7 @@ class OnlineTracker:
 
     def __init__(
         self,
-        student: SpikingTracker,
+        student: SearchNetwork,
         *,
         output_period_us: int | None = None,
         policy: TrackingPolicy | None = None,
@@ -155,7 +155,7 @@ class OnlineTracker:
             CheckpointError: If the file is missing, damaged or something else.
             InputError: If another student or mode made it.
         """
-        state = load_state(path, device=next(self.student.parameters()).device)
+        state = load_state(path, device=self.student.device)
         if state.made_for != self._made_for():
             ours, theirs = self._made_for(), state.made_for
             names = [name for name in ours if ours[name] != theirs.get(name)]
@@ -201,7 +201,7 @@ class OnlineTracker:
         if cropped is None:
             return None
         box = torch.from_numpy(crop.relative_box(box_xywh)[None]).float()
-        device = next(self.student.parameters()).device
+        device = self.student.device
         return self.network.encode_template(pack_window(cropped, t_end - self.window_us, t_end, device), box.to(device))
 
     @torch.no_grad()
@@ -234,7 +234,7 @@ class OnlineTracker:
         if cropped is None:
             return None
         batch = pack_window(cropped, t_us - self.window_us, t_us, kernel.device)
-        output = self.network.forward_search(batch, kernel, with_state=keep)
+        output = self.network.step(batch, kernel, None) if keep else self.network.read_window(batch, kernel)
         if output.state is not None:
             state.carried = CarriedSearch(crop, t_us, t_us, output.state)
         return crop, output

@@ -154,9 +154,7 @@ class StudentTask(nn.Module):
         """Named losses of clips; spike rates by layer as `rate/LAYER`, their silent channels as `silent/LAYER`."""
         batch, carried = (piece.batch, piece.carried) if isinstance(piece, Piece) else (piece, None)
         if carried is None:
-            output = self.student(
-                batch.template_events, batch.template_box, batch.search_events, with_taps=self._taps()
-            )
+            output = self.student(batch.template_events, batch.template_box, batch.search_events, taps=self._taps())
         else:
             output = self._run_windows(batch, carried)
         losses = self._supervised(batch, output)
@@ -204,9 +202,7 @@ class StudentTask(nn.Module):
         for k in range(windows):
             events = batch.search_events.samples(k * clips, (k + 1) * clips)
             state = None if state is None else state.moved(batch.move_cells[k])
-            outputs.append(
-                self.student.forward_search(events, kernel, with_taps=self._taps(), state=state, with_state=True)
-            )
+            outputs.append(self.student.step(events, kernel, state, taps=self._taps()))
             state = outputs[-1].state
         carried.state = None if state is None else state.detach()
         return _joined(outputs)
@@ -323,11 +319,9 @@ def silent_channels(spikes: Tensor) -> Tensor:
 def _joined(outputs: list[TrackerOutput]) -> TrackerOutput:
     """Outputs of successive windows as one, window-major."""
     taps = [output.taps for output in outputs if output.taps is not None]
-    rates = [part.rates for part in taps if part.rates is not None]
     joined = Taps(
         membranes={name: torch.cat([part.membranes[name] for part in taps], dim=1) for name in taps[0].membranes},
         spikes={name: torch.cat([part.spikes[name] for part in taps], dim=1) for name in taps[0].spikes},
-        rates=torch.cat(rates) if rates else None,
     )
     maps = [torch.cat([getattr(o, name) for o in outputs]) for name in ("score_logits", "offsets", "sizes")]
     return TrackerOutput(*maps, taps=joined)

@@ -12,8 +12,8 @@ import torch
 
 from had_snn.errors import FormatError
 from had_snn.export import graph_to_nir, read_nir, run_graph, to_graph, to_nir, write_nir
-from had_snn.export.graph import Conv
 from had_snn.export.rounding import Rounding
+from had_snn.export.search_graph import Conv
 
 
 @pytest.mark.parametrize("rounding", [None, Rounding(), Rounding(weight_bits=8)])

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from had_snn.errors import InputError
 from had_snn.export import Rounding, round_graph, run_graph, to_graph
-from had_snn.export.graph import Neurons, SearchGraph
 from had_snn.export.rounding import groups, input_scales, mean_charge, round_decay, snap_time_constants
+from had_snn.export.search_graph import Neurons, SearchGraph
 
 from .conftest import make_student
 

@@ -11,8 +11,8 @@ import torch
 from had_snn.errors import ExportError, HadError, InputError
 from had_snn.export import DeployedStudent, read_nir, run_graph, table, to_graph, verify, write_nir
 from had_snn.export.adapters import OPENERS
-from had_snn.export.graph import Neurons
 from had_snn.export.reference_runner import run_events, thinned
+from had_snn.export.search_graph import Neurons
 from had_snn.export.verify import require_exact
 from had_snn.tracking import OnlineTracker
 

@@ -72,7 +72,7 @@ def test_a_tracker_runs_a_control_with_its_own_stem(stem):
     control = student_tiny(stem=stem).eval()
     assert search_network(control) is control
     assert OnlineTracker(control).network.stem is control.stem
-    with pytest.raises(InputError, match=f"stem={stem} does not run from spike to spike"):
+    with pytest.raises(InputError, match=rf"stem={stem} .*does not run from spike to spike"):
         search_network(control, "spikes")
-    with pytest.raises(InputError, match=f"stem={stem} has no frozen form"):
+    with pytest.raises(InputError, match=rf"stem={stem} .*has no frozen form"):
         freeze(control)

@@ -1,10 +1,10 @@
-"""Clocked layers: read-out weights, folding of norms, explicit state."""
+"""Clocked layers: read-out weights, explicit state."""
 
 from __future__ import annotations
 
 import torch
 
-from had_snn.models.neurons import LIF, ConvNorm, LeakyReadout
+from had_snn.models.neurons import LIF, LeakyReadout
 
 
 def test_readout_equals_the_leaky_membranes_averaged_over_time():
@@ -18,16 +18,13 @@ def test_readout_equals_the_leaky_membranes_averaged_over_time():
     torch.testing.assert_close(readout(x, dt_us=10_000.0), mean)
 
 
-def test_a_folded_block_is_one_convolution():
+def test_readout_and_convolution_can_be_exchanged():
     torch.manual_seed(0)
-    block = ConvNorm(3, 7, stride=2)
-    for _ in range(3):
-        block(torch.randn(2, 4, 3, 9, 9) * 2 + 1)
-    block.eval()
-    x = torch.randn(2, 4, 3, 9, 9)
-    weight, bias = block.folded()
-    folded = torch.nn.functional.conv2d(x.flatten(0, 1), weight, bias, stride=2, padding=1)
-    torch.testing.assert_close(block(x).flatten(0, 1), folded, rtol=1e-4, atol=1e-5)
+    readout, conv = LeakyReadout(tau_us=15_000.0), torch.nn.Conv2d(3, 5, 3, padding=1)
+    spikes = (torch.rand(6, 2, 3, 4, 4) < 0.3).float()
+    maps = conv(spikes.flatten(0, 1)).unflatten(0, (6, 2))
+    exchanged = readout.of_convolution(spikes, conv, dt_us=10_000.0)
+    torch.testing.assert_close(exchanged, readout(maps, dt_us=10_000.0), rtol=1e-4, atol=1e-5)
 
 
 def test_state_carries_a_run_across_two_calls():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch, EventStream
-from had_snn.models import student_base, student_tiny
+from had_snn.models import MicroSteps, Taps, student_base, student_tiny
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
+from had_snn.models.neurons import LIF
 from had_snn.models.spike_driven import BACKENDS, SpikeDrivenStudent, search_network
 from had_snn.tracking import OnlineTracker
 
@@ -56,8 +58,8 @@ def test_equals_the_dense_path(student, dense_above: float | None, events: int) 
     driven = SpikeDrivenStudent(student, dense_above=dense_above)
     kernel = frozen.encode_template(edge_batch(72), BOX)
     batch = edge_batch(96, events=events, samples=2)
-    dense = frozen.forward_search(batch, kernel.repeat(2, 1, 1, 1), with_taps=True)
-    assert_same(driven.forward_search(batch, kernel.repeat(2, 1, 1, 1)), dense)
+    dense = frozen.read_window(batch, kernel.repeat(2, 1, 1, 1), taps=Taps())
+    assert_same(driven.read_window(batch, kernel.repeat(2, 1, 1, 1)), dense)
     assert events == 40 or all(spikes.sum() > 0 for spikes in dense.taps.spikes.values())
 
 
@@ -67,26 +69,23 @@ def test_equals_the_dense_path_with_state(student) -> None:
     kernel, gain = frozen.encode_template(edge_batch(72), BOX), torch.tensor([1.3])
     states = [None, None]
     for i in range(3):
-        options = {"with_state": True, "gain": gain, "n_steps": 4 if i == 0 else 2}
-        batch = edge_batch(96, t0=40_000 * i, seed=i)
+        steps, batch = MicroSteps(4, 10_000) if i == 0 else MicroSteps(2, 20_000), edge_batch(96, t0=40_000 * i, seed=i)
         outputs = [
-            f(batch, kernel, state=s, **options)
-            for f, s in zip((frozen.forward_search, driven.forward_search), states, strict=True)
+            f(batch, kernel, s, steps=steps, gain=gain) for f, s in zip((frozen.step, driven.step), states, strict=True)
         ]
         assert_same(*outputs)
         states = [o.state.moved((1, -1)) for o in outputs]
     for i, share in enumerate((0.4, 0.8, 1.0)):  # one micro-step in three parts
         part = edge_batch(96, t0=120_000 + 40_000 * i, seed=i)
-        options = {"n_steps": 1, "gain": gain, "share": share, "dt_us": 10_000 * share, "with_state": True}
+        steps = MicroSteps(1, 10_000 * share, share)
         outputs = [
-            f(part, kernel, state=s, **options)
-            for f, s in zip((frozen.forward_search, driven.forward_search), states, strict=True)
+            f(part, kernel, s, steps=steps, gain=gain) for f, s in zip((frozen.step, driven.step), states, strict=True)
         ]
         assert_same(*outputs)
         states = [o.state.moved((0, 1)) for o in outputs]
     under_way = dataclasses.replace(states[1], counts=torch.zeros(1, 1, 16, 24, 24))
     with pytest.raises(InputError, match="micro-step is under way"):
-        driven.forward_search(edge_batch(96, t0=400_000), kernel, n_steps=2, state=under_way)
+        driven.step(edge_batch(96, t0=400_000), kernel, under_way, steps=MicroSteps(2, 20_000))
 
 
 @torch.no_grad()
@@ -100,9 +99,9 @@ def test_fresh_students_of_both_sizes(make) -> None:
     config, frozen = student.config, freeze(student)
     kernel = frozen.encode_template(edge_batch(config.template_size), BOX)
     batch = edge_batch(config.search_size, events=9000)
-    dense = frozen.forward_search(batch, kernel, with_taps=True)
+    dense = frozen.read_window(batch, kernel, taps=Taps())
     assert all(s.mean() > 0 for s in dense.taps.spikes.values())
-    assert_same(SpikeDrivenStudent(student).forward_search(batch, kernel), dense)
+    assert_same(SpikeDrivenStudent(student).read_window(batch, kernel), dense)
 
 
 @torch.no_grad()
@@ -113,10 +112,10 @@ def test_a_burst_is_counted_up_to_the_limit(student) -> None:
     x = np.random.default_rng(1).integers(40, 56, len(t))
     burst = EventStream.from_arrays(t, x, x, np.ones(len(t), int), (96, 96))
     batch = EventBatch.pack([burst], [0], [40_000])
-    dense = frozen.forward_search(batch, kernel, with_taps=True)
+    dense = frozen.read_window(batch, kernel, taps=Taps())
     assert student.stem(batch, n_steps=4)[0].max() > COUNT_LIMIT
     assert dense.taps.spikes["stem"].max() == COUNT_LIMIT
-    assert_same(driven.forward_search(batch, kernel), dense)
+    assert_same(driven.read_window(batch, kernel), dense)
 
 
 @torch.no_grad()
@@ -126,7 +125,7 @@ def test_freezing_hardly_changes_the_student(student) -> None:
     assert (rounded - kernel).abs().max() < 0.004
     batch = edge_batch(96, samples=16)
     kernel, rounded = (k.repeat(16, 1, 1, 1) for k in (kernel, rounded))
-    trained, copy = (f.forward_search(batch, k, with_taps=True) for f, k in ((student, kernel), (frozen, rounded)))
+    trained, copy = (f.read_window(batch, k, taps=Taps()) for f, k in ((student, kernel), (frozen, rounded)))
     for name, spikes in trained.taps.spikes.items():
         assert (spikes != copy.taps.spikes[name]).float().mean() < 0.03, name
     # Where two cells score alike, one spike decides between them: that happens, but rarely.
@@ -146,8 +145,10 @@ def test_freezing_leaves_the_student_alone(student) -> None:
 
 def test_sums_do_not_depend_on_their_order(student) -> None:
     frozen = freeze(student)
-    for block in (frozen.backbone.conv1, frozen.backbone.conv2, frozen.conv_head):
-        weight = block.conv.weight.flatten(1)
+    reads_spikes = [node for node in frozen.graph().convs if frozen.graph().match_behind(node) is None]
+    assert len(reads_spikes) == 6
+    for node in reads_spikes:
+        weight = node.conv.weight.flatten(1)
         order = torch.randperm(weight.shape[1])
         forward, shuffled = weight.cumsum(1)[:, -1], weight[:, order].cumsum(1)[:, -1]
         assert torch.equal(forward, shuffled)
@@ -185,10 +186,13 @@ def test_backends_are_met_or_refused(student) -> None:
     with pytest.raises(InputError, match="backend 'fast' is unknown; expected one of auto, dense, spikes"):
         search_network(student, "fast")
 
-    class Other(type(student)):
-        pass
+    class Rounded(LIF):
+        """Neurons that no pass knows."""
 
-    other = Other(student.config)
+    other = copy.deepcopy(student)
+    other.lif_head = Rounded()
     assert search_network(other) is other
-    with pytest.raises(InputError, match="Other does not run from spike to spike"):
+    with pytest.raises(InputError, match="lif_head: Rounded, not LIF: does not run from spike to spike"):
         search_network(other, "spikes")
+    with pytest.raises(InputError, match="lif_head: Rounded"):
+        freeze(other)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
-from had_snn.models import SpikingTracker, StudentConfig
+from had_snn.models import SpikingTracker, StudentConfig, Taps
 from had_snn.models.frozen import freeze
 from had_snn.profiling import EXACT, NEUROBENCH, CountedStudent, TrackWindows, profile_student, track_windows
 from had_snn.tracking import OnlineTracker
@@ -39,7 +39,7 @@ def counted(lively_student, make_windows):
     taken = CountedStudent(lively_student)
     kernel = taken.encode_template(make_windows(1, 40, seed=5), BOX)
     search = make_windows(5, 56, seed=6)
-    output = taken.forward_search(search, kernel.expand(5, -1, -1, -1), with_taps=True)
+    output = taken.read_window(search, kernel.expand(5, -1, -1, -1), taps=Taps())
     return taken, kernel, search, output
 
 
@@ -94,7 +94,7 @@ def test_the_large_student_s_strides_equal_following_every_spike(make_windows):
     taken = CountedStudent(student)
     kernel = taken.encode_template(make_windows(1, 48, seed=5), BOX)
     search = make_windows(2, 80, seed=6, events=1500)
-    spikes = taken.forward_search(search, kernel.expand(2, -1, -1, -1), with_taps=True).taps.spikes
+    spikes = taken.read_window(search, kernel.expand(2, -1, -1, -1), taps=Taps()).taps.spikes
     found = {p.name: p for p in taken.profile.layers if p.branch == "search"}
     reads = {
         "backbone.conv1": (student.backbone.conv1.conv, "stem"),
@@ -150,9 +150,9 @@ def test_counting_changes_no_result(lively_student, make_windows):
     taken = CountedStudent(lively_student)
     with torch.no_grad():
         kernel = lively_student.encode_template(template, BOX)
-        plain = lively_student.forward_search(search, kernel.expand(3, -1, -1, -1))
+        plain = lively_student.read_window(search, kernel.expand(3, -1, -1, -1))
     assert torch.equal(taken.encode_template(template, BOX), kernel)
-    counted = taken.forward_search(search, kernel.expand(3, -1, -1, -1))
+    counted = taken.read_window(search, kernel.expand(3, -1, -1, -1))
     assert torch.equal(counted.score_logits, plain.score_logits)
     assert counted.taps is None
     assert not any(module._forward_hooks for module in lively_student.modules())
@@ -169,12 +169,12 @@ def test_batches_add_up_and_memory_stays_constant(lively_student, make_windows):
 
 
 def test_memory_does_not_grow_with_the_number_of_windows(lively_student, make_windows, monkeypatch):
-    monkeypatch.setattr("had_snn.profiling.student._HOLD", 40_000)
+    monkeypatch.setattr("had_snn.profiling.counted._HOLD", 40_000)
     taken = CountedStudent(lively_student)
     kernel = taken.encode_template(make_windows(1, 40), BOX)
     search, sizes = make_windows(7, 56), []
     for _ in range(24):
-        taken.forward_search(search, kernel.expand(7, -1, -1, -1))
+        taken.read_window(search, kernel.expand(7, -1, -1, -1))
         assert taken._recorders["search"].held <= 45_000
         held = [t for p in taken._profile.neurons for t in (p.spikes, p.by_step, p.updates, *p.raster) if t is not None]
         sizes.append(sum(t.numel() for t in held) + sum(p.counts.numel() for p in taken._profile.layers))
@@ -210,7 +210,7 @@ def test_updates_follow_events_in_the_stem_and_the_clock_elsewhere(counted):
 def test_silence_costs_membranes_and_biases_only(lively_student, make_windows):
     taken = CountedStudent(lively_student)
     kernel = taken.encode_template(make_windows(1, 40), BOX)
-    taken.forward_search(make_windows(1, 56, events=0), kernel)
+    taken.read_window(make_windows(1, 56, events=0), kernel)
     stem = next(p for p in taken.profile.layers if p.name == "stem" and p.branch == "search")
     assert stem.operations(EXACT).acs == 0
     assert taken.profile.energy_mj() > 0
@@ -279,20 +279,20 @@ def test_each_template_s_own_zeros_are_counted(lively_student, make_windows):
     assert not torch.equal(kernels[0] == 0, kernels[1] == 0)
     one_by_one, mixed = CountedStudent(lively_student), CountedStudent(lively_student)
     for index in (0, 1, 1, 0):
-        one_by_one.forward_search(search, kernels[index].expand(4, -1, -1, -1))
+        one_by_one.read_window(search, kernels[index].expand(4, -1, -1, -1))
     stacked = torch.cat([kernels[0], kernels[1], kernels[1], kernels[0]])
     for _ in range(4):
-        mixed.forward_search(search, stacked)
+        mixed.read_window(search, stacked)
     expected = {}
     for kernel in kernels:
         alone = CountedStudent(lively_student)
-        alone.forward_search(search, kernel.expand(4, -1, -1, -1))
+        alone.read_window(search, kernel.expand(4, -1, -1, -1))
         for p in alone.profile.layers:
             expected[p.name] = expected.get(p.name, 0) + 2 * p.total("effective")
     for p in one_by_one.profile.layers:
         assert p.total("effective") == expected[p.name], p.name
     matching = next(p for p in mixed.profile.layers if p.name == "matching")
-    features = lively_student.forward_search(search, stacked, with_taps=True).taps.spikes["backbone.lif_out"]
+    features = lively_student.read_window(search, stacked, taps=Taps()).taps.spikes["backbone.lif_out"]
     met = nn.functional.conv2d(
         features.sum(0).reshape(1, -1, 7, 7).double(),
         (stacked != 0).double().reshape(24, 1, 3, 3),
@@ -306,7 +306,7 @@ def test_a_kernel_changed_in_place_is_counted_anew(lively_student, make_windows)
     search, kernel = make_windows(1, 56, seed=6), torch.ones(1, 6, 3, 3)
     taken, found = CountedStudent(lively_student), []
     for _ in range(2):
-        taken.forward_search(search, kernel)
+        taken.read_window(search, kernel)
         found.append(next(p for p in taken.profile.layers if p.name == "matching").total("effective"))
         kernel.zero_()
     assert found[0] > 0
@@ -319,7 +319,7 @@ def test_carried_membranes_are_counted_as_they_run(lively_student, make_windows)
     search, state, fired = make_windows(3, 56, seed=6), None, 0
     for k in range(3):
         window = search.samples(k, k + 1)
-        output = taken.forward_search(window, kernel, state=state, with_state=True, with_taps=True)
+        output = taken.step(window, kernel, state, taps=Taps())
         state = output.state
         fired += int(output.taps.spikes["backbone.lif1"].sum())
     found = next(p for p in taken.profile.neurons if p.name == "backbone.lif1" and p.branch == "search")
@@ -334,7 +334,7 @@ def test_another_memory_order_changes_no_count(lively_student, make_windows):
         student = lively_student.to(memory_format=order)
         taken = CountedStudent(student)
         kernel = taken.encode_template(make_windows(1, 40, seed=5), BOX)
-        taken.forward_search(search, kernel.expand(3, -1, -1, -1))
+        taken.read_window(search, kernel.expand(3, -1, -1, -1))
         profiles.append(taken.profile)
     for a, b in zip(profiles[0].layers, profiles[1].layers, strict=True):
         assert torch.equal(a.counts, b.counts), a.name

@@ -123,8 +123,9 @@ def test_a_burst_costs_no_more_than_its_limit(student, carry, monkeypatch):
     tracker.init(calm.slice_time(0, 100_000), target_box(0.1), t_us=100_000)
     before = tracker.update(calm.slice_time(100_000, 200_000), at_us=range(110_000, 200_001, 10_000))
     read = []
-    network, forward = tracker.network, tracker.network.forward_search
-    monkeypatch.setattr(network, "forward_search", lambda b, *a, **k: read.append(len(b.t)) or forward(b, *a, **k))
+    for name in ("read_window", "step"):
+        forward = getattr(tracker.network, name)
+        monkeypatch.setattr(tracker.network, name, lambda b, *a, f=forward, **k: read.append(len(b.t)) or f(b, *a, **k))
     during = tracker.update(burst, at_us=[210_000, 220_000])
     after = tracker.update(calm.slice_time(220_000, 300_000), at_us=range(230_000, 300_001, 10_000))
     assert max(read) <= 50_000

@@ -57,9 +57,7 @@ def test_carried_windows_are_the_students_own_run_with_state(batch):
         kernel, state, totals = student.encode_template(batch.template_events, batch.template_box), None, []
         for k in range(4):
             state = None if state is None else state.moved(batch.move_cells[k])
-            out = student.forward_search(
-                batch.search_events.samples(2 * k, 2 * k + 2), kernel, state=state, with_state=True
-            )
+            out = student.step(batch.search_events.samples(2 * k, 2 * k + 2), kernel, state)
             state = out.state
             totals.append(tracking_losses(out, batch.boxes[k], batch.visible[k])["focal"])
         fresh = StudentTask(student).eval()(batch)

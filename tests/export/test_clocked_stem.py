@@ -14,16 +14,17 @@ import torch
 from had_snn.errors import ExportError, InputError
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.export import read_nir, verify
-from had_snn.export.graph import Neurons, SearchGraph, run_graph, search_graph
-from had_snn.export.nir import template_kernel, write_nir
-from had_snn.export.onepiece import OnePieceStudent, fine_graph, one_piece
-from had_snn.export.stem import (
+from had_snn.export.clocked_stem import (
     event_frames,
     fixed_gain,
     run_clocked_stem,
     stem_convergence,
     stem_graph,
 )
+from had_snn.export.lowering import search_graph
+from had_snn.export.nir import template_kernel, write_nir
+from had_snn.export.onepiece import OnePieceStudent, fine_graph, one_piece
+from had_snn.export.search_graph import Neurons, SearchGraph, run_graph
 from had_snn.tracking import OnlineTracker
 
 from .conftest import random_events, search_batch
@@ -80,7 +81,7 @@ def test_the_body_on_its_own_clock_is_the_body(student, template, counts):
     graph = fine_graph(student, kernel, dt_us=10_000.0)
     batch = search_batch(300, 3, student.config.search_size)
     with torch.no_grad():
-        expected = student.forward_search(batch, kernel.expand(3, -1, -1, -1))
+        expected = student.read_window(batch, kernel.expand(3, -1, -1, -1))
     maps = student.integrator(run_graph(graph, counts).readout, dt_us=graph.dt_us)
     torch.testing.assert_close(maps[:, 1:3], expected.offsets, rtol=1e-3, atol=1e-3)
 

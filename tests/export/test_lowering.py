@@ -11,6 +11,7 @@ from torch import nn
 from had_snn.errors import ExportError
 from had_snn.export import run_graph, search_graph, to_graph
 from had_snn.export.nir import template_kernel
+from had_snn.models import Taps
 
 from .conftest import make_student, search_batch
 
@@ -23,7 +24,7 @@ def test_the_graph_fires_like_the_student(template, fuse, blocks):
     kernel = template_kernel(student, *template, t_us=40_000)
     batch = search_batch(400, 2, student.config.search_size)
     with torch.no_grad():
-        expected = student.forward_search(batch, kernel.expand(2, -1, -1, -1), with_taps=True)
+        expected = student.read_window(batch, kernel.expand(2, -1, -1, -1), taps=Taps())
         trace = run_graph(graph, student.stem(batch, n_steps=4)[0], with_membranes=True)
     for name, tap in graph.taps.items():
         spikes = expected.taps.spikes[tap] > 0

@@ -1,0 +1,51 @@
+"""The micro-steps of a call: the one place that turns the length of a window into the clock of the layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from had_snn.errors import InputError
+from had_snn.events.stream import EventBatch
+from had_snn.models.student_config import StudentConfig
+
+
+@dataclass(frozen=True)
+class MicroSteps:
+    """How many micro-steps are read, how long they are, and whether the newest is over.
+
+    Attributes:
+        count: Micro-steps `T`.
+        dt_us: Length of each in microseconds. It need not be the events' span over `count`: the events may be the rest
+            of a micro-step that began earlier.
+        share: Weight in (0, 1] of the newest micro-step in the read-out. Below 1 it is not over yet: the state after it
+            keeps its stem spikes, and the next call goes on with it.
+    """
+
+    count: int
+    dt_us: float
+    share: float = 1.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the newest micro-step is complete."""
+        return self.share == 1.0
+
+    @classmethod
+    def of_windows(cls, events: EventBatch, config: StudentConfig, count: int | None = None) -> MicroSteps:
+        """Whole windows of one length, cut into `count` micro-steps (the configured number when None).
+
+        Raises:
+            InputError: If the windows are not equally long.
+        """
+        lengths = (events.t_end - events.t_begin).tolist()
+        if any(other != lengths[0] for other in lengths):
+            raise InputError(f"windows of one batch must be equally long, found {sorted(set(lengths))} us")
+        count = count or config.n_steps
+        return cls(count, lengths[0] / count)
+
+    @classmethod
+    def passed(cls, passed_us: float, config: StudentConfig) -> MicroSteps:
+        """What has passed since a micro-step began: part of it, or about as many as fit."""
+        count = max(1, round(passed_us / config.step_us))
+        whole = passed_us >= config.step_us
+        return cls(count, passed_us / count, 1.0 if whole else passed_us / config.step_us)

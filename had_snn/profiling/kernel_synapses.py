@@ -1,0 +1,67 @@
+"""Non-zero synapses of the matching, which change with the template's kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from had_snn.models.graph import Mixing
+from had_snn.ops.spike_count import channels_last, in_order
+from had_snn.profiling.synops import alive_taps
+
+
+class KernelSynapses:
+    """How many non-zero synapses each feature neuron has, in the matching and where it is folded with what mixes it.
+
+    Args:
+        mixings: What mixes the matched maps.
+    """
+
+    def __init__(self, mixings: Sequence[Mixing]) -> None:
+        self.mixings = mixings
+        self._kept: tuple[Tensor, int, Tensor] | None = None
+
+    def of(self, kernel: Tensor, spikes: Tensor) -> Tensor:
+        """The synapses of each neuron.
+
+        A track's windows share a kernel, so they are counted once for each new kernel.
+
+        Args:
+            kernel: Template kernels `[N, C, k, k]`.
+            spikes: The features `[T, N, C, H, W]`.
+
+        Returns:
+            int32 `[1 or N, 1 + M, C, H, W]`: the matching, then each mixing joined with it.
+        """
+        shared = len(kernel) == 1 or kernel.stride(0) == 0
+        version = -1 if kernel.is_inference() else kernel._version
+        if self._kept is not None and version >= 0 and shared:
+            before, before_version, synapses = self._kept
+            same = before.data_ptr() == kernel.data_ptr() and before[0].stride() == kernel[0].stride()
+            same &= before.shape[1:] == kernel.shape[1:] and synapses.shape[2:] == spikes.shape[2:]
+            if same and before_version == version:
+                return synapses
+        alive = (kernel[:1] if shared else kernel).ne(0).float()
+        samples, channels, side = alive.shape[:3]
+        middle = side // 2
+        grid = spikes.new_ones(1, samples * channels, *spikes.shape[3:], dtype=torch.float32)
+        # Position i reaches output i + middle - d through tap d: a correlation of the grid with the turned kernel.
+        turned = alive.flip(-1, -2).reshape(-1, 1, side, side)
+        met = F.conv2d(grid, turned, padding=middle, groups=samples * channels)[0].unflatten(0, (samples, channels))
+        columns = [met]
+        for mixing in self.mixings:
+            # A kernel value becomes a row of weights; the convolutions beside it join the middle.
+            rows = alive_taps(mixing.conv.conv.weight, 1).float()
+            if mixing.beside:
+                beside = alive_taps(torch.stack([other.conv.weight for other in mixing.beside]).sum(dim=0), 1).float()
+                columns.append(rows * (met - alive[:, :, middle, middle, None, None]) + beside)
+            else:
+                columns.append(rows * met)
+        synapses = in_order(torch.stack(columns, dim=1).int(), channels_last(spikes))
+        synapses = synapses.movedim(-1, -3) if channels_last(spikes) else synapses
+        # The kernel is held, so that its address cannot become another's.
+        self._kept = (kernel, version, synapses) if shared else None
+        return synapses
