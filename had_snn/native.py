@@ -1,4 +1,4 @@
-"""Finds and loads the compiled kernels.
+"""Finds, loads and binds the compiled kernels: the only way from Python to them.
 
 `kernels/` is compiled for the host when the package is built, into one shared library that lies at
 `had_snn/ops/_native/` of the installed package. With an editable install the Python files stay in the repository while
@@ -13,6 +13,7 @@ import hashlib
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ import had_snn
 from had_snn.errors import HadError
 
 ENVIRONMENT_OVERRIDE = "HAD_SNN_LIBRARY"
+#: Types that a kernel is given: an address, `had_i64`, `int`, `float`, `double`.
+POINTER, INT64, INT32 = ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int
+FLOAT32, FLOAT64 = ctypes.c_float, ctypes.c_double
 _STEM = "libhad_snn"
 _CHECKOUT = Path(had_snn.__path__[0]).resolve().parent / "kernels"  # may be another package's, or not there
 _SUFFIXES = (".cu", ".cuh", ".cpp", ".hpp")
@@ -107,16 +111,39 @@ def load_library() -> ctypes.CDLL:
     return _load(library_path())
 
 
-def native_function(library: ctypes.CDLL, name: str) -> Any:
-    """A function of the library by name.
+class Parameters(ctypes.Structure):
+    """What one kernel is given: the C struct of the same name, field by field.
+
+    A pointer is the address of a tensor's or array's first element, which the caller keeps alive during the call; None
+    stands for what is not there.
+    """
+
+
+def fields(kind: type[Any], *names: str) -> list[tuple[str, type[Any]]]:
+    """Neighbouring fields of one type, for the `_fields_` of a `Parameters`."""
+    return [(name, kind) for name in names]
+
+
+@functools.lru_cache(maxsize=64)
+def bind(name: str, *arguments: type[Any], returns: type[Any] | None = INT64) -> Callable[..., Any]:
+    """A function of the compiled kernels. It releases the interpreter lock while it runs.
+
+    Args:
+        name: Full symbol name.
+        arguments: ctypes type of each argument; a `Parameters` travels by its address.
+        returns: ctypes type of the result, or None.
 
     Raises:
-        NativeLibraryError: If the library is older than the Python files and lacks it.
+        NativeLibraryError: If the library cannot be loaded, or is older than the Python files and lacks the function.
     """
+    library = load_library()
     try:
-        return getattr(library, name)
+        function = library[name]
     except AttributeError as error:
         message = (
             f"{library._name} has no function {name}: it is older than this package; rebuild with: pip install -e ."
         )
         raise NativeLibraryError(message) from error
+    function.argtypes = [ctypes.POINTER(kind) if issubclass(kind, Parameters) else kind for kind in arguments]
+    function.restype = returns
+    return function

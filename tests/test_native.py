@@ -44,4 +44,4 @@ def test_a_missing_or_broken_library_is_named(tmp_path, monkeypatch):
 
 def test_a_function_that_is_not_there_is_named():
     with pytest.raises(NativeLibraryError, match="has no function had_nothing"):
-        native.native_function(native.load_library(), "had_nothing")
+        native.bind("had_nothing")

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-from typing import Any
 
 import numpy as np
 
-from had_snn.native import load_library, native_function
+from had_snn.native import INT64, POINTER, Parameters, bind, fields
 
 #: First sensor pixel inside a crop along one axis, and the uint16 crop pixels of it and its followers.
 PixelTable = tuple[int, np.ndarray]
 
 
-@functools.lru_cache(maxsize=2)
-def _compiled(name: str) -> Any:
-    function = native_function(load_library(), name)
-    pointer, number = ctypes.c_void_p, ctypes.c_longlong
-    if name == "had_event_count":
-        function.argtypes = [pointer, pointer, *[number] * 5]
-    else:
-        axis = [pointer, number, number]
-        function.argtypes = [*[pointer] * 4, number, *axis, *axis, *[pointer] * 4]
-    function.restype = number
-    return function
+class EventCrop(Parameters):
+    """`EventCrop` of `kernels/host/crop.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "t", "x", "y", "p", "columns", "rows", "t_out", "x_out", "y_out", "p_out"),
+        *fields(INT64, "n", "left", "width", "top", "height"),
+    )
 
 
 @functools.lru_cache(maxsize=16)
@@ -36,12 +30,16 @@ def pixel_table(length: int, origin: float, scale: float, size: int) -> PixelTab
     return first, position[inside].astype(np.uint16)
 
 
+def _crop(x: np.ndarray, y: np.ndarray, columns: PixelTable, rows: PixelTable) -> EventCrop:
+    given = EventCrop(x=x.ctypes.data, y=y.ctypes.data, n=len(x))
+    given.left, given.width, given.top, given.height = columns[0], len(columns[1]), rows[0], len(rows[1])
+    return given
+
+
 def count_columns(x: np.ndarray, y: np.ndarray, columns: PixelTable, rows: PixelTable) -> int:
     """Number of events that `crop_columns` would keep."""
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-    return _compiled("had_event_count")(
-        x.ctypes.data, y.ctypes.data, len(x), columns[0], len(columns[1]), rows[0], len(rows[1])
-    )
+    return bind("had_event_count", EventCrop)(_crop(x, y, columns, rows))
 
 
 def crop_columns(
@@ -60,10 +58,14 @@ def crop_columns(
     Returns:
         The kept events' t, x, y, p.
     """
-    read = [np.ascontiguousarray(a) for a in (t, x, y, p)]
+    read = {name: np.ascontiguousarray(a) for name, a in (("t", t), ("x", x), ("y", y), ("p", p))}
+    given = _crop(read["x"], read["y"], columns, rows)
     # Counting costs a tenth of what untouched pages for every event of a large sensor would.
-    kept = count_columns(read[1], read[2], columns, rows)
-    out = [np.empty(kept, a.dtype) for a in read]
-    axes = [value for first, table in (columns, rows) for value in (table.ctypes.data, first, len(table))]
-    _compiled("had_event_crop")(*(a.ctypes.data for a in read), len(t), *axes, *(a.ctypes.data for a in out))
-    return out[0], out[1], out[2], out[3]
+    kept = bind("had_event_count", EventCrop)(given)
+    out = {name: np.empty(kept, a.dtype) for name, a in read.items()}
+    given.t, given.p = read["t"].ctypes.data, read["p"].ctypes.data
+    given.columns, given.rows = columns[1].ctypes.data, rows[1].ctypes.data
+    for name, array in out.items():
+        setattr(given, f"{name}_out", array.ctypes.data)
+    bind("had_event_crop", EventCrop)(given)
+    return out["t"], out["x"], out["y"], out["p"]

@@ -1,4 +1,4 @@
-"""The compiled inner loops of the readers (`kernels/host/readers.cpp`, `kernels/host/text.cpp`) for NumPy arrays.
+"""The compiled inner loops of the readers (`kernels/host/`: `readers.cpp`, `columns.cpp`, `text.cpp`) for NumPy arrays.
 
 They write events into arrays that the caller provides (a `Room`), so that a whole recording is decoded straight into
 the arrays that it is returned in.
@@ -6,19 +6,16 @@ the arrays that it is returned in.
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from had_snn.native import load_library, native_function
+from had_snn.native import INT32, INT64, POINTER, Parameters, bind, fields
 
 KINDS = ("evt2", "evt21", "evt3", "dat", "aedat", "es", "nmnist")  # the order of kDecoders in readers.cpp
 DTYPES = {"t": np.dtype(np.int64), "x": np.dtype(np.uint16), "y": np.dtype(np.uint16), "p": np.dtype(np.int8)}
 TEXT_BAD_LINE, TEXT_TOO_LARGE = 1, 2
-_STATE = 8
 _ROLES = {"t": 0, "x": 1, "y": 2, "p": 3}
 
 
@@ -56,15 +53,48 @@ class Scratch:
         return self._arrays
 
 
-@functools.lru_cache(maxsize=8)
-def _function(name: str, result: Any, *arguments: Any) -> Any:
-    function = native_function(load_library(), name)
-    function.restype, function.argtypes = result, list(arguments)
-    return function
+class Decode(Parameters):
+    """`Decode` of `kernels/host/readers.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "data", "t", "x", "y", "p"),
+        *fields(INT64, "items", "capacity", "used"),
+        ("state", INT64 * 5),
+        *fields(INT32, "kind"),
+    )
+
+
+class Gather(Parameters):
+    """`Gather` of `kernels/host/columns.cpp`."""
+
+    _fields_ = (*fields(POINTER, "source", "target"), *fields(INT64, "stride", "count"), *fields(INT32, "size"))
+
+
+class Scan(Parameters):
+    """`Scan` of `kernels/host/columns.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "t", "x", "y", "p"),
+        *fields(INT64, "n", "backward", "x_low", "x_high", "y_low", "y_high", "p_low", "p_high"),
+    )
+
+
+class ReadText(Parameters):
+    """`ReadText` of `kernels/host/text.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "data", "roles", "t", "x", "y", "p"),
+        *fields(INT64, "size", "capacity", "stopped", "why"),
+        *fields(INT32, "width", "shift"),
+    )
 
 
 def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
+
+
+def _point(given: Decode | Scan | ReadText, columns: Columns) -> None:
+    given.t, given.x, given.y, given.p = map(_address, columns)
 
 
 class Decoder:
@@ -82,10 +112,8 @@ class Decoder:
         self, kind: str, word: np.dtype, *, most: int = 1, least: int = 1, state: Sequence[int] = (-1,)
     ) -> None:
         self.word = word
-        self._kind, self._most, self._least = KINDS.index(kind), most, least
-        self._state = np.zeros(_STATE, np.int64)
-        self._state[: len(state)] = state
-        self._used = np.zeros(1, np.int64)
+        self._most, self._least = most, least
+        self._given = Decode(kind=KINDS.index(kind), state=tuple(state))
 
     def pieces(self, data: np.ndarray, room: Room) -> Iterator[tuple[Columns, int]]:
         """Decodes items and carries on where the last ones ended.
@@ -98,25 +126,18 @@ class Decoder:
             Events, valid until the next piece, and how many items have been taken so far; items that are not taken
             (a record that the end cuts) are left to the caller.
         """
-        pointer, integer = ctypes.c_void_p, ctypes.c_longlong
-        decode = _function("had_decode", integer, ctypes.c_int, pointer, integer, *[pointer] * 5, integer, pointer)
+        decode, given = bind("had_decode", Decode), self._given
         data, done = np.ascontiguousarray(data), 0
         size = self.word.itemsize
         items = data.nbytes // size
         while done < items:
             out = room((items - done) // self._least + self._most)
-            count = decode(
-                self._kind,
-                _address(data) + done * size,
-                items - done,
-                _address(self._state),
-                *(_address(column) for column in out),
-                len(out.t),
-                _address(self._used),
-            )
-            done += int(self._used[0])
+            given.data, given.items, given.capacity = _address(data) + done * size, items - done, len(out.t)
+            _point(given, out)
+            count = decode(given)
+            done += given.used
             yield out.cut(count), done
-            if self._used[0] == 0:
+            if given.used == 0:
                 return
 
     def decode(self, data: np.ndarray) -> Columns:
@@ -135,11 +156,10 @@ def gather(column: np.ndarray, target: np.ndarray) -> np.ndarray:
     Returns:
         The first `n` items of `target`, seen with the column's dtype.
     """
-    copy = _function(
-        "had_gather", ctypes.c_int, ctypes.c_void_p, *[ctypes.c_longlong] * 2, ctypes.c_int, ctypes.c_void_p
-    )
     found = target[: len(column)].view(column.dtype)
-    if copy(_address(column), column.strides[0], len(column), column.itemsize, _address(found)):
+    given = Gather(source=_address(column), target=_address(found), stride=column.strides[0], count=len(column))
+    given.size = column.itemsize
+    if bind("had_gather", Gather)(given):
         found[:] = column
     return found
 
@@ -159,11 +179,11 @@ def scan(piece: Columns) -> Seen:
         column.dtype == dtype and column.flags.c_contiguous
         for column, dtype in zip(piece, DTYPES.values(), strict=True)
     ):
-        look = _function("had_scan", None, *[ctypes.c_void_p] * 4, ctypes.c_longlong, ctypes.c_void_p)
-        values = np.empty(7, np.int64)
-        look(*(_address(column) for column in piece), len(piece.t), _address(values))
-        backward, *rest = values.tolist()
-        return Seen(bool(backward), *zip(rest[::2], rest[1::2], strict=True))
+        found = Scan(n=len(piece.t))
+        _point(found, piece)
+        bind("had_scan", Scan, returns=None)(found)
+        ranges = ((found.x_low, found.x_high), (found.y_low, found.y_high), (found.p_low, found.p_high))
+        return Seen(bool(found.backward), *ranges)
     t = piece.t
     return Seen(bool((t[1:] < t[:-1]).any()), *((int(c.min()), int(c.max())) for c in piece[1:]))
 
@@ -181,9 +201,8 @@ class TextParser:
         self._roles = np.full(width, -1, np.int32)
         for name, position in index.items():
             self._roles[position] = _ROLES[name]
-        self._exponent = exponent
-        self._columns: tuple[np.ndarray, ...] = ()
-        self._stopped = np.zeros(2, np.int64)
+        self._given = ReadText(roles=_address(self._roles), width=width, shift=exponent)
+        self._columns = Columns(*(np.empty(0, dtype) for dtype in (np.int64, np.int32, np.int32, np.int32)))
 
     def parse(self, block: bytes | bytearray, start: int, stop: int) -> tuple[Columns, int, int]:
         """Parses whole lines.
@@ -197,21 +216,11 @@ class TextParser:
             Events, valid until the next call; the byte at which parsing stopped; and why: 0 at the end, `TEXT_BAD_LINE`
             or `TEXT_TOO_LARGE` where a line begins that holds something else.
         """
-        pointer, integer = ctypes.c_void_p, ctypes.c_longlong
-        kinds = (pointer, integer, pointer, ctypes.c_int, ctypes.c_int, *[pointer] * 4, integer, pointer)
-        read = _function("had_read_text", integer, *kinds)
         most = (stop - start) // (2 * len(self._roles)) + 1
-        if not self._columns or len(self._columns[0]) < most:
-            self._columns = (np.empty(most, np.int64), *(np.ones(most, np.int32) for _ in range(3)))
-        text = np.frombuffer(block, np.uint8)
-        count = read(
-            _address(text) + start,
-            stop - start,
-            _address(self._roles),
-            len(self._roles),
-            self._exponent,
-            *(_address(column) for column in self._columns),
-            most,
-            _address(self._stopped),
-        )
-        return Columns(*self._columns).cut(count), start + int(self._stopped[0]), int(self._stopped[1])
+        if len(self._columns.t) < most:
+            self._columns = Columns(np.empty(most, np.int64), *(np.ones(most, np.int32) for _ in range(3)))
+        text, given = np.frombuffer(block, np.uint8), self._given
+        given.data, given.size, given.capacity = _address(text) + start, stop - start, most
+        _point(given, self._columns)
+        count = bind("had_read_text", ReadText)(given)
+        return self._columns.cut(count), start + given.stopped, given.why

@@ -15,11 +15,11 @@ import numpy as np
 
 from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
-from had_snn.native import load_library, native_function
+from had_snn.native import FLOAT64, INT32, INT64, POINTER, Parameters, bind, fields
 
 DARK_LEVEL = 0.02  # added to every intensity before the logarithm: the photodiode's dark current
 LUMA = np.array([0.2126, 0.7152, 0.0722])  # of linear RGB (ITU-R BT.709)
-_FAILURES = {1: "out of memory", 2: "too many events", 3: "the compiled kernels are of another version"}
+_FAILURES = {1: "out of memory", 2: "too many events"}
 
 
 @dataclass(frozen=True)
@@ -184,22 +184,18 @@ def simulate(
         InputError: If the scene's arrays do not fit together or it gives too many events.
     """
     _check(scene)
-    library = load_library()
-    run = native_function(library, "had_sensor_run")
-    copy, free = native_function(library, "had_sensor_copy"), native_function(library, "had_sensor_free")
-    free.argtypes, free.restype = [ctypes.c_void_p], None
-    copy.argtypes, copy.restype = [ctypes.c_void_p] * 5, None
     native, keep, images = _native_scene(scene, sensor, seed, threads, max_events)
-    result, count = ctypes.c_void_p(), ctypes.c_longlong()
-    code = run(ctypes.byref(native), ctypes.byref(result), ctypes.byref(count))
+    found = SensorEvents()
+    code = bind("had_sensor_run", SensorScene, SensorEvents)(native, found)
     del keep  # held the arrays that the call read
     if code:
         raise InputError(f"{source}: the simulator stopped: {_FAILURES.get(code, code)} (limit {max_events} events)")
-    t, x, y, p = (np.empty(count.value, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint8))
     try:
-        copy(result, t.ctypes.data, x.ctypes.data, y.ctypes.data, p.ctypes.data)
+        t, x, y, p = (np.empty(found.count, dtype) for dtype in (np.int64, np.uint16, np.uint16, np.uint8))
+        found.t, found.x, found.y, found.p = (column.ctypes.data for column in (t, x, y, p))
+        bind("had_sensor_copy", SensorEvents, returns=None)(found)
     finally:
-        free(result)
+        bind("had_sensor_free", SensorEvents, returns=None)(found)
     events = EventStream.from_arrays(t, x, y, p, scene.sensor_hw, source, validate=False)
     if scene.frames is None:
         return Simulation(events)
@@ -233,28 +229,33 @@ def _check(scene: Scene) -> None:
             raise InputError(f"{name} is {array.shape}; expected finite numbers of shape {(instants, *tail)}")
 
 
-class _NativeScene(ctypes.Structure):
-    """`HadSensorScene` of `kernels/sensor/scene.hpp`, field by field."""
+class SensorScene(Parameters):
+    """`SensorScene` of `kernels/sensor/scene.hpp`."""
 
     _fields_ = (
-        [("bytes", ctypes.c_longlong)]
-        + [(n, ctypes.c_int) for n in ("height", "width", "n_steps", "step_us", "n_sprites", "n_frames", "n_sub")]
-        + [(n, ctypes.c_int) for n in ("plane_size", "n_threads", "band_rows")]
-        + [(n, ctypes.c_void_p) for n in ("plane_log", "plane_rgb", "plane_map", "sprite_log", "sprite_rgb")]
-        + [(n, ctypes.c_void_p) for n in ("sprite_size", "sprite_mode", "sprite_map", "sprite_rect", "light_log")]
-        + [(n, ctypes.c_double) for n in ("theta_on", "theta_off", "mismatch", "jitter", "leak_per_s", "shot_hz")]
-        + [(n, ctypes.c_double) for n in ("shot_level", "hot_share", "hot_hz", "refractory_us")]
-        + [(n, ctypes.c_double) for n in ("cutoff_hz", "cutoff_level")]
-        + [("seed", ctypes.c_ulonglong), ("max_events", ctypes.c_longlong)]
-        + [(n, ctypes.c_void_p) for n in ("frame_steps", "frame_gain")]
-        + [(n, ctypes.c_double) for n in ("full_well", "read_noise")]
-        + [("frames", ctypes.c_void_p)]
+        *fields(INT32, "height", "width", "n_steps", "step_us", "n_sprites", "n_frames", "n_sub", "plane_size"),
+        *fields(INT32, "n_threads", "band_rows"),
+        *fields(POINTER, "plane_log", "plane_rgb", "plane_map", "sprite_log", "sprite_rgb", "sprite_size"),
+        *fields(POINTER, "sprite_mode", "sprite_map", "sprite_rect", "light_log"),
+        *fields(FLOAT64, "theta_on", "theta_off", "mismatch", "jitter", "leak_per_s", "shot_hz", "shot_level"),
+        *fields(FLOAT64, "hot_share", "hot_hz", "refractory_us", "cutoff_hz", "cutoff_level"),
+        ("seed", ctypes.c_ulonglong),
+        *fields(INT64, "max_events"),
+        *fields(POINTER, "frame_steps", "frame_gain"),
+        *fields(FLOAT64, "full_well", "read_noise"),
+        *fields(POINTER, "frames"),
     )
+
+
+class SensorEvents(Parameters):
+    """`SensorEvents` of `kernels/sensor/scene.hpp`."""
+
+    _fields_ = (*fields(POINTER, "owner", "t", "x", "y", "p"), *fields(INT64, "count"))
 
 
 def _native_scene(
     scene: Scene, sensor: SensorModel, seed: int, threads: int, max_events: int
-) -> tuple[_NativeScene, list[np.ndarray | ctypes.Array], np.ndarray | None]:
+) -> tuple[SensorScene, list[np.ndarray | ctypes.Array], np.ndarray | None]:
     """The scene as the kernel reads it, the arrays that must outlive the call, and the frames it will fill."""
     keep: list[np.ndarray | ctypes.Array] = []
 
@@ -270,9 +271,7 @@ def _native_scene(
 
     height, width = scene.sensor_hw
     plane = np.pad(scene.plane, ((0, 1), (0, 1), (0, 0)), mode="wrap")
-    native = _NativeScene(
-        bytes=ctypes.sizeof(_NativeScene), height=height, width=width, n_steps=scene.n_steps, step_us=scene.step_us
-    )
+    native = SensorScene(height=height, width=width, n_steps=scene.n_steps, step_us=scene.step_us)
     native.plane_size, native.n_threads, native.band_rows = scene.plane.shape[0], max(1, threads), 16
     native.plane_log, native.plane_rgb = pin(log_intensity(plane), np.float32), pin(_with_fourth(plane, 0), np.float32)
     native.plane_map = pin(_maps(scene.plane_matrix, scene.plane_offset), np.float64)

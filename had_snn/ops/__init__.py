@@ -4,7 +4,7 @@ from had_snn.ops.build import KernelError
 from had_snn.ops.event_lif import EventLIFState, decay_rate, event_lif, event_lif_ref
 from had_snn.ops.event_lif_kernels import output_hw
 from had_snn.ops.lif import decay_factor, lif_multi_step, lif_multi_step_ref
-from had_snn.ops.spike_count import SpikeCount, SpikeCounter, spike_count, spike_count_ref
+from had_snn.ops.spike_count import SpikeCount, SpikeCounter
 from had_snn.ops.surrogate import Surrogate, atan, rect, sigmoid, spike, triangle
 
 __all__ = [
@@ -24,7 +24,5 @@ __all__ = [
     "rect",
     "sigmoid",
     "spike",
-    "spike_count",
-    "spike_count_ref",
     "triangle",
 ]

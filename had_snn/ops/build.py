@@ -11,7 +11,7 @@ import functools
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from had_snn import native
 from had_snn.errors import HadError, InputError, optional_import
+from had_snn.native import Parameters
 
 logger = logging.getLogger("had_snn")
 
@@ -42,7 +43,7 @@ def native_width() -> str:
     Raises:
         KernelError: If `HAD_SNN_WIDTH` names a width that is unknown or beyond this processor.
     """
-    level = int(native.load_library().had_cpu_level())
+    level = native.bind("had_cpu_level")()
     wanted = os.environ.get("HAD_SNN_WIDTH")
     if wanted is None:
         return WIDTHS[level]
@@ -51,28 +52,15 @@ def native_width() -> str:
     return wanted
 
 
-@functools.lru_cache(maxsize=64)
-def native_function(name: str, signature: str, returns: Any = None) -> Any:
-    """A function of the CPU library.
-
-    Args:
-        name: Full symbol name.
-        signature: One letter an argument: `p` pointer, `i` int64, `f` float32, `n` int.
-        returns: ctypes type of the result, or None.
-
-    Returns:
-        The callable. It releases the GIL while it runs.
-    """
-    kinds = {"p": ctypes.c_void_p, "i": ctypes.c_longlong, "f": ctypes.c_float, "n": ctypes.c_int}
-    function = native.native_function(native.load_library(), name)
-    function.argtypes = [kinds[letter] for letter in signature]
-    function.restype = returns
-    return function
+def bind(name: str, *arguments: type[Any], storage: torch.dtype | None = None, **options: Any) -> Callable[..., Any]:
+    """`native.bind` for a kernel that exists for several vector widths, and perhaps for several storage types."""
+    kind = "" if storage is None else f"_{STORAGE[storage]}"
+    return native.bind(f"had_{name}_{native_width()}{kind}", *arguments, **options)
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Address of a tensor's first element, or None (a null pointer)."""
-    return None if tensor is None else tensor.data_ptr()
+def addresses(**tensors: Tensor | None) -> dict[str, int | None]:
+    """Pointers of a `Parameters`: the address of each tensor's first element, None for None."""
+    return {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
 
 
 def threads_for(work: int) -> int:
@@ -169,29 +157,33 @@ def digest_of(text: str) -> str:
 
 
 def launch_cupy(
-    file: str, name: str, signature: str, arguments: Sequence[Any], *, threads: int, device: torch.device, storage: str
+    file: str, name: str, parameters: Parameters, *, threads: int, device: torch.device, storage: torch.dtype
 ) -> None:
     """Launches a GPU kernel on torch's current stream of `device`.
 
     Args:
         file: File in `kernels/neuron/`.
-        name: Kernel name.
-        signature: Letters as in `native_function`.
-        arguments: One value a letter; pointers as ints or None.
+        name: The kernel, without `had_`.
+        parameters: What it is given.
         threads: Number of work items; the grid is capped and the kernels stride over the rest.
         device: Where the tensors live.
-        storage: `"f32"`, `"f16"` or `"bf16"`.
+        storage: What they hold.
     """
     cupy = optional_import("cupy", extra="cuda")
-    kinds = {"p": np.uintp, "i": np.int64, "f": np.float32, "n": np.int32}
-    pairs = zip(signature, arguments, strict=True)
-    typed = tuple(kinds[letter](0 if value is None else value) for letter, value in pairs)
     index = device.index if device.index is not None else torch.cuda.current_device()
-    kernel = _cupy_kernel(file, name, storage, index)
+    kernel = _cupy_kernel(file, f"had_{name}", STORAGE[storage], index)
     block = 256
     grid = max(1, min((threads + block - 1) // block, 1 << 20))
     with cupy.cuda.Device(index), _cupy_stream(cupy, torch.cuda.current_stream(index).cuda_stream, index):
-        kernel((grid,), (block,), typed)
+        kernel((grid,), (block,), (by_value(parameters),))
+
+
+def by_value(parameters: Parameters) -> np.ndarray:
+    """The struct as CuPy passes one by value: a NumPy array of one element, the struct's own bytes.
+
+    Source: "Custom user types" of docs.cupy.dev/en/stable/user_guide/kernel.html.
+    """
+    return np.frombuffer(memoryview(parameters), dtype=np.dtype((np.void, ctypes.sizeof(parameters))))
 
 
 class _Handle:

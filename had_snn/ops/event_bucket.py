@@ -6,16 +6,25 @@ site keep the order of the events. See `kernels/neuron/event_lif.cu`.
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
+from had_snn import native
 from had_snn.errors import InputError
+from had_snn.native import INT32, INT64, POINTER, fields
 from had_snn.ops import build
 
-_SIGNATURE = "ppppppp" + "iiiiii" + "pp" + "n"
 MAX_ENTRIES = (1 << 32) - 1
+
+
+class EventBucket(native.Parameters):
+    """`EventBucket` of `kernels/host/bucket.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "t", "x", "y", "p", "offsets", "t_begin", "t_end", "start", "entries"),
+        *fields(INT64, "B", "H", "W", "k", "stride", "padding"),
+        *fields(INT32, "threads"),
+    )
 
 
 def bucket_events(
@@ -53,11 +62,19 @@ def bucket_events(
     if int(offsets[0]) != 0 or int(offsets[-1]) != t.numel() or bool((steps < 0).any()):
         found = f"{int(offsets[0])} to {int(offsets[-1])}" + (", not rising" if bool((steps < 0).any()) else "")
         raise InputError(f"offsets run from {found}; expected 0 to {t.numel()}, the number of events, never falling")
-    fields = [a.contiguous() for a in (t, x, y, p, offsets, t_begin, t_end)]
-    sizes = (t_begin.numel(), *grid, kernel, stride, padding)
-    addresses = [build.address(a) for a in fields]
-    function = build.native_function("had_event_bucket", _SIGNATURE, ctypes.c_longlong)
-    bad = function(*addresses, *sizes, build.address(start), build.address(entries), build.threads_for(4 * t.numel()))
+    fields = {"t": t, "x": x, "y": y, "p": p, "offsets": offsets, "t_begin": t_begin, "t_end": t_end}
+    ready = {name: field.contiguous() for name, field in fields.items()}
+    given = EventBucket(
+        **build.addresses(**ready, start=start, entries=entries),
+        B=t_begin.numel(),
+        H=grid[0],
+        W=grid[1],
+        k=kernel,
+        stride=stride,
+        padding=padding,
+        threads=build.threads_for(4 * t.numel()),
+    )
+    bad = native.bind("had_event_bucket", EventBucket)(given)
     if bad == -2:
         raise MemoryError("event_lif: no memory to sort the events")
     if bad >= 0:

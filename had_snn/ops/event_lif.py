@@ -111,7 +111,7 @@ def event_lif(
         KernelError: If the chosen backend is not installed.
     """
     surrogate = atan() if surrogate is None else surrogate
-    options = _check(events, weight, tau, gain, v_threshold, state, n_steps, size_hw, stride, padding, reset)
+    _check(events, weight, tau, gain, v_threshold, state, n_steps, size_hw, stride, padding, reset)
     chosen = build.choose_backend(backend, weight.device.type, weight.dtype)
     if chosen == "ref":
         return event_lif_ref(
@@ -141,13 +141,18 @@ def event_lif(
         theta.contiguous(),
         None if state is None else state.v.float().permute(0, 2, 3, 1).contiguous(),
         None if state is None else state.t_last.contiguous(),
-        [*options, n_steps],
-        float(v_reset),
-        surrogate.slope,
-        surrogate.number,
-        reset == "soft",
-        detach_reset,
-        return_membranes,
+        height=size_hw[0],
+        width=size_hw[1],
+        kernel=weight.shape[2],
+        stride=stride,
+        padding=padding,
+        n_steps=n_steps,
+        v_reset=float(v_reset),
+        slope=surrogate.slope,
+        surrogate=surrogate.number,
+        soft=reset == "soft",
+        detach=detach_reset,
+        membranes=return_membranes,
     )
     counts, membranes = counts.permute(0, 1, 4, 2, 3), membranes.permute(0, 1, 4, 2, 3) if return_membranes else None
     return counts, membranes, EventLIFState(v.permute(0, 3, 1, 2), t_last)
@@ -282,8 +287,8 @@ def _check(
     stride: int,
     padding: int,
     reset: str,
-) -> list[int]:
-    """Refuses what does not fit; returns H, W, k, stride, padding."""
+) -> None:
+    """Refuses what does not fit."""
     if weight.ndim != 4 or weight.shape[1] != 2 or weight.shape[2] != weight.shape[3] or weight.shape[0] < 1:
         raise InputError(f"weight has shape {list(weight.shape)}; expected [C, 2, k, k]")
     if reset not in ("hard", "soft"):
@@ -324,4 +329,3 @@ def _check(
     for name, value in ({f"events.{name}": getattr(events, name) for name in fields} | floats).items():
         if value.device != weight.device:
             raise InputError(f"{name} is on {value.device} and weight on {weight.device}; move them to one device")
-    return [height, width, k, stride, padding]

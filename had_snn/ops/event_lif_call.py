@@ -6,16 +6,16 @@ micro-step ends, gradients and the checks of what cannot change between calls.
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
+from had_snn import native
 from had_snn.errors import InputError
 from had_snn.ops import build
-from had_snn.ops.event_bucket import _SIGNATURE, bucket_events
+from had_snn.ops.event_bucket import EventBucket, bucket_events
 from had_snn.ops.event_lif import EventLIFState, PackedEvents, decay_rate
-from had_snn.ops.event_lif_kernels import _FORWARD, output_hw
+from had_snn.ops.event_lif_kernels import EventForward, Window, output_hw
+from had_snn.ops.surrogate import Neuron
 
 
 class EventLIFCall:
@@ -56,13 +56,28 @@ class EventLIFCall:
         self._weight = weight.detach().float().permute(1, 2, 3, 0).reshape(-1, channels).contiguous()
         self._rate = decay_rate(tau.detach()).float().contiguous()
         self._threshold = torch.ones(channels)
-        self._constant = [build.address(a) for a in (self._weight, self._rate)]
         sites = out_hw[0] * out_hw[1]
-        self._rest = [samples * sites, sites, n_steps, channels, 0.0, 2.0, 0, 0, 1]
-        self._bucket_sizes = (samples, *size_hw, kernel, stride, padding)
-        self._bucket = build.native_function("had_event_bucket", _SIGNATURE, ctypes.c_longlong)
-        name = f"had_event_lif_forward_{build.native_width()}"
-        self._forward = build.native_function(name, _FORWARD + "n", ctypes.c_int)
+        constant = {"start": self._start, "weight": self._weight, "rate": self._rate, "threshold": self._threshold}
+        window = Window(
+            **build.addresses(**constant),
+            sites=samples * sites,
+            sites_per_sample=sites,
+            T=n_steps,
+            C=channels,
+            neuron=Neuron(v_reset=0.0, slope=2.0, surrogate=0, soft=False, detach=True),
+        )
+        self._given = EventForward(window=window, **build.addresses(counts=self.counts))
+        self._forward = build.bind("event_lif_forward", EventForward)
+        self._buckets = EventBucket(
+            **build.addresses(start=self._start),
+            B=samples,
+            H=size_hw[0],
+            W=size_hw[1],
+            k=kernel,
+            stride=stride,
+            padding=padding,
+        )
+        self._bucket = native.bind("had_event_bucket", EventBucket)
 
     def __call__(self, events: PackedEvents, gain: Tensor, state: EventLIFState | None = None) -> EventLIFState:
         """Reads windows into `counts`.
@@ -80,10 +95,11 @@ class EventLIFCall:
         """
         n = events.t.numel()
         entries = torch.empty(n * self._cover, dtype=torch.int64)
-        fields = (events.t, events.x, events.y, events.p, events.offsets, events.t_begin, events.t_end)
-        places = (self._start.data_ptr(), entries.data_ptr(), build.threads_for(4 * n))
-        if self._bucket(*(a.data_ptr() for a in fields), *self._bucket_sizes, *places) != -1:
-            bucket_events(*fields, **self._geometry, start=self._start, entries=entries)  # says what is wrong
+        fields = {name: getattr(events, name) for name in ("t", "x", "y", "p", "offsets", "t_begin", "t_end")}
+        _point(self._buckets, **fields, entries=entries)
+        self._buckets.threads = build.threads_for(4 * n)
+        if self._bucket(self._buckets) != -1:
+            bucket_events(**fields, **self._geometry, start=self._start, entries=entries)  # says what is wrong
         begin = events.t_begin[:, None, None]
         v0 = last0 = None
         if state is not None:
@@ -93,11 +109,12 @@ class EventLIFCall:
                 raise InputError("state.t_last lies after t_begin: this state does not come from an earlier window")
         bound = self._bound(int(events.t_end[0]) - int(events.t_begin[0]))
         v, last = torch.empty(self._v_shape), torch.empty(self._v_shape[:-1], dtype=torch.int64)
-        tensors = (gain, self._threshold, v0, last0, self.counts, None, v, last)
-        first = (entries.data_ptr(), self._start.data_ptr(), bound.data_ptr())
-        threads = build.threads_for(self.counts.numel() + entries.numel() * self._v_shape[-1])
-        if self._forward(*first, *self._constant, *map(build.address, tensors), *self._rest, threads):
-            raise MemoryError("event_lif: no memory for the tables of decays")
+        window = self._given.window  # a view: what is written here is written there
+        _point(window, entries=entries, bound=bound, gain=gain, v0=v0, t_last0=last0)
+        window.threads = build.threads_for(self.counts.numel() + entries.numel() * self._v_shape[-1])
+        _point(self._given, v=v, t_last=last)
+        if self._forward(self._given):
+            raise MemoryError("event_lif: no memory for the kernel's tables")
         return EventLIFState(v.permute(0, 3, 1, 2), last.add_(begin))
 
     def _bound(self, window_us: int) -> Tensor:
@@ -110,3 +127,8 @@ class EventLIFCall:
             if len(self._bounds) > 64:
                 self._bounds.pop(next(iter(self._bounds)))
         return bound
+
+
+def _point(given: native.Parameters, **tensors: Tensor | None) -> None:
+    for name, address in build.addresses(**tensors).items():
+        setattr(given, name, address)

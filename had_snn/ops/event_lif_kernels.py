@@ -6,23 +6,48 @@ last: weight `[taps, C]`, potentials `[B, Ho, Wo, C]`, counts and membranes `[T,
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
+from had_snn.native import INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build, memory
 from had_snn.ops.event_bucket import bucket_events
+from had_snn.ops.surrogate import Neuron
 
 TASKS = 64  # HAD_TASKS of kernels/neuron/event_lif_host.cuh
 REPLICAS = 64  # copies of the summed gradients that spread a GPU's atomic additions
 MAX_WINDOW_US = 1 << 46
 
-_FORWARD = "ppppppppp" + "pppp" + "iiii" + "ff" + "nnn"
-_BACKWARD = "ppppppppp" + "ppp" + "ppppp" + "iiiii" + "ff" + "nnn"
-_BACKWARD_GPU = "ppppppppp" + "ppp" + "pppppp" + "iiiiii" + "ff" + "nnn"
+
+class Window(Parameters):
+    """`Window` of `kernels/neuron/event_lif.cu`: what both directions are given."""
+
+    _fields_ = (
+        *fields(POINTER, "entries", "start", "bound", "weight", "rate", "gain", "threshold", "v0", "t_last0"),
+        *fields(INT64, "sites", "sites_per_sample", "T", "C"),
+        ("neuron", Neuron),
+        *fields(INT32, "threads"),
+    )
+
+
+class EventForward(Parameters):
+    """`EventForward` of `kernels/neuron/event_lif.cu`."""
+
+    _fields_ = (("window", Window), *fields(POINTER, "counts", "membranes", "v", "t_last"))
+
+
+class EventBackward(Parameters):
+    """`EventBackward` of `kernels/neuron/event_lif.cu`."""
+
+    _fields_ = (
+        ("window", Window),
+        *fields(POINTER, "g_counts", "g_membranes", "g_v", "potentials"),
+        *fields(POINTER, "g_weight", "g_rate", "g_gain", "g_threshold", "g_v0"),
+        *fields(INT64, "taps", "rows"),
+    )
 
 
 def output_hw(size_hw: tuple[int, int], *, kernel: int, stride: int, padding: int = 0) -> tuple[int, int]:
@@ -47,19 +72,23 @@ def _check_values(rate: Tensor, threshold: Tensor, gain: Tensor | None, last: Te
 
 
 def _empty_outputs(
-    t: Tensor, weight: Tensor, t_begin: Tensor, options: list[int], membranes: bool, empty: Callable[..., Tensor]
+    t: Tensor,
+    weight: Tensor,
+    samples: int,
+    out_hw: tuple[int, int],
+    cover: int,
+    n_steps: int,
+    membranes: bool,
+    empty: Callable[..., Tensor],
 ) -> list[Tensor]:
-    """Counts, membranes, v, t_last, entries, start and bound, uninitialised."""
-    height, width, k, stride, padding, T = options
-    out_h, out_w = output_hw((height, width), kernel=k, stride=stride, padding=padding)
-    samples, channels = t_begin.shape[0], weight.shape[1]
-    where = {"device": weight.device}
-    counts = empty((T, samples, out_h, out_w, channels), dtype=weight.dtype, **where)
-    extra = empty(counts.shape, dtype=weight.dtype, **where) if membranes else weight.new_empty(0)
-    v = empty((samples, out_h, out_w, channels), dtype=weight.dtype, **where)
-    entries = empty((t.shape[0] * (-(-k // stride)) ** 2,), dtype=t.dtype, **where)
-    start = t.new_empty(samples * out_h * out_w + 1)
-    return [counts, extra, v, t.new_empty((samples, out_h, out_w)), entries, start, t.new_empty((samples, T + 1))]
+    """Counts, membranes, v, t_last, entries, start and bound, uninitialised; an event reaches `cover` sites at most."""
+    channels, floats = weight.shape[1], {"dtype": weight.dtype, "device": weight.device}
+    counts = empty((n_steps, samples, *out_hw, channels), **floats)
+    extra = empty(counts.shape, **floats) if membranes else weight.new_empty(0)
+    v = empty((samples, *out_hw, channels), **floats)
+    entries = empty((t.shape[0] * cover,), dtype=t.dtype, device=weight.device)
+    start = t.new_empty(samples * out_hw[0] * out_hw[1] + 1)
+    return [counts, extra, v, t.new_empty((samples, *out_hw)), entries, start, t.new_empty((samples, n_steps + 1))]
 
 
 @torch.library.custom_op("had_snn::event_lif_forward", mutates_args=())
@@ -77,7 +106,12 @@ def event_lif_forward(
     threshold: Tensor,
     v0: Tensor | None,
     t_last0: Tensor | None,
-    options: list[int],
+    height: int,
+    width: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    n_steps: int,
     v_reset: float,
     slope: float,
     surrogate: int,
@@ -88,38 +122,36 @@ def event_lif_forward(
     last0 = None if t_last0 is None else t_last0 - t_begin[:, None, None]
     if t.device.type == "cpu":
         _check_values(rate, threshold, gain, last0)
-    bound = step_bounds(t_begin, t_end, options[5])
+    bound = step_bounds(t_begin, t_end, n_steps)
+    out_hw = output_hw((height, width), kernel=kernel, stride=stride, padding=padding)
+    cover = (-(-kernel // stride)) ** 2
     counts, membrane, v, t_last, entries, start, _ = _empty_outputs(
-        t, weight, t_begin, options, membranes, memory.empty
+        t, weight, t_begin.shape[0], out_hw, cover, n_steps, membranes, memory.empty
     )
-    grid = (options[0], options[1])
     bucket_events(
         *(t, x, y, p, offsets, t_begin, t_end),
-        grid=grid,
-        kernel=options[2],
-        stride=options[3],
-        padding=options[4],
+        grid=(height, width),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
         start=start,
         entries=entries,
     )
     if v.numel() > 0:
-        tensors = [entries, start, bound, weight, rate, gain, threshold, v0, last0]
-        tensors += [counts, membrane if membranes else None, v, t_last]
-        scalars = [*_sizes(counts), v_reset, slope, surrogate, int(soft), int(detach)]
-        arguments = [*(build.address(a) for a in tensors), *scalars]
-        _run(
-            "event_lif_forward",
-            _FORWARD,
-            arguments,
-            v,
-            build.threads_for(counts.numel() + entries.numel() * weight.shape[1]),
-        )
+        neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
+        given = {"weight": weight, "rate": rate, "gain": gain, "threshold": threshold, "v0": v0, "t_last0": last0}
+        window = _window(counts.shape, neuron, entries=entries, start=start, bound=bound, **given)
+        outputs = {"counts": counts, "membranes": membrane if membranes else None, "v": v, "t_last": t_last}
+        _run("event_lif_forward", EventForward(window=window, **build.addresses(**outputs)), v.device)
     return counts, membrane, v, t_last + t_begin[:, None, None], entries, start, bound
 
 
 @event_lif_forward.register_fake
-def _(t, x, y, p, offsets, t_begin, t_end, weight, rate, gain, threshold, v0, t_last0, options, *settings):
-    return tuple(_empty_outputs(t, weight, t_begin, options, settings[-1], torch.empty))
+def _(t, x, y, p, offsets, t_begin, t_end, weight, rate, gain, threshold, v0, t_last0, *options):
+    height, width, kernel, stride, padding, n_steps, *_, membranes = options
+    out_hw = output_hw((height, width), kernel=kernel, stride=stride, padding=padding)
+    cover = (-(-kernel // stride)) ** 2
+    return tuple(_empty_outputs(t, weight, t_begin.shape[0], out_hw, cover, n_steps, membranes, torch.empty))
 
 
 def step_bounds(t_begin: Tensor, t_end: Tensor, n_steps: int) -> Tensor:
@@ -132,10 +164,19 @@ def step_bounds(t_begin: Tensor, t_end: Tensor, n_steps: int) -> Tensor:
     return (steps * window[:, None] + n_steps - 1) // n_steps
 
 
-def _sizes(counts: Tensor) -> tuple[int, int, int, int]:
-    """sites, sites_per_sample, T, C of the kernels."""
-    T, samples, height, width, channels = counts.shape
-    return samples * height * width, height * width, T, channels
+def _window(shape: Sequence[int], neuron: Neuron, *, entries: Tensor, **tensors: Tensor | None) -> Window:
+    """What both directions are given, for counts of `shape` `[T, N, Ho, Wo, C]`."""
+    T, samples, height, width, channels = shape
+    sites = samples * height * width
+    return Window(
+        **build.addresses(entries=entries, **tensors),
+        sites=sites,
+        sites_per_sample=height * width,
+        T=T,
+        C=channels,
+        neuron=neuron,
+        threads=build.threads_for((T * sites + entries.numel()) * channels),
+    )
 
 
 @torch.library.custom_op("had_snn::event_lif_backward", mutates_args=())
@@ -160,7 +201,7 @@ def event_lif_backward(
     soft: bool,
     detach: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    T, samples, height, width, channels = shape
+    _, samples, height, width, channels = shape
     last0 = None if t_last0 is None else t_last0 - t_begin[:, None, None]
     on_cpu = weight.device.type == "cpu"
     rows, kind = (TASKS, torch.float64) if on_cpu else (REPLICAS, torch.float32)
@@ -171,27 +212,15 @@ def event_lif_backward(
     g_v0 = weight.new_empty((samples, height, width, channels) if v0 is not None else 0)
     g_counts, g_membranes, g_v = (None if g is None else g.contiguous() for g in (g_counts, g_membranes, g_v))
     if samples * height * width > 0:
-        tensors = [entries, start, bound, weight, rate, gain, threshold, v0, last0, g_counts, g_membranes, g_v]
-        g_gain = sums[2] if gain is not None else None
-        outputs = [sums[0], sums[1], g_gain, sums[3], g_v0 if v0 is not None else None]
-        if not on_cpu:
-            tensors.append(weight.new_empty((entries.numel(), channels)))
-        sizes = [samples * height * width, height * width, T, channels, taps]
-        scalars = [*sizes, *([] if on_cpu else [REPLICAS]), v_reset, slope, surrogate, int(soft), int(detach)]
-        arguments = [*(build.address(a) for a in (*tensors, *outputs)), *scalars]
-        if on_cpu:
-            symbol = f"had_event_lif_backward_{build.native_width()}"
-            threads = build.threads_for(T * sizes[0] * channels + entries.numel() * channels)
-            if build.native_function(symbol, _BACKWARD + "n", ctypes.c_int)(*arguments, threads):
-                raise MemoryError("event_lif: no memory for the backward's scratch")
-        else:
-            work = sizes[0] * channels
-            build.launch_cupy(
-                *("event_lif.cu", "had_event_lif_backward", _BACKWARD_GPU, arguments),
-                threads=work,
-                device=weight.device,
-                storage="f32",
-            )
+        neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
+        given = {"weight": weight, "rate": rate, "gain": gain, "threshold": threshold, "v0": v0, "t_last0": last0}
+        window = _window(shape, neuron, entries=entries, start=start, bound=bound, **given)
+        potentials = None if on_cpu else weight.new_empty((entries.numel(), channels))
+        grads = {"g_counts": g_counts, "g_membranes": g_membranes, "g_v": g_v, "potentials": potentials}
+        grads |= {"g_weight": sums[0], "g_rate": sums[1], "g_gain": sums[2] if gain is not None else None}
+        grads |= {"g_threshold": sums[3], "g_v0": g_v0 if v0 is not None else None}
+        both = EventBackward(window=window, **build.addresses(**grads), taps=taps, rows=rows)
+        _run("event_lif_backward", both, weight.device)
     g_weight, g_rate, g_gain_sum, g_threshold = (s.sum(0).to(weight.dtype) for s in sums)
     return g_weight, g_rate, g_gain_sum, g_threshold, g_v0
 
@@ -204,39 +233,35 @@ def _(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0
     return torch.empty_like(weight), *rest, g_v0
 
 
-def _run(name: str, signature: str, arguments: list, sized: Tensor, threads: int) -> None:
-    if sized.device.type == "cuda":
-        build.launch_cupy(
-            *("event_lif.cu", f"had_{name}", signature, arguments),
-            threads=sized.numel(),
-            device=sized.device,
-            storage="f32",
-        )
-        return
-    if build.native_function(f"had_{name}_{build.native_width()}", signature + "n", ctypes.c_int)(*arguments, threads):
-        raise MemoryError("event_lif: no memory for the tables of decays")
+def _run(name: str, given: EventForward | EventBackward, device: torch.device) -> None:
+    if device.type == "cuda":
+        threads = given.window.sites * given.window.C
+        build.launch_cupy("event_lif.cu", name, given, threads=threads, device=device, storage=torch.float32)
+    elif build.bind(name, type(given))(given):
+        raise MemoryError("event_lif: no memory for the kernel's tables")
 
 
 def _setup(ctx, inputs, output) -> None:
-    _t, _x, _y, _p, _offsets, t_begin, _t_end, weight, rate, gain, threshold, v0, t_last0, _options, *settings = inputs
+    t_begin, weight, rate, gain, threshold, v0, t_last0 = (inputs[5], *inputs[7:13])
+    v_reset, slope, surrogate, soft, detach, ctx.membranes = inputs[19:]
     counts, _membranes, _v, t_last, entries, start, bound = output
     ctx.save_for_backward(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0)
-    ctx.shape, ctx.settings, ctx.membranes = list(counts.shape), settings[:5], settings[5]
+    ctx.shape, ctx.inputs = list(counts.shape), len(inputs)
+    ctx.neuron = {"v_reset": v_reset, "slope": slope, "surrogate": surrogate, "soft": soft, "detach": detach}
     ctx.mark_non_differentiable(t_last, entries, start, bound)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, g_counts, g_membranes, g_v, *_):
     g_membranes = g_membranes if ctx.membranes else None
-    saved = ctx.saved_tensors
     if g_counts is None and g_membranes is None and g_v is None:
-        return (None,) * 20
+        return (None,) * ctx.inputs
+    saved = ctx.saved_tensors
+    *_, gain, _, v0, _ = saved
     grads = {"g_counts": g_counts, "g_membranes": g_membranes, "g_v": g_v}
-    settings = dict(zip(("v_reset", "slope", "surrogate", "soft", "detach"), ctx.settings, strict=True))
-    g_weight, g_rate, g_gain, g_threshold, g_v0 = event_lif_backward(*saved, **grads, shape=ctx.shape, **settings)
-    gain, v0 = saved[6], saved[8]
-    some = (None if gain is None else g_gain, g_threshold, None if v0 is None else g_v0)
-    return (*(None,) * 7, g_weight, g_rate, *some, *(None,) * 8)
+    g_weight, g_rate, g_gain, g_threshold, g_v0 = event_lif_backward(*saved, **grads, shape=ctx.shape, **ctx.neuron)
+    found = (g_weight, g_rate, None if gain is None else g_gain, g_threshold, None if v0 is None else g_v0)
+    return (*(None,) * 7, *found, *(None,) * (ctx.inputs - 12))
 
 
 event_lif_forward.register_autograd(_backward, setup_context=_setup)

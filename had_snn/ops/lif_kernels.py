@@ -12,16 +12,42 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
+from had_snn.native import INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build, memory
+from had_snn.ops.surrogate import Neuron
 
 CHUNK = 16  # HAD_CHUNK of kernels/neuron/lif.cu
 TASK = 16384  # HAD_TASK of kernels/neuron/lif.cu
 STREAM_BYTES = 16 << 20  # outputs beyond this bypass the caches
 
-_FORWARD = "pppppppp" + "iiiii" + "ff" + "nnn"
-_BACKWARD = "pppppppppppp" + "iiiii" + "ff" + "nnn"
-_BACKWARD_GPU = "pppppppppppp" + "iiiiii" + "ff" + "nnn"
 REPLICAS = 64  # copies of the summed gradients that spread a GPU's atomic additions
+
+
+class Clocked(Parameters):
+    """`Clocked` of `kernels/neuron/lif.cu`: what both directions are given."""
+
+    _fields_ = (
+        *fields(POINTER, "x", "v0", "alpha", "threshold", "kept"),
+        *fields(INT64, "T", "N", "x_step", "channels", "inner"),
+        ("neuron", Neuron),
+        *fields(INT32, "stream", "threads"),
+    )
+
+
+class LifForward(Parameters):
+    """`LifForward` of `kernels/neuron/lif.cu`."""
+
+    _fields_ = (("clocked", Clocked), *fields(POINTER, "s", "v", "h"))
+
+
+class LifBackward(Parameters):
+    """`LifBackward` of `kernels/neuron/lif.cu`."""
+
+    _fields_ = (
+        ("clocked", Clocked),
+        *fields(POINTER, "g_s", "g_h", "g_v", "g_x", "g_v0", "g_alpha", "g_threshold"),
+        *fields(INT64, "rows"),
+    )
 
 
 def _dense_step(x: Tensor) -> Tensor:
@@ -52,10 +78,21 @@ def _strides(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return step, (math.prod(x.shape[1:]), *step)
 
 
-def _scalars(x: Tensor, alpha: Tensor, channel_dim: int) -> tuple[int, int, int, int, int]:
-    """T, N, x_step, channels, inner of the kernels."""
-    inner = x.stride(channel_dim) if alpha.numel() > 1 else 1
-    return x.shape[0], math.prod(x.shape[1:]), x.stride(0), alpha.numel(), inner
+def _clocked(
+    x: Tensor, v0: Tensor | None, alpha: Tensor, threshold: Tensor, kept: Tensor, channel_dim: int, neuron: Neuron
+) -> Clocked:
+    large = x.numel() * x.element_size() >= STREAM_BYTES and _rows_aligned(x)
+    return Clocked(
+        **build.addresses(x=x, v0=v0, alpha=alpha, threshold=threshold, kept=kept if kept.numel() else None),
+        T=x.shape[0],
+        N=math.prod(x.shape[1:]),
+        x_step=x.stride(0),
+        channels=alpha.numel(),
+        inner=x.stride(channel_dim) if alpha.numel() > 1 else 1,
+        neuron=neuron,
+        stream=large,
+        threads=build.threads_for(x.numel()),
+    )
 
 
 def _kept_shape(x: Tensor, keep: bool) -> tuple[int, int]:
@@ -86,10 +123,11 @@ def lif_forward(
     kept = memory.empty(_kept_shape(x, keep), dtype=torch.float32, device=x.device)
     if math.prod(x.shape) == 0:
         return s, v if v0 is None else v0.clone(), h, kept
-    pointers = [build.address(a) for a in (x, v0, alpha, threshold, s, v, h if membranes else None)]
-    pointers.append(build.address(kept) if kept.numel() else None)
-    scalars = [*_scalars(x, alpha, channel_dim), v_reset, slope, surrogate, int(soft), int(detach)]
-    _run("lif_forward", _FORWARD, [*pointers, *scalars], s, alpha, threshold)
+    if x.device.type == "cpu":
+        _check_factors(alpha, threshold)
+    neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
+    clocked = _clocked(x, v0, alpha, threshold, kept, channel_dim, neuron)
+    _run("lif_forward", LifForward(clocked=clocked, **build.addresses(s=s, v=v, h=h if membranes else None)), x)
     return s, v, h, kept
 
 
@@ -127,18 +165,19 @@ def lif_backward(
     g_s, g_h = _in_order(g_s, packed, x.dtype), _in_order(g_h, packed, x.dtype)
     g_x = memory.empty_strided(x.shape, packed, dtype=x.dtype, device=x.device) if need[0] else x.new_empty(0)
     g_v0 = memory.empty_strided(x.shape[1:], step, dtype=torch.float32, device=x.device) if need[1] else x.new_empty(0)
-    sizes = _scalars(x, alpha, channel_dim)
     # The CPU adds up in float64, one row a task; the GPU adds atomically in float32, one row a replica.
     on_cpu = x.device.type == "cpu"
-    rows, kind = (-(-sizes[1] // TASK), torch.float64) if on_cpu else (REPLICAS, torch.float32)
+    rows, kind = (-(-math.prod(x.shape[1:]) // TASK), torch.float64) if on_cpu else (REPLICAS, torch.float32)
     sums = [torch.zeros(rows, alpha.numel(), dtype=kind, device=x.device) if n else None for n in need[2:]]
     if math.prod(x.shape) > 0:
-        pointers = [build.address(a) for a in (x, v0, alpha, threshold, kept if kept.numel() else None, g_s, g_h, g_v)]
-        outputs = [g_x if need[0] else None, g_v0 if need[1] else None, *sums]
-        pointers += [build.address(a) for a in outputs]
-        scalars = [*sizes, *([] if on_cpu else [REPLICAS]), v_reset, slope, surrogate, int(soft), int(detach)]
-        signature = _BACKWARD if on_cpu else _BACKWARD_GPU
-        _run("lif_backward", signature, [*pointers, *scalars], x, alpha, threshold)
+        neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
+        given = LifBackward(
+            clocked=_clocked(x, v0, alpha, threshold, kept, channel_dim, neuron),
+            **build.addresses(g_s=g_s, g_h=g_h, g_v=g_v, g_alpha=sums[0], g_threshold=sums[1]),
+            **build.addresses(g_x=g_x if need[0] else None, g_v0=g_v0 if need[1] else None),
+            rows=rows,
+        )
+        _run("lif_backward", given, x)
     g_alpha, g_threshold = (alpha.new_empty(0) if s is None else s.sum(0).to(alpha.dtype) for s in sums)
     return g_x, g_v0, g_alpha, g_threshold
 
@@ -153,18 +192,12 @@ def _(x, v0, alpha, threshold, kept, g_s, g_h, g_v, channel_dim, v_reset, slope,
     return g_x, g_v0, g_alpha, g_threshold
 
 
-def _run(name: str, signature: str, arguments: list, sized: Tensor, alpha: Tensor, threshold: Tensor) -> None:
-    storage = build.STORAGE[sized.dtype]
-    if sized.device.type == "cuda":
-        neurons = math.prod(sized.shape[1:])
-        symbol = f"had_{name}"
-        build.launch_cupy("lif.cu", symbol, signature, arguments, threads=neurons, device=sized.device, storage=storage)
-        return
-    if name == "lif_forward":
-        _check_factors(alpha, threshold)
-    stream = int(sized.numel() * sized.element_size() >= STREAM_BYTES and _rows_aligned(sized))
-    symbol = f"had_{name}_{build.native_width()}_{storage}"
-    build.native_function(symbol, signature + "nn")(*arguments, stream, build.threads_for(sized.numel()))
+def _run(name: str, given: LifForward | LifBackward, x: Tensor) -> None:
+    if x.device.type == "cuda":
+        threads = math.prod(x.shape[1:])
+        build.launch_cupy("lif.cu", name, given, threads=threads, device=x.device, storage=x.dtype)
+    else:
+        build.bind(name, type(given), storage=x.dtype, returns=None)(given)
 
 
 def _rows_aligned(sized: Tensor) -> bool:
@@ -183,9 +216,10 @@ def _check_factors(alpha: Tensor, threshold: Tensor) -> None:
 
 
 def _setup(ctx, inputs, output) -> None:
-    x, v0, alpha, threshold, *options = inputs
+    x, v0, alpha, threshold, channel_dim, v_reset, slope, surrogate, soft, detach, ctx.membranes, _keep = inputs
     ctx.save_for_backward(x, v0, alpha, threshold, output[3])
-    ctx.options, ctx.membranes = options[:6], options[6]
+    ctx.neuron = {"v_reset": v_reset, "slope": slope, "surrogate": surrogate, "soft": soft, "detach": detach}
+    ctx.channel_dim = channel_dim
     ctx.mark_non_differentiable(output[3])
     ctx.set_materialize_grads(False)
 
@@ -195,8 +229,10 @@ def _backward(ctx, g_s, g_v, g_h, _):
     if g_s is None and g_v is None and (g_h is None or not ctx.membranes):
         return (None,) * 12
     x, v0, alpha, threshold, kept = ctx.saved_tensors
+    g_h = g_h if ctx.membranes else None
+    upstream = {"g_s": g_s, "g_h": g_h, "g_v": g_v}
     grads = lif_backward(
-        x, v0, alpha, threshold, kept, g_s, g_h if ctx.membranes else None, g_v, *ctx.options, need=need
+        x, v0, alpha, threshold, kept, **upstream, channel_dim=ctx.channel_dim, **ctx.neuron, need=need
     )
     return (*(g if n else None for g, n in zip(grads, need, strict=True)), *(None,) * 8)
 

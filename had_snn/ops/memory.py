@@ -12,13 +12,13 @@ import ctypes
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from had_snn import native
 from had_snn.errors import InputError
+from had_snn.native import INT32, INT64, POINTER, Parameters, bind, fields
 
 MIN_BYTES = 1 << 20  # below this the C allocator recycles by itself
 _MAX_DIMS = 16
@@ -30,8 +30,25 @@ _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
+class PoolTensor(Parameters):
+    """`PoolTensor` of `kernels/host/pool.cpp`."""
+
+    _fields_ = (
+        *((name, INT64 * _MAX_DIMS) for name in ("shape", "strides")),
+        *fields(INT64, "bytes"),
+        *fields(INT32, "ndim", "code", "bits"),
+    )
+
+
+class PoolStatistics(Parameters):
+    """`PoolStatistics` of `kernels/host/pool.cpp`."""
+
+    _fields_ = (*fields(INT64, "free_bytes", "recycled", "fresh"),)
+
+
 @functools.lru_cache(maxsize=1)
-def _pool() -> ctypes.CDLL | None:
+def _pool() -> Callable[[PoolTensor], int | None] | None:
+    """What gives a tensor out of the pool, or None where the pool is off."""
     asked = os.environ.get("HAD_SNN_POOL_MB")
     try:
         limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8 if asked is None else int(asked) << 20
@@ -39,12 +56,13 @@ def _pool() -> ctypes.CDLL | None:
         raise InputError(f"HAD_SNN_POOL_MB is {asked!r}; expected a whole number of megabytes") from error
     if limit <= 0:
         return None
-    library = native.load_library()
-    library.had_pool_tensor.restype = ctypes.c_void_p
-    library.had_pool_tensor.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_longlong]
-    library.had_pool_set_limit.argtypes = [ctypes.c_longlong]
-    library.had_pool_set_limit(limit)
-    return library
+    _keep(limit)
+    return bind("had_pool_tensor", PoolTensor, returns=POINTER)
+
+
+def _keep(limit: int) -> None:
+    """Frees what lies beyond `limit` bytes of free blocks, now and from now on."""
+    bind("had_pool_set_limit", INT64, returns=None)(limit)
 
 
 def empty_strided(shape: Sequence[int], strides: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -63,11 +81,12 @@ def empty_strided(shape: Sequence[int], strides: Sequence[int], *, dtype: torch.
     large = count * dtype.itemsize >= MIN_BYTES and device.type == "cpu"
     if not large or dtype not in _DLPACK_KIND or len(shape) > _MAX_DIMS or (pool := _pool()) is None:
         return torch.empty_strided(shape, strides, dtype=dtype, device=device)
-    sizes = ctypes.c_longlong * len(shape)
     code, bits = _DLPACK_KIND[dtype]
-    managed = pool.had_pool_tensor(sizes(*shape), sizes(*strides), len(shape), code, bits, count * dtype.itemsize)
+    size = count * dtype.itemsize
+    asked = PoolTensor(shape=tuple(shape), strides=tuple(strides), bytes=size, ndim=len(shape), code=code, bits=bits)
+    managed = pool(asked)
     if not managed:
-        raise MemoryError(f"no memory for a tensor of {count * dtype.itemsize} bytes")
+        raise MemoryError(f"no memory for a tensor of {size} bytes")
     return torch.from_dlpack(_new_capsule(managed, b"dltensor", None))
 
 
@@ -82,21 +101,18 @@ def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
 
 def release() -> None:
     """Gives all free blocks back to the operating system."""
-    pool = _pool()
-    if pool is not None:
-        pool.had_pool_set_limit(0)
+    if _pool() is not None:
+        _keep(0)
         _pool.cache_clear()
         _pool()
 
 
 def statistics() -> dict[str, int]:
     """Free bytes held, requests met by a recycled block, and requests that needed a new one."""
-    pool = _pool()
-    if pool is None:
-        return {"free_bytes": 0, "recycled": 0, "new": 0}
-    out = (ctypes.c_longlong * 3)()
-    pool.had_pool_statistics(out)
-    return dict(zip(("free_bytes", "recycled", "new"), out, strict=True))
+    found = PoolStatistics()
+    if _pool() is not None:
+        bind("had_pool_statistics", PoolStatistics, returns=None)(found)
+    return {"free_bytes": found.free_bytes, "recycled": found.recycled, "new": found.fresh}
 
 
 def keep_freed_memory() -> bool:

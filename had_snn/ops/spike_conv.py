@@ -10,7 +10,6 @@ enough for float32's 24 bits; see `had_snn.models.frozen`. The LIF step is that 
 
 from __future__ import annotations
 
-import ctypes
 import math
 from dataclasses import dataclass
 
@@ -19,13 +18,43 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from had_snn.errors import InputError
+from had_snn.native import FLOAT32, INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build
 
-_CONV = "pppppppppp" + "iiiiiiiiiiii" + "ff"
-_LIST = "pppp" + "iii" + "f"
-_CORRELATE = "pppp" + "iiiiii"
 #: Output channels are padded to a multiple of this, the widest vector register.
 LANES = 16
+
+
+class SpikeListing(Parameters):
+    """`SpikeListing` of `kernels/host/spike_conv.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "dense", "entry", "start", "value"),
+        *fields(INT64, "rows", "W", "C"),
+        *fields(FLOAT32, "most"),
+    )
+
+
+class SpikeConv(Parameters):
+    """`SpikeConv` of `kernels/host/spike_conv.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "entry", "start", "value", "weight", "bias", "current_in", "v0"),
+        *fields(POINTER, "current_out", "fired", "v", "entry_out", "start_out"),
+        *fields(INT64, "T", "N", "H", "W", "C", "Ho", "Wo", "K", "Kp", "k", "stride", "padding"),
+        *fields(FLOAT32, "decay", "threshold"),
+        *fields(INT32, "threads"),
+    )
+
+
+class SpikeCorrelation(Parameters):
+    """`SpikeCorrelation` of `kernels/host/spike_conv.cpp`."""
+
+    _fields_ = (
+        *fields(POINTER, "fired", "start", "kernel", "out"),
+        *fields(INT64, "T", "N", "H", "W", "C", "k"),
+        *fields(INT32, "threads"),
+    )
 
 
 @dataclass(frozen=True)
@@ -138,13 +167,14 @@ class SpikeListCall:
         if spikes is None:
             spikes = _empty_list(steps, samples, height, width, channels, valued=valued)
         self.spikes, self._dense = spikes, dense
-        pointers = [build.address(a) for a in (dense, spikes.entry, spikes.start, spikes.value)]
-        self._arguments = [*pointers, steps * samples * height, width, channels, most]
-        self._function = build.native_function(f"had_spike_list_{build.native_width()}", _LIST, ctypes.c_longlong)
+        tensors = {"dense": dense, "entry": spikes.entry, "start": spikes.start, "value": spikes.value}
+        rows = steps * samples * height
+        self._given = SpikeListing(**build.addresses(**tensors), rows=rows, W=width, C=channels, most=most)
+        self._function = build.bind("spike_list", SpikeListing)
 
     def __call__(self) -> int:
         """Fills the list; returns the number of entries."""
-        return self._function(*self._arguments)
+        return self._function(self._given)
 
 
 class SpikeConvCall:
@@ -181,16 +211,28 @@ class SpikeConvCall:
         self.fired = torch.empty(shape) if keep_fired else None
         self.spikes = _empty_list(steps, samples, rows, columns, outputs) if neurons else None
         self._kept = (spikes, weights, current)  # their addresses are below
-        tensors = (spikes.entry, spikes.start, spikes.value, weights.weight, weights.bias, current)
-        self._inputs = [build.address(a) for a in tensors]
-        self._outputs = [build.address(a) for a in (self.current, self.fired)]
         kernel, _, _, padded = weights.weight.shape
-        sizes = (steps, samples, height, width, channels, rows, columns, outputs, padded, kernel)
-        lists = (None, None) if self.spikes is None else (self.spikes.entry.data_ptr(), self.spikes.start.data_ptr())
         self._state_shape, self._work = shape[1:], math.prod(shape) * kernel * kernel
-        self._sizes, self._lists = [*sizes, weights.stride, weights.padding], lists
-        name = f"had_spike_conv_{build.native_width()}"
-        self._function = build.native_function(name, _CONV + "ppn", ctypes.c_longlong)
+        listed = {} if self.spikes is None else {"entry_out": self.spikes.entry, "start_out": self.spikes.start}
+        self._given = SpikeConv(
+            **build.addresses(entry=spikes.entry, start=spikes.start, value=spikes.value),
+            **build.addresses(weight=weights.weight, bias=weights.bias, current_in=current),
+            **build.addresses(current_out=self.current, fired=self.fired, **listed),
+            T=steps,
+            N=samples,
+            H=height,
+            W=width,
+            C=channels,
+            Ho=rows,
+            Wo=columns,
+            K=outputs,
+            Kp=padded,
+            k=kernel,
+            stride=weights.stride,
+            padding=weights.padding,
+            threshold=1.0,
+        )
+        self._function = build.bind("spike_conv", SpikeConv)
 
     def __call__(self, decay: float = 0.0, before: Tensor | None = None, after: Tensor | None = None) -> int:
         """Runs it.
@@ -205,9 +247,11 @@ class SpikeConvCall:
         """
         for name, membranes in (("before", before), ("after", after)):
             _check_rows(name, membranes, self._state_shape)
-        v0, v = build.address(before), build.address(after)
-        threads = build.threads_for(self._work)
-        number = self._function(*self._inputs, v0, *self._outputs, v, *self._sizes, decay, 1.0, *self._lists, threads)
+        given = self._given
+        given.v0 = None if before is None else before.data_ptr()
+        given.v = None if after is None else after.data_ptr()
+        given.decay, given.threads = decay, build.threads_for(self._work)
+        number = self._function(given)
         if number < 0:
             raise MemoryError("spike_conv: no memory for a row of spikes")
         return number
@@ -229,18 +273,18 @@ class SpikeCorrelateCall:
         _check_rows("fired", fired, (steps, samples, height, width, channels))
         self._kept, self.out = (fired, spikes), torch.empty(fired.shape)
         self._kernel_shape = (samples, channels, side, side)
-        self._inputs = [fired.data_ptr(), spikes.start.data_ptr()]
         self._work = fired.numel() * side
-        self._rest = [self.out.data_ptr(), *fired.shape, side]
-        name = f"had_spike_correlate_{build.native_width()}"
-        self._function = build.native_function(name, _CORRELATE + "n")
+        sizes = {"T": steps, "N": samples, "H": height, "W": width, "C": channels, "k": side}
+        self._given = SpikeCorrelation(**build.addresses(fired=fired, start=spikes.start, out=self.out), **sizes)
+        self._function = build.bind("spike_correlate", SpikeCorrelation, returns=None)
 
     def __call__(self, kernel: Tensor) -> Tensor:
         """Correlates with `kernel` `[N, C, k, k]`; the result `[T, N, H, W, C]` is overwritten by the next call."""
         if kernel.shape != self._kernel_shape:
             raise InputError(f"kernel has shape {list(kernel.shape)}; expected {list(self._kernel_shape)}")
         taps = kernel.permute(0, 2, 3, 1).contiguous()
-        self._function(*self._inputs, taps.data_ptr(), *self._rest, build.threads_for(self._work))
+        self._given.kernel, self._given.threads = taps.data_ptr(), build.threads_for(self._work)
+        self._function(self._given)
         return self.out
 
 

@@ -8,7 +8,6 @@ in plain torch, its judge in tests and what runs on other devices.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
+from had_snn.native import INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build
 
 #: What a train holds: 0 or 1, whole numbers, or real numbers of which only the share that is not zero is wanted.
@@ -44,12 +44,12 @@ class SpikeCount:
     weighted: Tensor
 
 
-class _Train(ctypes.Structure):
-    """`HadTrain` of the kernel."""
+class SpikeTrain(Parameters):
+    """`SpikeTrain` of `kernels/host/counts.cpp`."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "reach", "weights", "running", "table", "weighted")),
-        *((name, ctypes.c_longlong) for name in ("T", "N", "C", "P", "K", "M", "weight_step", "kind", "channels_last")),
+        *fields(POINTER, "x", "reach", "weights", "running", "table", "weighted"),
+        *fields(INT64, "T", "N", "C", "P", "K", "M", "weight_step", "kind", "channels_last"),
     )
 
 
@@ -113,18 +113,19 @@ class SpikeCounter:
 
     def _prepare(self, trains: Sequence[Tensor]) -> None:
         """Fills in what stays the same from call to call."""
-        self._plan = (_Train * len(trains))()
+        self._plan = (SpikeTrain * len(trains))()
         for i, (plan, x) in enumerate(zip(self._plan, trains, strict=True)):
             steps, samples, channels, height, width = x.shape
             plan.T, plan.N, plan.C, plan.P = steps, samples, channels, height * width
             plan.K, plan.reach = len(self.reach[i]), self.reach[i].data_ptr()
             plan.kind, plan.channels_last = KINDS.index(self.kinds[i]), int(self.last[i])
-            plan.running = build.address(self.running[i])
+            running = self.running[i]
+            plan.running = None if running is None else running.data_ptr()
             weights = self.weights[i]
             if weights is not None:
                 plan.M, plan.weights = weights.shape[1], weights.data_ptr()
                 plan.weight_step = 0 if len(weights) == 1 else weights[0].numel()
-        self._call = build.native_function(f"had_spike_count_{build.native_width()}", "pnn", ctypes.c_int)
+        self._call = build.bind("spike_count", SpikeTrain, INT32, INT32)
         self._threads = build.threads_for(sum(x.numel() for x in trains))
 
     def fits(self, trains: Sequence[Tensor]) -> bool:
@@ -153,7 +154,7 @@ class SpikeCounter:
         base = row.data_ptr()
         for plan, x, (at, table, _) in zip(self._plan, trains, self._parts, strict=True):
             plan.x, plan.table, plan.weighted = x.data_ptr(), base + 8 * at, base + 8 * (at + math.prod(table))
-        if self._call(ctypes.addressof(self._plan), len(trains), self._threads):
+        if self._call(self._plan, len(trains), self._threads):
             raise MemoryError(f"no memory for the sums of {[tuple(x.shape) for x in trains]}")
         return row
 
@@ -167,32 +168,6 @@ class SpikeCounter:
             by_layer = table[:, :, 2:].unflatten(2, (columns // 2 - 1, 2)).permute(2, 3, 0, 1)
             counts.append(SpikeCount(table[:, :, 0], table[:, :, 1], by_layer[:, 0], by_layer[:, 1], extra))
         return counts
-
-
-def spike_count(
-    spikes: Tensor,
-    reach: Tensor,
-    *,
-    kind: str = "spikes",
-    weights: Tensor | None = None,
-    running: Tensor | None = None,
-    backend: str = "auto",
-) -> SpikeCount:
-    """Counts one train; for the arguments see `SpikeCounter`."""
-    counter = SpikeCounter([spikes], [reach], kinds=[kind], weights=[weights], running=[running], backend=backend)
-    return counter.split([counter([spikes])])[0]
-
-
-def spike_count_ref(
-    spikes: Tensor,
-    reach: Tensor,
-    *,
-    kind: str = "spikes",
-    weights: Tensor | None = None,
-    running: Tensor | None = None,
-) -> SpikeCount:
-    """`spike_count` in plain torch."""
-    return spike_count(spikes, reach, kind=kind, weights=weights, running=running, backend="ref")
 
 
 def _count_ref(

@@ -19,8 +19,15 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
+from had_snn.native import FLOAT32, INT32, Parameters, fields
 
 NAMES = ("atan", "sigmoid", "triangle", "rect")  # the index is the kernels' number of the surrogate
+
+
+class Neuron(Parameters):
+    """`Neuron` of `kernels/neuron/surrogate.cuh`: how a neuron resets and learns."""
+
+    _fields_ = (*fields(FLOAT32, "v_reset", "slope"), *fields(INT32, "surrogate", "soft", "detach"))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,22 @@
 // Buckets packed events by output site (host only; a GPU sorts with torch): a stable counting sort, checked on the way.
 //
 // An event at (x, y) reaches every output whose kernel covers it: oy with 0 <= y + padding - oy * stride < k, the same in
-// x. Each such pair becomes one entry of its site, in the order of the events; see event_lif.cu for its layout.
+// x. Each such pair becomes one entry of its site, in the order of the events; see neuron/event_lif.cu for its layout.
 #include "../neuron/prelude.cuh"
 
 #include <stdlib.h>
+
+// start [B * Ho * Wo + 1] and entries [at most N * ceil(k / stride)^2 < 2^32] are written.
+struct EventBucket {
+  const had_i64* t;
+  const had_i16 *x, *y;
+  const had_u8* p;
+  const had_i64 *offsets, *t_begin, *t_end;
+  had_i64* start;
+  had_u64* entries;
+  had_i64 B, H, W, k, stride, padding;
+  int threads;
+};
 
 // Outputs that cover a coordinate: `count` of them from `first` on, times `pitch`; `tap` is the place in the kernel of
 // the first, times its own pitch. Each further output lies `pitch` further and `stride` taps back.
@@ -24,14 +36,10 @@ static void fill_reach(Reach* reach, had_i64 size, had_i64 outputs, had_i64 k, h
   }
 }
 
-typedef struct {
-  const had_i64* t;
-  const had_i16 *x, *y;
-  const had_u8* p;
-  const had_i64 *offsets, *t_begin, *t_end;
-  had_i64 B, H, W, Ho, Wo, k, stride, padding;
+struct Events : EventBucket {
+  had_i64 Ho, Wo;
   const Reach *rows, *columns;
-} Events;
+};
 
 HAD_INLINE had_i64 later(had_i64 a, had_i64 b) { return a > b ? a : b; }
 HAD_INLINE had_i64 sooner(had_i64 a, had_i64 b) { return a < b ? a : b; }
@@ -83,28 +91,26 @@ HAD_INLINE void write_entries(const Events* v, had_u32* next, had_u64* entries, 
   }
 }
 
-// start [B * Ho * Wo + 1] and entries [at most N * ceil(k / stride)^2 < 2^32] are written. Returns -1, or the index of the
-// first event that is unsorted, outside its window or outside H x W, or -2 where scratch memory could not be had.
-HAD_EXPORT had_i64 HAD_SYMBOL(event_bucket)(const had_i64* t, const had_i16* x, const had_i16* y, const had_u8* p,
-                                            const had_i64* offsets, const had_i64* t_begin, const had_i64* t_end,
-                                            had_i64 B, had_i64 H, had_i64 W, had_i64 k, had_i64 stride,
-                                            had_i64 padding, had_i64* start, had_u64* entries, int threads) {
-  const had_i64 N = offsets[B], Ho = (H + 2 * padding - k) / stride + 1, Wo = (W + 2 * padding - k) / stride + 1;
-  const had_i64 sites = B * Ho * Wo;
+// Returns -1, or the index of the first event that is unsorted, outside its window or outside H x W, or -2 where scratch
+// memory could not be had.
+HAD_EXPORT had_i64 HAD_SYMBOL(event_bucket)(const EventBucket* p) {
+  const had_i64 N = p->offsets[p->B], k = p->k, stride = p->stride, padding = p->padding;
+  const had_i64 Ho = (p->H + 2 * padding - k) / stride + 1, Wo = (p->W + 2 * padding - k) / stride + 1;
+  const had_i64 sites = p->B * Ho * Wo;
   // Each worker pays for a histogram of all sites, so there are few of them where events are few.
   had_i64 workers = N / (sites + 8192) + 1;
-  workers = workers < threads ? workers : threads;
+  workers = workers < p->threads ? workers : p->threads;
   workers = workers < 16 ? workers : 16;
-  Reach* reach = (Reach*)malloc((size_t)(H + W) * sizeof(Reach));
+  Reach* reach = (Reach*)malloc((size_t)(p->H + p->W) * sizeof(Reach));
   had_u32* tables = (had_u32*)calloc((size_t)(workers * sites), sizeof(had_u32));
   if (!reach || !tables) {
     free(reach);
     free(tables);
     return -2;
   }
-  fill_reach(reach, H, Ho, k, stride, padding, Wo, k);
-  fill_reach(reach + H, W, Wo, k, stride, padding, 1, 1);
-  const Events v = {t, x, y, p, offsets, t_begin, t_end, B, H, W, Ho, Wo, k, stride, padding, reach, reach + H};
+  fill_reach(reach, p->H, Ho, k, stride, padding, Wo, k);
+  fill_reach(reach + p->H, p->W, Wo, k, stride, padding, 1, 1);
+  const Events v = {*p, Ho, Wo, reach, reach + p->H};
   had_i64 bad = -1;
 #pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
   for (had_i64 worker = 0; worker < workers; ++worker) {
@@ -119,22 +125,22 @@ HAD_EXPORT had_i64 HAD_SYMBOL(event_bucket)(const had_i64* t, const had_i16* x, 
   if (bad < 0) {
     had_u32 total = 0;
     for (had_i64 site = 0; site < sites; ++site) {
-      start[site] = total;
+      p->start[site] = total;
       for (had_i64 worker = 0; worker < workers; ++worker) {
         const had_u32 here = tables[worker * sites + site];
         tables[worker * sites + site] = total;
         total += here;
       }
     }
-    start[sites] = total;
+    p->start[sites] = total;
 #pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
     for (had_i64 worker = 0; worker < workers; ++worker) {
       const had_i64 from = N * worker / workers, to = N * (worker + 1) / workers;
       had_u32* table = tables + worker * sites;
       if (k <= stride)
-        write_entries(&v, table, entries, from, to, 1);
+        write_entries(&v, table, p->entries, from, to, 1);
       else
-        write_entries(&v, table, entries, from, to, 0);
+        write_entries(&v, table, p->entries, from, to, 0);
     }
   }
   free(reach);

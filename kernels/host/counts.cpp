@@ -3,13 +3,11 @@
 //
 // Spikes are whole numbers >= 0 stored as float32, an image of C channels and P positions for each micro-step and sample,
 // either [T, N, C, P] or, with `channels_last`, [T, N, P, C]. All sums are integers, so their order does not matter.
-//
 #include "../neuron/prelude.cuh"
 
 #include <stdlib.h>
 
-// Mirrored field by field in had_snn/ops/spike_count.py.
-typedef struct {
+struct SpikeTrain {
   const float* x;
   const int* reach;    // [K, P] synapses that leave a position, for each of K layers that read the train
   const int* weights;  // [N or 1, M, C * P] synapses that leave a neuron, below 2^23, where channels differ
@@ -19,7 +17,7 @@ typedef struct {
   had_i64 T, N, C, P, K, M, weight_step;  // weight_step: from one sample's weights to the next, 0 where they share them
   had_i64 kind;                           // 0 spikes (0 or 1), 1 counts, 2 real numbers: what is not zero is counted
   had_i64 channels_last;
-} HadTrain;
+};
 
 HAD_INLINE int fired(int v) { return v != 0; }
 
@@ -88,7 +86,7 @@ HAD_INLINE had_i64 dot_spikes(const float* x, const int* w, had_i64 n) {
   return sum;
 }
 
-static int count_train(const HadTrain t) {
+static int count_train(const SpikeTrain t) {
   int* map = (int*)malloc((size_t)(2 * t.P + 1) * sizeof(int));
   if (!map) return 1;
   int* alive = t.kind == 1 ? map + t.P : map;
@@ -125,7 +123,7 @@ static int count_train(const HadTrain t) {
 }
 
 // Returns how many trains could not be counted for want of memory.
-HAD_EXPORT int HAD_SYMBOL(spike_count)(const HadTrain* trains, int count, int threads) {
+HAD_EXPORT had_i64 HAD_SYMBOL(spike_count)(const SpikeTrain* trains, int count, int threads) {
   int failed = 0;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) reduction(+ : failed) if (threads > 1)
   for (int i = 0; i < count; ++i) failed += count_train(trains[i]);

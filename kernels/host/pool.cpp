@@ -32,6 +32,18 @@ typedef struct DLManagedTensor {
 } DLManagedTensor;
 
 #define MAX_DIMS 16
+
+// A tensor of `bytes` bytes; strides in elements, `code` and `bits` are DLPack's.
+struct PoolTensor {
+  had_i64 shape[MAX_DIMS], strides[MAX_DIMS];
+  had_i64 bytes;
+  int ndim, code, bits;
+};
+
+struct PoolStatistics {
+  had_i64 free_bytes, recycled, fresh;  // free bytes held; how many requests were met by an old and by a new block
+};
+
 #define MAX_FREE 256
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -115,29 +127,25 @@ static void lease_end(DLManagedTensor* managed) {
   free(lease);
 }
 
-// A DLManagedTensor of the given shape and strides (in elements) whose memory comes from the pool; `code` and `bits` are
-// DLPack's. Null where there is no memory or there are too many dimensions.
-HAD_EXPORT void* HAD_SYMBOL(pool_tensor)(const had_i64* shape, const had_i64* strides, int ndim, int code, int bits,
-                                         had_i64 bytes) {
-  Lease* lease = ndim <= MAX_DIMS ? (Lease*)calloc(1, sizeof(Lease)) : 0;
+// A DLManagedTensor whose memory comes from the pool, or null where there is none.
+HAD_EXPORT void* HAD_SYMBOL(pool_tensor)(const PoolTensor* asked) {
+  Lease* lease = (Lease*)calloc(1, sizeof(Lease));
   if (!lease) return 0;
-  const Free taken = pool_take((size_t)bytes);
+  const Free taken = pool_take((size_t)asked->bytes);
   if (!taken.block) {
     free(lease);
     return 0;
   }
   lease->block = taken.block;
   lease->capacity = taken.capacity;
-  for (int i = 0; i < ndim; ++i) {
-    lease->sizes[i] = shape[i];
-    lease->sizes[MAX_DIMS + i] = strides[i];
-  }
+  memcpy(lease->sizes, asked->shape, sizeof asked->shape);
+  memcpy(lease->sizes + MAX_DIMS, asked->strides, sizeof asked->strides);
   DLTensor* tensor = &lease->managed.tensor;
   tensor->data = taken.block;
   tensor->device.type = 1;  // CPU
-  tensor->ndim = ndim;
-  tensor->dtype.code = (had_u8)code;
-  tensor->dtype.bits = (had_u8)bits;
+  tensor->ndim = asked->ndim;
+  tensor->dtype.code = (had_u8)asked->code;
+  tensor->dtype.bits = (had_u8)asked->bits;
   tensor->dtype.lanes = 1;
   tensor->shape = lease->sizes;
   tensor->strides = lease->sizes + MAX_DIMS;
@@ -154,11 +162,8 @@ HAD_EXPORT void HAD_SYMBOL(pool_set_limit)(had_i64 bytes) {
   pool_leave();
 }
 
-// Free bytes held, and how many requests were met by an old and by a new block.
-HAD_EXPORT void HAD_SYMBOL(pool_statistics)(had_i64* out) {
+HAD_EXPORT void HAD_SYMBOL(pool_statistics)(PoolStatistics* out) {
   pool_enter();
-  out[0] = (had_i64)pool_bytes;
-  out[1] = pool_reused;
-  out[2] = pool_fresh;
+  *out = {(had_i64)pool_bytes, pool_reused, pool_fresh};
   pool_leave();
 }

@@ -2,7 +2,7 @@
 #include "../neuron/prelude.cuh"
 
 // 0 baseline, 1 AVX2 with F16C, 2 AVX-512 (F, BW, DQ, VL). The names are those of the build's variants.
-HAD_EXPORT int HAD_SYMBOL(cpu_level)(void) {
+HAD_EXPORT had_i64 HAD_SYMBOL(cpu_level)(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&

@@ -1,4 +1,4 @@
-// The readers' inner loops: records and words of event files, and lines of text, into columns of t, x, y, p.
+// The readers' inner loops: records and words of event files into columns of t, x, y, p.
 //
 // Host only. Every decoder takes a block of whole items and carries what its encoding carries (clock, row, base of a
 // vector) in `state`, so a file may be cut into blocks anywhere between items. It writes at most `capacity` events,
@@ -7,6 +7,18 @@
 #include "../neuron/prelude.cuh"
 
 #include <string.h>
+
+// Items of an encoding, what it carries from block to block (each loop says what), and room for events. `used` receives how
+// many items were taken.
+struct Decode {
+  const had_u8* data;
+  had_i64* t;
+  had_u16 *x, *y;
+  signed char* p;
+  had_i64 items, capacity, used;
+  had_i64 state[5];
+  int kind;
+};
 
 namespace {
 
@@ -284,59 +296,13 @@ had_i64 nmnist(const had_u8* data, had_i64 items, had_i64* state, Columns& resul
 typedef had_i64 (*Decoder)(const had_u8*, had_i64, had_i64*, Columns&);
 const Decoder kDecoders[] = {evt2, evt21, evt3, dat, aedat, es, nmnist};  // the order of decoders.KINDS
 
-template <typename T>
-void gather(const had_u8* source, had_i64 stride, had_i64 count, void* target) {
-  T* out = (T*)target;
-  for (had_i64 i = 0; i < count; ++i) out[i] = load<T>(source + stride * i);
-}
-
 }  // namespace
 
-// Decodes items and returns how many events were written; `used` receives how many items were taken. -1: no such kind.
-HAD_EXPORT had_i64 had_decode(int kind, const had_u8* data, had_i64 items, had_i64* state, had_i64* t, had_u16* x,
-                              had_u16* y, signed char* p, had_i64 capacity, had_i64* used) {
-  *used = 0;
-  if (kind < 0 || kind >= (int)(sizeof(kDecoders) / sizeof(kDecoders[0])) || capacity <= 0) return -1;
-  Columns out = {t, x, y, p, capacity, 0};
-  *used = kDecoders[kind](data, items, state, out);
+// Decodes items and returns how many events were written. -1: no such kind.
+HAD_EXPORT had_i64 had_decode(Decode* d) {
+  d->used = 0;
+  if (d->kind < 0 || d->kind >= (int)(sizeof(kDecoders) / sizeof(kDecoders[0])) || d->capacity <= 0) return -1;
+  Columns out = {d->t, d->x, d->y, d->p, d->capacity, 0};
+  d->used = kDecoders[d->kind](d->data, d->items, d->state, out);
   return out.count;
-}
-
-// Copies every `stride`-th item of `size` bytes; fields of packed records lie at any address. 1: no such size.
-HAD_EXPORT int had_gather(const had_u8* source, had_i64 stride, had_i64 count, int size, void* target) {
-  if (size == 1) gather<had_u8>(source, stride, count, target);
-  else if (size == 2) gather<had_u16>(source, stride, count, target);
-  else if (size == 4) gather<had_u32>(source, stride, count, target);
-  else if (size == 8) gather<had_u64>(source, stride, count, target);
-  else return 1;
-  return 0;
-}
-
-// What the checks need to know of n > 0 events: 1 if a time is below the one before it, then the lowest and highest
-// x, y and p. The comparison of times is written without one, for the processors' sake that have none for 64 bits.
-HAD_EXPORT void had_scan(const had_i64* t, const had_u16* x, const had_u16* y, const signed char* p, had_i64 n,
-                         had_i64* found) {
-  had_u64 back = 0;
-  for (had_i64 i = 1; i < n; ++i) {
-    const had_u64 a = (had_u64)t[i - 1], b = (had_u64)t[i];
-    back |= (b & ~a) | (~(a ^ b) & (b - a));  // highest bit: b < a as signed numbers
-  }
-  // Signed 16-bit and unsigned 8-bit numbers are those that every x86 processor compares sixteen bytes at a time.
-  had_i16 x_low = 32767, x_high = -32768, y_low = 32767, y_high = -32768;
-  had_u8 p_low = 255, p_high = 0;
-  for (had_i64 i = 0; i < n; ++i) {
-    const had_i16 a = (had_i16)(x[i] ^ 0x8000), b = (had_i16)(y[i] ^ 0x8000);
-    x_low = a < x_low ? a : x_low;
-    x_high = a > x_high ? a : x_high;
-    y_low = b < y_low ? b : y_low;
-    y_high = b > y_high ? b : y_high;
-  }
-  for (had_i64 i = 0; i < n; ++i) {
-    const had_u8 a = (had_u8)p[i] ^ 0x80;
-    p_low = a < p_low ? a : p_low;
-    p_high = a > p_high ? a : p_high;
-  }
-  const had_i64 values[7] = {(had_i64)(back >> 63), x_low + 32768, x_high + 32768, y_low + 32768, y_high + 32768,
-                             p_low - 128, p_high - 128};
-  memcpy(found, values, sizeof(values));
 }

@@ -4,7 +4,8 @@
 // Spikes travel as compact lists, one for each row of a map. Row (t, b, y) owns the W * C places of `entry` from
 // ((t * N + b) * H + y) * W * C on; its spikes fill them in order of x and channel:
 //
-//   entry = x * C + c (16 bits),   start[t, b, y, x] = place of the first spike of column x, start[t, b, y, W] = their number
+//   entry = x * C + c (16 bits),   start[t, b, y, x] = place of the first spike of column x
+//                                start[t, b, y, W] = their number
 //
 // The k columns that a kernel covers in one row are neighbours in its list, and with weights in the order [dy, dx, c] the
 // weights that belong to a spike lie at (entry - x0 * C) behind those of (dy, dx = 0, c = 0). So an output is the sum over k
@@ -20,15 +21,39 @@
 #include <stdlib.h>
 
 // A convolution of spikes [T, N, H, W, C] to [T, N, Ho, Wo, K]. Weights [k, k, C, Kp]: output channels are padded with
-// zeros to Kp, a multiple of 16.
+// zeros to Kp, a multiple of 16. `entry_out` [T, N, Ho, Wo * K] and `start_out` [T, N, Ho, Wo + 1] take the neurons'
+// spikes, or are null: then only currents are written.
 struct SpikeConv {
   const had_u16* entry;
   const int* start;
   const float* value;  // what a spike counts for, beside `entry`; null for 1
   const float *weight, *bias, *current_in, *v0;
   float *current_out, *fired, *v;
+  had_u16* entry_out;
+  int* start_out;
   had_i64 T, N, H, W, C, Ho, Wo, K, Kp, k, stride, padding;
   float decay, threshold;
+  int threads;
+};
+
+// `rows` rows [W, C] of whole numbers, those above `most` as `most`.
+struct SpikeListing {
+  const float* dense;
+  had_u16* entry;
+  int* start;
+  float* value;
+  had_i64 rows, W, C;
+  float most;
+};
+
+// Depth-wise: each sample of spikes [T, N, H, W, C], given as 0 and 1, with its kernel [N, k, k, C].
+struct SpikeCorrelation {
+  const float* fired;
+  const int* start;
+  const float* kernel;
+  float* out;
+  had_i64 T, N, H, W, C, k;
+  int threads;
 };
 
 HAD_INLINE had_i64 had_max(had_i64 a, had_i64 b) { return a > b ? a : b; }
@@ -140,41 +165,36 @@ static void conv_row(const SpikeConv* p, unsigned* bits, had_i64 b, had_i64 oy) 
   }
 }
 
-// `entry_out` [T, N, Ho, Wo * K] and `start_out` [T, N, Ho, Wo + 1] take the spikes, or are null: then only currents are
-// written. Returns the number of spikes, or -1 where scratch memory could not be had.
-HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start, const float* value, const float* weight,
-                                       const float* bias, const float* current_in, const float* v0, float* current_out,
-                                       float* fired, float* v, had_i64 T, had_i64 N, had_i64 H, had_i64 W, had_i64 C,
-                                       had_i64 Ho, had_i64 Wo, had_i64 K, had_i64 Kp, had_i64 k, had_i64 stride,
-                                       had_i64 padding, float decay, float threshold, had_u16* entry_out,
-                                       int* start_out, int threads) {
-  const SpikeConv p = {entry, start, value, weight, bias, current_in, v0, current_out, fired, v, T, N, H, W, C, Ho, Wo, K,
-                       Kp, k, stride, padding, decay, threshold};
+// Returns the number of spikes, or -1 where scratch memory could not be had.
+HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const SpikeConv* given) {
+  const SpikeConv p = *given;
+  const had_i64 Wo = p.Wo, K = p.K;
   had_i64 total = 0;
   int failed = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1) reduction(+ : total) reduction(| : failed)
-  for (had_i64 row = 0; row < N * Ho; ++row) {
-    const had_i64 b = row / Ho, oy = row % Ho;
-    const had_i64 groups = lane_groups(&p);
-    unsigned* bits = entry_out ? (unsigned*)malloc((size_t)(T * Wo * groups) * sizeof(unsigned)) : 0;
-    if (entry_out && !bits) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(p.threads) if (p.threads > 1) \
+    reduction(+ : total) reduction(| : failed)
+  for (had_i64 row = 0; row < p.N * p.Ho; ++row) {
+    const had_i64 b = row / p.Ho, oy = row % p.Ho, groups = lane_groups(&p);
+    unsigned* bits = p.entry_out ? (unsigned*)malloc((size_t)(p.T * Wo * groups) * sizeof(unsigned)) : 0;
+    if (p.entry_out && !bits) {
       failed = 1;
       continue;
     }
-    if (value)
+    if (p.value)
       conv_row<true>(&p, bits, b, oy);
     else
       conv_row<false>(&p, bits, b, oy);
-    for (had_i64 t = 0; t < T && bits; ++t) {
-      const had_i64 out = (t * N + b) * Ho + oy;
-      had_u16* list = entry_out + out * Wo * K;
+    for (had_i64 t = 0; t < p.T && bits; ++t) {
+      const had_i64 out = (t * p.N + b) * p.Ho + oy;
+      had_u16* list = p.entry_out + out * Wo * K;
+      int* start = p.start_out + out * (Wo + 1);
       int n = 0;
       for (had_i64 ox = 0; ox < Wo; ++ox) {
-        start_out[out * (Wo + 1) + ox] = n;
+        start[ox] = n;
         for (had_i64 g = 0; g < groups; ++g)
           n = append_bits(list, n, bits[(t * Wo + ox) * groups + g], ox * K + g * HAD_LANES);
       }
-      start_out[out * (Wo + 1) + Wo] = n;
+      start[Wo] = n;
       total += n;
     }
     free(bits);
@@ -182,30 +202,31 @@ HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const had_u16* entry, const int* start
   return failed ? -1 : total;
 }
 
-// Numbers above `most` are listed as `most`. Returns the number of entries.
-HAD_EXPORT had_i64 HAD_SYMBOL(spike_list)(const float* dense, had_u16* entry, int* start, float* value, had_i64 rows,
-                                          had_i64 W, had_i64 C, float most) {
+// Returns the number of entries.
+HAD_EXPORT had_i64 HAD_SYMBOL(spike_list)(const SpikeListing* given) {
+  const SpikeListing p = *given;
+  const had_i64 W = p.W, C = p.C;
   had_i64 total = 0;
-  for (had_i64 row = 0; row < rows; ++row) {
-    const float* from = dense + row * W * C;
-    had_u16* list = entry + row * W * C;
-    int n = 0;
+  for (had_i64 row = 0; row < p.rows; ++row) {
+    const float* from = p.dense + row * W * C;
+    had_u16* list = p.entry + row * W * C;
+    int *start = p.start + row * (W + 1), n = 0;
     for (had_i64 x = 0; x < W; ++x) {
-      start[row * (W + 1) + x] = n;
+      start[x] = n;
       for (had_i64 c = 0; c < C; c += HAD_LANES) {
         const int count = (int)had_min(C - c, HAD_LANES);
         const lanes found = had_load_f32(from + x * C + c, count);
         const unsigned live = count == HAD_LANES ? ~0u : (1u << count) - 1u;
         const int before = n;
         n = append_bits(list, n, mask_bits(found != had_splat(0.0f)) & live, x * C + c);
-        if (value)
+        if (p.value)
           for (int i = before; i < n; ++i) {
             const float size = from[list[i]];
-            value[row * W * C + i] = size < most ? size : most;
+            p.value[row * W * C + i] = size < p.most ? size : p.most;
           }
       }
     }
-    start[row * (W + 1) + W] = n;
+    start[W] = n;
     total += n;
   }
   return total;
@@ -234,15 +255,15 @@ HAD_INLINE void correlate_block(const float* fired, const int* start, const floa
     had_store_f32(out + (y * W + x) * C + c + g * HAD_LANES, sum[g], g == groups - 1 ? tail : HAD_LANES);
 }
 
-HAD_EXPORT void HAD_SYMBOL(spike_correlate)(const float* fired, const int* start, const float* kernel, float* out,
-                                            had_i64 T, had_i64 N, had_i64 H, had_i64 W, had_i64 C, had_i64 k,
-                                            int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (had_i64 row = 0; row < T * N * H; ++row) {
+HAD_EXPORT void HAD_SYMBOL(spike_correlate)(const SpikeCorrelation* given) {
+  const SpikeCorrelation p = *given;
+  const had_i64 H = p.H, W = p.W, C = p.C, k = p.k;
+#pragma omp parallel for schedule(static) num_threads(p.threads) if (p.threads > 1)
+  for (had_i64 row = 0; row < p.T * p.N * H; ++row) {
     const had_i64 map = row / H, y = row % H;
-    const float *spikes = fired + map * H * W * C, *w = kernel + map % N * k * k * C;
-    const int* bounds = start + map * H * (W + 1);
-    float* to = out + map * H * W * C;
+    const float *spikes = p.fired + map * H * W * C, *w = p.kernel + map % p.N * k * k * C;
+    const int* bounds = p.start + map * H * (W + 1);
+    float* to = p.out + map * H * W * C;
     for (had_i64 x = 0; x < W; ++x) {
       had_i64 c = 0;
       for (; c + 4 * HAD_LANES <= C; c += 4 * HAD_LANES)

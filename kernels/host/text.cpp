@@ -7,6 +7,19 @@
 
 #include <string.h>
 
+// Whole lines; data[size - 1] must be a line end. `roles` says for each of the `width` numbers of a line whether it is t
+// (0), x (1), y (2), p (3) or nothing (-1); times are multiplied by 10^shift. `stopped` receives the byte it stopped at and
+// `why` the reason: 0 at the end (or once `capacity` events are there), 1 at a line that does not hold `width` numbers, 2 at
+// one with a time beyond 2^62.
+struct ReadText {
+  const had_u8* data;
+  const int* roles;
+  had_i64* t;
+  int *x, *y, *p;
+  had_i64 size, capacity, stopped, why;
+  int width, shift;
+};
+
 namespace {
 
 enum { kDone = 0, kNotNumbers = 1, kTooLarge = 2 };
@@ -107,18 +120,15 @@ inline int narrow(had_i64 value) {  // what does not fit is no pixel anyway, and
 
 }  // namespace
 
-// Parses whole lines; data[size - 1] must be a line end. `roles` says for each of the `width` numbers of a line whether
-// it is t (0), x (1), y (2), p (3) or nothing (-1); times are multiplied by 10^shift. Returns the number of lines with
-// events; `stopped` receives the byte it stopped at and why: 0 at the end (or once `capacity` events are there), 1 at a
-// line that does not hold `width` numbers, 2 at one with a time beyond 2^62.
-HAD_EXPORT had_i64 had_read_text(const had_u8* data, had_i64 size, const int* roles, int width, int shift, had_i64* t,
-                                 int* x, int* y, int* p, had_i64 capacity, had_i64* stopped) {
-  const had_u8* const end = data + size;
-  const had_u8* at = data;
-  int* const pixels[3] = {x, y, p};
+// Parses lines and returns the number of those with events, or -1 where the last one has no end.
+HAD_EXPORT had_i64 had_read_text(ReadText* given) {
+  const ReadText r = *given;
+  const had_u8* const end = r.data + r.size;
+  const had_u8* at = r.data;
+  int* const pixels[3] = {r.x, r.y, r.p};
   had_i64 count = 0, why = kDone;
-  if (size <= 0 || end[-1] != '\n') return -1;
-  while (at < end && count < capacity) {
+  if (r.size <= 0 || end[-1] != '\n') return -1;
+  while (at < end && count < r.capacity) {
     const had_u8* const line = at;
     while (is_separator(*at)) ++at;
     if (*at == '\n') {
@@ -130,7 +140,7 @@ HAD_EXPORT had_i64 had_read_text(const had_u8* data, had_i64 size, const int* ro
       continue;
     }
     why = kDone;
-    for (int i = 0; i < width && why == kDone; ++i) {
+    for (int i = 0; i < r.width && why == kDone; ++i) {
       Number number;
       had_i64 value = 0;
       const had_u8* const after = read_number(at, number);
@@ -138,9 +148,9 @@ HAD_EXPORT had_i64 had_read_text(const had_u8* data, had_i64 size, const int* ro
         why = kNotNumbers;
         break;
       }
-      const int role = roles[i];
+      const int role = r.roles[i];
       if (role == 0) {
-        if (round_number(number, shift, t[count])) value = 0;
+        if (round_number(number, r.shift, r.t[count])) value = 0;
         else why = kTooLarge;
       } else if (role > 0) {
         if (!round_number(number, 0, value)) value = number.negative ? -(had_i64)kMost : (had_i64)kMost;
@@ -157,7 +167,7 @@ HAD_EXPORT had_i64 had_read_text(const had_u8* data, had_i64 size, const int* ro
     ++at;
     ++count;
   }
-  stopped[0] = at - data;
-  stopped[1] = why;
+  given->stopped = at - r.data;
+  given->why = why;
   return count;
 }

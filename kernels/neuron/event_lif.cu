@@ -24,7 +24,7 @@
 #define HAD_FINE_BITS 7
 #define HAD_FINE (1 << HAD_FINE_BITS)
 
-// Values that stay the same during one launch.
+// What both directions are given: events in buckets, weights, and the state that the window begins with.
 struct Window {
   const had_u64* entries;
   const had_i64* start;
@@ -32,6 +32,26 @@ struct Window {
   const float *weight, *rate, *gain, *threshold, *v0;
   const had_i64* t_last0;  // [sites] us after t_begin (so at most 0), or null for rest
   had_i64 sites, sites_per_sample, T, C;
+  Neuron neuron;
+  int threads;  // CPU only
+};
+
+struct EventForward {
+  Window window;
+  float *counts, *membranes, *v;
+  had_i64* t_last;
+};
+
+// g_weight [rows, taps, C], g_rate and g_threshold [rows, C], zeroed by the caller, who also adds the rows up: HAD_TASKS of
+// them on a CPU; on a GPU any number, which spreads the atomic additions. g_gain has as many rows [B] on a CPU, one on a
+// GPU. `potentials` [entries, C] is a GPU's scratch: h of every event, written by the first sweep and read by the second.
+struct EventBackward {
+  Window window;
+  const float *g_counts, *g_membranes, *g_v;
+  float* potentials;
+  had_sum *g_weight, *g_rate, *g_gain, *g_threshold;
+  float* g_v0;
+  had_i64 taps, rows;
 };
 
 HAD_INLINE lanes coarse_decay(had_i64 row, lanes fall) { return had_exp((float)(row * HAD_FINE) * fall); }
@@ -47,110 +67,99 @@ HAD_INLINE float decay_of(had_i64 age, float fall) {
 }
 
 // One thread per (site, channel), channels fastest, so that a warp reads one entry and consecutive weights.
-HAD_KERNEL HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
-                                         const float* weight, const float* rate, const float* gain,
-                                         const float* threshold, const float* v0, const had_i64* t_last0,
-                                         float* counts, float* membranes, float* v, had_i64* t_last, had_i64 sites,
-                                         had_i64 sites_per_sample, had_i64 T, had_i64 C, float v_reset, float slope,
-                                         int surrogate, int soft, int detach) {
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
+HAD_KERNEL HAD_SYMBOL(event_lif_forward)(const EventForward p) {
+  const Window& w = p.window;
+  const Neuron k = w.neuron;
+  const had_i64 sites = w.sites, T = w.T, C = w.C;
   for (had_i64 i = had_thread_index(); i < sites * C; i += had_thread_count()) {
-    const had_i64 site = i / C, c = i % C, b = site / sites_per_sample;
-    const had_i64* ends = bound + b * (T + 1) + 1;
-    const float th = threshold[c], fall = -rate[c], g = gain ? gain[b] : 1.0f;
-    float u = v0 ? v0[i] : 0.0f, fired = 0.0f;
-    had_i64 last = t_last0 ? t_last0[site] : 0, step = 0;
-    for (had_i64 e = start[site]; e < start[site + 1]; ++e) {
-      const had_i64 now = entry_time(entries[e]);
+    const had_i64 site = i / C, c = i % C, b = site / w.sites_per_sample;
+    const had_i64* ends = w.bound + b * (T + 1) + 1;
+    const float th = w.threshold[c], fall = -w.rate[c], g = w.gain ? w.gain[b] : 1.0f;
+    float u = w.v0 ? w.v0[i] : 0.0f, fired = 0.0f;
+    had_i64 last = w.t_last0 ? w.t_last0[site] : 0, step = 0;
+    for (had_i64 e = w.start[site]; e < w.start[site + 1]; ++e) {
+      const had_i64 now = entry_time(w.entries[e]);
       while (now >= ends[step]) {
-        counts[step * sites * C + i] = fired;
-        if (membranes) membranes[step * sites * C + i] = u * decay_of(ends[step] - last, fall);
+        p.counts[step * sites * C + i] = fired;
+        if (p.membranes) p.membranes[step * sites * C + i] = u * decay_of(ends[step] - last, fall);
         fired = 0.0f;
         ++step;
       }
-      const float h = had_charge(u, decay_of(now - last, fall), g * weight[entry_tap(entries[e]) * C + c]);
+      const float h = had_charge(u, decay_of(now - last, fall), g * w.weight[entry_tap(w.entries[e]) * C + c]);
       const float s = had_fire(h, th);
       u = had_reset(k, h, s, th);
       fired = fired + s;
       last = now;
     }
     for (; step < T; ++step) {
-      counts[step * sites * C + i] = fired;
-      if (membranes) membranes[step * sites * C + i] = u * decay_of(ends[step] - last, fall);
+      p.counts[step * sites * C + i] = fired;
+      if (p.membranes) p.membranes[step * sites * C + i] = u * decay_of(ends[step] - last, fall);
       fired = 0.0f;
     }
-    v[i] = u;
-    if (c == 0) t_last[site] = last;
+    p.v[i] = u;
+    if (c == 0) p.t_last[site] = last;
   }
 }
 
-// `potentials` is [entries, C] scratch: h of every event, written by the first sweep and read by the second.
-// g_weight [replicas, taps, C], g_rate and g_threshold [replicas, C] spread the atomic additions; the caller adds the
-// replicas up.
-HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
-                                          const float* weight, const float* rate, const float* gain,
-                                          const float* threshold, const float* v0, const had_i64* t_last0,
-                                          const float* g_counts, const float* g_membranes, const float* g_v,
-                                          float* potentials, float* g_weight, float* g_rate, float* g_gain,
-                                          float* g_threshold, float* g_v0, had_i64 sites, had_i64 sites_per_sample,
-                                          had_i64 T, had_i64 C, had_i64 taps, had_i64 replicas, float v_reset,
-                                          float slope, int surrogate, int soft, int detach) {
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
+HAD_KERNEL HAD_SYMBOL(event_lif_backward)(const EventBackward p) {
+  const Window& w = p.window;
+  const Neuron k = w.neuron;
+  const had_i64 sites = w.sites, T = w.T, C = w.C;
   for (had_i64 i = had_thread_index(); i < sites * C; i += had_thread_count()) {
-    const had_i64 site = i / C, c = i % C, b = site / sites_per_sample;
-    const had_i64 *ends = bound + b * (T + 1) + 1, first = start[site], stop = start[site + 1];
-    const had_i64 rest = t_last0 ? t_last0[site] : 0;
-    const float th = threshold[c], fall = -rate[c], g = gain ? gain[b] : 1.0f, begin = v0 ? v0[i] : 0.0f;
-    if (first == stop && !g_membranes) {  // a site without events: most are
-      if (g_v0) g_v0[i] = g_v ? g_v[i] : 0.0f;
+    const had_i64 site = i / C, c = i % C, b = site / w.sites_per_sample;
+    const had_i64 *ends = w.bound + b * (T + 1) + 1, first = w.start[site], stop = w.start[site + 1];
+    const had_i64 rest = w.t_last0 ? w.t_last0[site] : 0;
+    const float th = w.threshold[c], fall = -w.rate[c], g = w.gain ? w.gain[b] : 1.0f, begin = w.v0 ? w.v0[i] : 0.0f;
+    if (first == stop && !p.g_membranes) {  // a site without events: most are
+      if (p.g_v0) p.g_v0[i] = p.g_v ? p.g_v[i] : 0.0f;
       continue;
     }
-    const had_i64 replica = blockIdx.x % replicas;
-    float* g_w = g_weight + replica * taps * C + c;
+    const had_i64 row = blockIdx.x % p.rows;
+    float* g_w = p.g_weight + row * p.taps * C + c;
     float u = begin;
     had_i64 last = rest;
     for (had_i64 e = first; e < stop; ++e) {
-      const had_i64 now = entry_time(entries[e]);
-      const float h = had_charge(u, decay_of(now - last, fall), g * weight[entry_tap(entries[e]) * C + c]);
-      potentials[e * C + c] = h;
+      const had_i64 now = entry_time(w.entries[e]);
+      const float h = had_charge(u, decay_of(now - last, fall), g * w.weight[entry_tap(w.entries[e]) * C + c]);
+      p.potentials[e * C + c] = h;
       u = had_reset(k, h, had_fire(h, th), th);
       last = now;
     }
-    float carry = g_v ? g_v[i] : 0.0f, to_rate = 0.0f, to_gain = 0.0f, to_threshold = 0.0f;
+    float carry = p.g_v ? p.g_v[i] : 0.0f, to_rate = 0.0f, to_gain = 0.0f, to_threshold = 0.0f;
     had_i64 step = T - 1;
     for (had_i64 e = stop; e >= first; --e) {
       // Here u and last are the state after event e - 1; membranes that end before event e and after event e - 1:
-      const had_i64 previous = e > first ? entry_time(entries[e - 1]) : 0;
+      const had_i64 previous = e > first ? entry_time(w.entries[e - 1]) : 0;
       for (; step >= 0 && (e == first || ends[step] > previous); --step) {
-        if (!g_membranes) continue;
+        if (!p.g_membranes) continue;
         const float age = (float)(ends[step] - last), d = decay_of(ends[step] - last, fall);
-        const float gm = g_membranes[step * sites * C + i];
+        const float gm = p.g_membranes[step * sites * C + i];
         carry = carry + gm * d;
         to_rate = to_rate - gm * u * d * age;
       }
       if (e == first) break;
-      const had_i64 earlier = e - 1 > first ? entry_time(entries[e - 2]) : rest;
-      const had_i64 tap = entry_tap(entries[e - 1]);
+      const had_i64 earlier = e - 1 > first ? entry_time(w.entries[e - 2]) : rest;
+      const had_i64 tap = entry_tap(w.entries[e - 1]);
       float before = begin;
       if (e - 1 > first) {
-        const float h1 = potentials[(e - 2) * C + c];
+        const float h1 = p.potentials[(e - 2) * C + c];
         before = had_reset(k, h1, had_fire(h1, th), th);
       }
-      const float gs = g_counts ? g_counts[(step + 1) * sites * C + i] : 0.0f;
+      const float gs = p.g_counts ? p.g_counts[(step + 1) * sites * C + i] : 0.0f;
       const float grad =
-          had_step_backward(k, potentials[(e - 1) * C + c], th, gs, 0.0f, carry, &to_threshold);
+          had_step_backward(k, p.potentials[(e - 1) * C + c], th, gs, 0.0f, carry, &to_threshold);
       const float age = (float)(previous - earlier), d = decay_of(previous - earlier, fall);
       had_atomic_add(g_w + tap * C, g * grad);
-      to_gain = to_gain + grad * weight[tap * C + c];
+      to_gain = to_gain + grad * w.weight[tap * C + c];
       to_rate = to_rate - grad * before * d * age;
       carry = grad * d;
       u = before;
       last = earlier;
     }
-    if (g_v0) g_v0[i] = carry;
-    had_atomic_add(g_rate + replica * C + c, to_rate);
-    had_atomic_add(g_threshold + replica * C + c, to_threshold);
-    if (g_gain) had_atomic_add_together(g_gain + b, to_gain);
+    if (p.g_v0) p.g_v0[i] = carry;
+    had_atomic_add(p.g_rate + row * C + c, to_rate);
+    had_atomic_add(p.g_threshold + row * C + c, to_threshold);
+    if (p.g_gain) had_atomic_add_together(p.g_gain + b, to_gain);
   }
 }
 

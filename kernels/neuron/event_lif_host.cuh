@@ -65,8 +65,9 @@ HAD_INLINE lanes channel_gain(const Window* w, had_i64 site) {
 
 // One site, `groups` groups of channels from c on, the last of them `count` wide. Both are constants at each call: two
 // groups side by side share what an event costs and hide each other's latency.
-HAD_INLINE void forward_site(const Window* w, const Decays* d, const Neuron k, float* counts, float* membranes, float* v,
-                             had_i64* t_last, had_i64 site, had_i64 c, const int groups, const int count) {
+HAD_INLINE void forward_site(const EventForward* f, const Decays* d, const Neuron k, had_i64 site, had_i64 c,
+                             const int groups, const int count) {
+  const Window* w = &f->window;
   const had_i64 *ends = w->bound + site / w->sites_per_sample * (w->T + 1) + 1, row = w->sites * w->C;
   const lanes gain = channel_gain(w, site);
   lanes th[2], fall[2], u[2], fired[2];
@@ -78,8 +79,8 @@ HAD_INLINE void forward_site(const Window* w, const Decays* d, const Neuron k, f
     fired[g] = had_splat(0.0f);
   }
   had_i64 last = w->t_last0 ? w->t_last0[site] : 0, step = 0, end = ends[0];
-  float* count_at = counts + site * w->C + c;
-  float* membrane_at = membranes ? membranes + site * w->C + c : 0;
+  float* count_at = f->counts + site * w->C + c;
+  float* membrane_at = f->membranes ? f->membranes + site * w->C + c : 0;
   const had_u64 *e = w->entries + w->start[site], *stop = w->entries + w->start[site + 1];
   for (; e < stop; ++e) {
     const had_i64 now = entry_time(*e), tap = entry_tap(*e);
@@ -111,55 +112,49 @@ HAD_INLINE void forward_site(const Window* w, const Decays* d, const Neuron k, f
     had_store_f32(count_at + step * row + at, fired[g], count);
     for (had_i64 left = step; membrane_at && left < w->T; ++left)
       had_store_f32(membrane_at + left * row + at, u[g] * decay_of(d, w->C, ends[left] - last, fall[g], c + at, count), count);
-    had_store_f32(v + site * w->C + c + at, u[g], count);
+    had_store_f32(f->v + site * w->C + c + at, u[g], count);
   }
-  t_last[site] = last;
+  f->t_last[site] = last;
 }
 
-HAD_INLINE void forward_task(const Window* w, const Decays* d, const Neuron k, float* counts, float* membranes, float* v,
-                             had_i64* t_last, had_i64 from, had_i64 to) {
+HAD_INLINE void forward_task(const EventForward* f, const Decays* d, const Neuron k, had_i64 from, had_i64 to) {
+  const Window* w = &f->window;
   const had_i64 C = w->C;
   const size_t width = (size_t)((to - from) * C) * sizeof(float);
   for (had_i64 step = 0; step < w->T; ++step) {
-    memset(counts + (step * w->sites + from) * C, 0, width);
-    if (membranes && !w->v0) memset(membranes + (step * w->sites + from) * C, 0, width);
+    memset(f->counts + (step * w->sites + from) * C, 0, width);
+    if (f->membranes && !w->v0) memset(f->membranes + (step * w->sites + from) * C, 0, width);
   }
   if (w->v0)
-    memcpy(v + from * C, w->v0 + from * C, width);
+    memcpy(f->v + from * C, w->v0 + from * C, width);
   else
-    memset(v + from * C, 0, width);
+    memset(f->v + from * C, 0, width);
   for (had_i64 site = from; site < to; ++site) {
-    if (w->start[site] == w->start[site + 1] && !(membranes && w->v0)) {
-      t_last[site] = w->t_last0 ? w->t_last0[site] : 0;
+    if (w->start[site] == w->start[site + 1] && !(f->membranes && w->v0)) {
+      f->t_last[site] = w->t_last0 ? w->t_last0[site] : 0;
       continue;
     }
     had_i64 c = 0;
-    for (; c + 2 * HAD_LANES <= C; c += 2 * HAD_LANES)
-      forward_site(w, d, k, counts, membranes, v, t_last, site, c, 2, HAD_LANES);
-    for (; c + HAD_LANES <= C; c += HAD_LANES)
-      forward_site(w, d, k, counts, membranes, v, t_last, site, c, 1, HAD_LANES);
-    if (c < C) forward_site(w, d, k, counts, membranes, v, t_last, site, c, 1, (int)(C - c));
+    for (; c + 2 * HAD_LANES <= C; c += 2 * HAD_LANES) forward_site(f, d, k, site, c, 2, HAD_LANES);
+    for (; c + HAD_LANES <= C; c += HAD_LANES) forward_site(f, d, k, site, c, 1, HAD_LANES);
+    if (c < C) forward_site(f, d, k, site, c, 1, (int)(C - c));
   }
 }
 
 // Returns 1 where scratch memory could not be had.
-HAD_EXPORT int HAD_SYMBOL(event_lif_forward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
-                                             const float* weight, const float* rate, const float* gain,
-                                             const float* threshold, const float* v0, const had_i64* t_last0,
-                                             float* counts, float* membranes, float* v, had_i64* t_last, had_i64 sites,
-                                             had_i64 sites_per_sample, had_i64 T, had_i64 C, float v_reset,
-                                             float slope, int surrogate, int soft, int detach, int threads) {
-  const Window w = {entries, start, bound, weight, rate, gain, threshold, v0, t_last0, sites, sites_per_sample, T, C};
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
+HAD_EXPORT had_i64 HAD_SYMBOL(event_lif_forward)(const EventForward* given) {
+  const EventForward f = *given;
+  const Window* w = &f.window;
+  const Neuron k = w->neuron;
   Decays d;
-  if (!decays_build(&d, &w, start[sites])) return 1;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  if (!decays_build(&d, w, w->start[w->sites])) return 1;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(w->threads) if (w->threads > 1)
   for (had_i64 task = 0; task < HAD_TASKS; ++task) {
-    const had_i64 from = task_begin(&w, task), to = task_begin(&w, task + 1);
-    if (soft)
-      forward_task(&w, &d, k, counts, membranes, v, t_last, from, to);
+    const had_i64 from = task_begin(w, task), to = task_begin(w, task + 1);
+    if (k.soft)
+      forward_task(&f, &d, k, from, to);
     else  // a constant lets the compiler drop the other reset from the loop
-      forward_task(&w, &d, Neuron{v_reset, slope, 0, 0, 1}, counts, membranes, v, t_last, from, to);
+      forward_task(&f, &d, Neuron{k.v_reset, k.slope, 0, 0, 1}, from, to);
   }
   free(d.fine);
   return 0;
@@ -286,27 +281,19 @@ static int backward_task(const Window* w, const Decays* d, const Neuron k, SiteG
   return failed;
 }
 
-// Partial sums g_weight [HAD_TASKS, taps, C], g_rate and g_threshold [HAD_TASKS, C], g_gain [HAD_TASKS, B] or null: all
-// float64, zeroed by the caller, who also adds them up. Returns 1 where scratch memory could not be had.
-HAD_EXPORT int HAD_SYMBOL(event_lif_backward)(const had_u64* entries, const had_i64* start, const had_i64* bound,
-                                              const float* weight, const float* rate, const float* gain,
-                                              const float* threshold, const float* v0, const had_i64* t_last0,
-                                              const float* g_counts, const float* g_membranes, const float* g_v,
-                                              double* g_weight, double* g_rate, double* g_gain, double* g_threshold,
-                                              float* g_v0, had_i64 sites, had_i64 sites_per_sample, had_i64 T,
-                                              had_i64 C, had_i64 taps, float v_reset, float slope, int surrogate,
-                                              int soft, int detach, int threads) {
-  const Window w = {entries, start, bound, weight, rate, gain, threshold, v0, t_last0, sites, sites_per_sample, T, C};
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
-  const had_i64 samples = sites / sites_per_sample;
+// Returns 1 where scratch memory could not be had.
+HAD_EXPORT had_i64 HAD_SYMBOL(event_lif_backward)(const EventBackward* given) {
+  const EventBackward g = *given;
+  const Window* w = &g.window;
+  const had_i64 samples = w->sites / w->sites_per_sample;
   Decays d;
-  int failed = !decays_build(&d, &w, start[sites]);
+  int failed = !decays_build(&d, w, w->start[w->sites]);
   if (failed) return 1;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1) reduction(| : failed)
-  for (had_i64 task = 0; task < HAD_TASKS; ++task) {
-    SiteGradients q = {g_counts, g_membranes, g_v, g_v0, g_weight + task * taps * C, g_rate + task * C,
-                       g_gain ? g_gain + task * samples : 0, g_threshold + task * C, 0, 0, taps, 0, 0};
-    failed |= backward_task(&w, &d, k, q, task_begin(&w, task), task_begin(&w, task + 1));
+#pragma omp parallel for schedule(dynamic, 1) num_threads(w->threads) if (w->threads > 1) reduction(| : failed)
+  for (had_i64 task = 0; task < g.rows; ++task) {
+    SiteGradients q = {g.g_counts, g.g_membranes, g.g_v, g.g_v0, g.g_weight + task * g.taps * w->C, g.g_rate + task * w->C,
+                       g.g_gain ? g.g_gain + task * samples : 0, g.g_threshold + task * w->C, 0, 0, g.taps, 0, 0};
+    failed |= backward_task(w, &d, w->neuron, q, task_begin(w, task), task_begin(w, task + 1));
   }
   free(d.fine);
   return failed;

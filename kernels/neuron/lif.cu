@@ -13,51 +13,73 @@
 
 #define HAD_CHUNK 16
 
+// What both directions are given.
+struct Clocked {
+  const storage* x;
+  const float *v0, *alpha, *threshold;
+  float* kept;
+  had_i64 T, N, x_step, channels, inner;
+  Neuron neuron;
+  int stream, threads;  // CPU only: whether stores bypass the caches; how many threads share the work
+};
+
+struct LifForward {
+  Clocked clocked;
+  storage* s;
+  float* v;
+  storage* h;
+};
+
+// g_alpha and g_threshold [rows, channels], zeroed by the caller, who also adds the rows up: one row a task on a CPU; on a
+// GPU any number of them, which spreads the atomic additions.
+struct LifBackward {
+  Clocked clocked;
+  const storage *g_s, *g_h;
+  const float* g_v;
+  storage* g_x;
+  float* g_v0;
+  had_sum *g_alpha, *g_threshold;
+  had_i64 rows;
+};
+
 #if HAD_GPU
 
-HAD_KERNEL HAD_SYMBOL(lif_forward)(const storage* x, const float* v0, const float* alpha, const float* threshold,
-                                   storage* s, float* v, storage* h_out, float* kept, had_i64 T, had_i64 N,
-                                   had_i64 x_step, had_i64 channels, had_i64 inner, float v_reset, float slope,
-                                   int surrogate, int soft, int detach) {
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
+HAD_KERNEL HAD_SYMBOL(lif_forward)(const LifForward p) {
+  const Neuron k = p.clocked.neuron;
+  const had_i64 T = p.clocked.T, N = p.clocked.N;
   for (had_i64 n = had_thread_index(); n < N; n += had_thread_count()) {
-    const had_i64 c = (n / inner) % channels;
-    const float a = alpha[c], th = threshold[c];
-    float u = v0 ? v0[n] : 0.0f;
+    const had_i64 c = (n / p.clocked.inner) % p.clocked.channels;
+    const float a = p.clocked.alpha[c], th = p.clocked.threshold[c];
+    float u = p.clocked.v0 ? p.clocked.v0[n] : 0.0f;
     for (had_i64 t = 0; t < T; ++t) {
-      if (kept && t && t % HAD_CHUNK == 0) kept[(t / HAD_CHUNK - 1) * N + n] = u;
-      const float h = had_charge(u, a, had_load(x + t * x_step + n, 1));
+      if (p.clocked.kept && t && t % HAD_CHUNK == 0) p.clocked.kept[(t / HAD_CHUNK - 1) * N + n] = u;
+      const float h = had_charge(u, a, had_load(p.clocked.x + t * p.clocked.x_step + n, 1));
       const float fired = had_fire(h, th);
       u = had_reset(k, h, fired, th);
-      had_store(s + t * N + n, fired, 1, 0);
-      if (h_out) had_store(h_out + t * N + n, h, 1, 0);
+      had_store(p.s + t * N + n, fired, 1, 0);
+      if (p.h) had_store(p.h + t * N + n, h, 1, 0);
     }
-    v[n] = u;
+    p.v[n] = u;
   }
 }
 
-// g_alpha and g_threshold [replicas, channels] spread the atomic additions; the caller adds the replicas up.
-HAD_KERNEL HAD_SYMBOL(lif_backward)(const storage* x, const float* v0, const float* alpha, const float* threshold,
-                                    const float* kept, const storage* g_s, const storage* g_h, const float* g_v,
-                                    storage* g_x, float* g_v0, float* g_alpha, float* g_threshold, had_i64 T,
-                                    had_i64 N, had_i64 x_step, had_i64 channels, had_i64 inner, had_i64 replicas,
-                                    float v_reset, float slope, int surrogate, int soft, int detach) {
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
-  const had_i64 replica = (blockIdx.x % replicas) * channels;
+HAD_KERNEL HAD_SYMBOL(lif_backward)(const LifBackward p) {
+  const Neuron k = p.clocked.neuron;
+  const had_i64 T = p.clocked.T, N = p.clocked.N, row = (blockIdx.x % p.rows) * p.clocked.channels;
   for (had_i64 n = had_thread_index(); n < N; n += had_thread_count()) {
-    const had_i64 c = (n / inner) % channels;
-    const float a = alpha[c], th = threshold[c];
-    float carry = g_v ? g_v[n] : 0.0f, to_alpha = 0.0f, to_threshold = 0.0f;
+    const had_i64 c = (n / p.clocked.inner) % p.clocked.channels;
+    const float a = p.clocked.alpha[c], th = p.clocked.threshold[c];
+    float carry = p.g_v ? p.g_v[n] : 0.0f, to_alpha = 0.0f, to_threshold = 0.0f;
     for (had_i64 chunk = (T - 1) / HAD_CHUNK; chunk >= 0; --chunk) {
       const had_i64 t0 = chunk * HAD_CHUNK;
       const int steps = (int)(T - t0 < HAD_CHUNK ? T - t0 : HAD_CHUNK);
       float before[HAD_CHUNK], h[HAD_CHUNK];
-      float u = chunk ? kept[(chunk - 1) * N + n] : (v0 ? v0[n] : 0.0f);
+      float u = chunk ? p.clocked.kept[(chunk - 1) * N + n] : (p.clocked.v0 ? p.clocked.v0[n] : 0.0f);
 #pragma unroll
       for (int i = 0; i < HAD_CHUNK; ++i) {
         if (i < steps) {
           before[i] = u;
-          h[i] = had_charge(u, a, had_load(x + (t0 + i) * x_step + n, 1));
+          h[i] = had_charge(u, a, had_load(p.clocked.x + (t0 + i) * p.clocked.x_step + n, 1));
           u = had_reset(k, h[i], had_fire(h[i], th), th);
         }
       }
@@ -65,17 +87,17 @@ HAD_KERNEL HAD_SYMBOL(lif_backward)(const storage* x, const float* v0, const flo
       for (int i = HAD_CHUNK - 1; i >= 0; --i) {
         if (i < steps) {
           const had_i64 at = (t0 + i) * N + n;
-          const float gs = g_s ? had_load(g_s + at, 1) : 0.0f, gm = g_h ? had_load(g_h + at, 1) : 0.0f;
+          const float gs = p.g_s ? had_load(p.g_s + at, 1) : 0.0f, gm = p.g_h ? had_load(p.g_h + at, 1) : 0.0f;
           const float g = had_step_backward(k, h[i], th, gs, gm, carry, &to_threshold);
-          if (g_x) had_store(g_x + at, g, 1, 0);
+          if (p.g_x) had_store(p.g_x + at, g, 1, 0);
           to_alpha = to_alpha + g * before[i];
           carry = g * a;
         }
       }
     }
-    if (g_v0) g_v0[n] = carry;
-    if (g_alpha) had_atomic_add_together(g_alpha + replica + c, to_alpha);
-    if (g_threshold) had_atomic_add_together(g_threshold + replica + c, to_threshold);
+    if (p.g_v0) p.g_v0[n] = carry;
+    if (p.g_alpha) had_atomic_add_together(p.g_alpha + row + c, to_alpha);
+    if (p.g_threshold) had_atomic_add_together(p.g_threshold + row + c, to_threshold);
   }
 }
 

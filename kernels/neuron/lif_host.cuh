@@ -13,14 +13,6 @@
 // Neurons of one block: the potentials of a chunk, 64 KiB, stay in the second-level cache.
 #define HAD_BLOCK 1024
 
-typedef struct {
-  const storage* x;
-  const float *v0, *alpha, *threshold;
-  float* kept;
-  had_i64 T, N, x_step, channels, inner;
-  int stream;
-} Clocked;
-
 // One float a neuron of a block; loads beyond the block's end stay inside.
 typedef struct {
   float at[HAD_BLOCK] __attribute__((aligned(64)));
@@ -117,31 +109,21 @@ HAD_INLINE void forward_range(const Clocked* p, const Neuron k, storage* s, floa
   }
 }
 
-HAD_EXPORT void HAD_SYMBOL(lif_forward)(const storage* x, const float* v0, const float* alpha, const float* threshold,
-                                        storage* s, float* v, storage* h_out, float* kept, had_i64 T, had_i64 N,
-                                        had_i64 x_step, had_i64 channels, had_i64 inner, float v_reset, float slope,
-                                        int surrogate, int soft, int detach, int stream, int threads) {
-  const Clocked p = {x, v0, alpha, threshold, kept, T, N, x_step, channels, inner, stream};
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
-  const had_i64 tasks = (N + HAD_TASK - 1) / HAD_TASK;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+HAD_EXPORT void HAD_SYMBOL(lif_forward)(const LifForward* given) {
+  const LifForward f = *given;
+  const Clocked* p = &f.clocked;
+  const Neuron k = p->neuron;
+  const had_i64 tasks = (p->N + HAD_TASK - 1) / HAD_TASK;
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (p->threads > 1)
   for (had_i64 task = 0; task < tasks; ++task) {
-    const had_i64 from = task * HAD_TASK, to = from + HAD_TASK < N ? from + HAD_TASK : N;
-    if (!soft && !h_out)
-      forward_range(&p, Neuron{v_reset, slope, 0, 0, 1}, s, v, 0, from, to);
+    const had_i64 from = task * HAD_TASK, to = from + HAD_TASK < p->N ? from + HAD_TASK : p->N;
+    if (!k.soft && !f.h)
+      forward_range(p, Neuron{k.v_reset, k.slope, 0, 0, 1}, f.s, f.v, 0, from, to);
     else
-      forward_range(&p, k, s, v, h_out, from, to);
-    if (stream) had_stream_fence();
+      forward_range(p, k, f.s, f.v, f.h, from, to);
+    if (p->stream) had_stream_fence();
   }
 }
-
-typedef struct {
-  const storage *g_s, *g_h;
-  const float* g_v;
-  storage* g_x;
-  float* g_v0;
-  double *alpha_sums, *threshold_sums;
-} Gradients;
 
 // What a block carries from one chunk to the one before it.
 typedef struct {
@@ -151,7 +133,7 @@ typedef struct {
 
 // One chunk of up to HAD_CHUNK steps: its potentials again from the one before it, then the steps in reverse. The first
 // sweep fetches the gradients that the second reads, and that one the inputs of the chunk or block that comes next.
-HAD_INLINE void backward_chunk(const Clocked* p, const Neuron k, const Gradients* q, Reverse* r, had_i64 n, int size,
+HAD_INLINE void backward_chunk(const Clocked* p, const Neuron k, const LifBackward* q, Reverse* r, had_i64 n, int size,
                                had_i64 chunk, const int uniform, const int learn) {
   Block before, h[HAD_CHUNK];
   const had_i64 t0 = chunk * HAD_CHUNK, last = (p->T - 1) / HAD_CHUNK * HAD_CHUNK;
@@ -198,7 +180,7 @@ HAD_INLINE void backward_chunk(const Clocked* p, const Neuron k, const Gradients
   }
 }
 
-HAD_INLINE void backward_block(const Clocked* p, const Neuron k, const Gradients* q, had_i64 n, int size,
+HAD_INLINE void backward_block(const Clocked* p, const Neuron k, const LifBackward* q, had_i64 n, int size,
                                const int uniform, const int learn) {
   Reverse r;
   block_load(&r.carry, q->g_v, n, size);
@@ -210,12 +192,12 @@ HAD_INLINE void backward_block(const Clocked* p, const Neuron k, const Gradients
   for (had_i64 chunk = (p->T - 1) / HAD_CHUNK; chunk >= 0; --chunk)
     backward_chunk(p, k, q, &r, n, size, chunk, uniform, learn);
   if (q->g_v0) memcpy(q->g_v0 + n, r.carry.at, (size_t)size * sizeof(float));
-  if (q->alpha_sums) add_per_channel(p, q->alpha_sums, &r.to_alpha, n, size);
-  if (q->threshold_sums) add_per_channel(p, q->threshold_sums, &r.to_threshold, n, size);
+  if (q->g_alpha) add_per_channel(p, q->g_alpha, &r.to_alpha, n, size);
+  if (q->g_threshold) add_per_channel(p, q->g_threshold, &r.to_threshold, n, size);
 }
 
-HAD_INLINE void backward_range(const Clocked* p, const Neuron k, const Gradients* q, had_i64 n, had_i64 end) {
-  const int learn = q->alpha_sums || q->threshold_sums;
+HAD_INLINE void backward_range(const Clocked* p, const Neuron k, const LifBackward* q, had_i64 n, had_i64 end) {
+  const int learn = q->g_alpha || q->g_threshold;
   for (; n < end; n += HAD_BLOCK) {
     const int size = (int)(end - n < HAD_BLOCK ? end - n : HAD_BLOCK);
     if (p->channels == 1 && !learn)
@@ -227,29 +209,26 @@ HAD_INLINE void backward_range(const Clocked* p, const Neuron k, const Gradients
   }
 }
 
-// `g_alpha` and `g_threshold` are [tasks, channels] float64, zeroed by the caller, who also adds them up; or null.
-HAD_EXPORT void HAD_SYMBOL(lif_backward)(const storage* x, const float* v0, const float* alpha, const float* threshold,
-                                         float* kept, const storage* g_s, const storage* g_h, const float* g_v,
-                                         storage* g_x, float* g_v0, double* g_alpha, double* g_threshold, had_i64 T,
-                                         had_i64 N, had_i64 x_step, had_i64 channels, had_i64 inner, float v_reset,
-                                         float slope, int surrogate, int soft, int detach, int stream, int threads) {
-  const Clocked p = {x, v0, alpha, threshold, kept, T, N, x_step, channels, inner, stream};
-  const Neuron k = {v_reset, slope, surrogate, soft, detach};
-  const had_i64 tasks = (N + HAD_TASK - 1) / HAD_TASK;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (had_i64 task = 0; task < tasks; ++task) {
-    const had_i64 from = task * HAD_TASK, to = from + HAD_TASK < N ? from + HAD_TASK : N;
-    const Gradients all = {g_s,  g_h,  g_v, g_x, g_v0, g_alpha ? g_alpha + task * channels : 0,
-                           g_threshold ? g_threshold + task * channels : 0};
-    const Gradients no_h = {g_s, 0, g_v, g_x, g_v0, all.alpha_sums, all.threshold_sums};
-    const int usual = !soft && detach && !g_h;
-    if (usual && surrogate == 0)
-      backward_range(&p, Neuron{v_reset, slope, 0, 0, 1}, &no_h, from, to);
-    else if (usual && surrogate == 2)
-      backward_range(&p, Neuron{v_reset, slope, 2, 0, 1}, &no_h, from, to);
+HAD_EXPORT void HAD_SYMBOL(lif_backward)(const LifBackward* given) {
+  const LifBackward b = *given;
+  const Clocked* p = &b.clocked;
+  const Neuron k = p->neuron;
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (p->threads > 1)
+  for (had_i64 task = 0; task < b.rows; ++task) {
+    const had_i64 from = task * HAD_TASK, to = from + HAD_TASK < p->N ? from + HAD_TASK : p->N;
+    LifBackward all = b;
+    if (b.g_alpha) all.g_alpha += task * p->channels;
+    if (b.g_threshold) all.g_threshold += task * p->channels;
+    LifBackward no_h = all;
+    no_h.g_h = 0;
+    const int usual = !k.soft && k.detach && !b.g_h;
+    if (usual && k.surrogate == 0)
+      backward_range(p, Neuron{k.v_reset, k.slope, 0, 0, 1}, &no_h, from, to);
+    else if (usual && k.surrogate == 2)
+      backward_range(p, Neuron{k.v_reset, k.slope, 2, 0, 1}, &no_h, from, to);
     else
-      backward_range(&p, k, &all, from, to);
-    if (stream) had_stream_fence();
+      backward_range(p, k, &all, from, to);
+    if (p->stream) had_stream_fence();
   }
 }
 

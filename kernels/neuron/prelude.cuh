@@ -35,6 +35,9 @@ typedef short had_i16;
 typedef unsigned short had_u16;
 typedef unsigned char had_u8;
 
+// A kernel is given one struct, by value on a GPU and by address on a CPU. The Python files mirror each of them field by
+// field (had_snn.native.Parameters); a pointer to what is not there is null.
+//
 // Exported names carry the variant, e.g. had_lif_forward_avx2_f32, where the build compiles a file more than once.
 #define HAD_JOIN2(a, b) a##b
 #define HAD_JOIN(a, b) HAD_JOIN2(a, b)
@@ -45,6 +48,13 @@ typedef unsigned char had_u8;
 #endif
 #if !HAD_GPU
 #define HAD_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+// Gradients that neurons share are added up in this type: in order on a CPU, atomically on a GPU.
+#if HAD_GPU
+typedef float had_sum;
+#else
+typedef double had_sum;
 #endif
 
 #if HAD_GPU

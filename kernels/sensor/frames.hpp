@@ -18,7 +18,7 @@ inline pixel bilinear(const float* p, const float* q, float fu, float fv) {
   return top + fv * (low - top);
 }
 
-void add_exposure(const HadSensorScene& s, int step, int y, pixel* sum, pixel* row) {
+void add_exposure(const SensorScene& s, int step, int y, pixel* sum, pixel* row) {
   const double rows = (double)y + 0.5;
   const double* m = s.plane_map + 6 * (size_t)step;
   const float u0 = (float)wrapped(m[0] * 0.5 + m[1] * rows + m[2], s.plane_size, m[0] * s.width);
@@ -54,7 +54,7 @@ void add_exposure(const HadSensorScene& s, int step, int y, pixel* sum, pixel* r
 
 const int kCurve = 4096;
 
-void expose(const HadSensorScene& s, int frame, const std::vector<had_u8>& curve) {
+void expose(const SensorScene& s, int frame, const std::vector<had_u8>& curve) {
   std::vector<pixel> sum(s.width), row(s.width);
   const float gain = s.frame_gain[frame], shot = s.full_well > 0 ? (float)(1.0 / s.full_well) : 0.0f;
   const float read = (float)(s.read_noise * s.read_noise);

@@ -42,7 +42,7 @@ HAD_WIDE(void, follow,
 
 // A band of rows: all state of its pixels, and its events in order of steps.
 struct Band {
-  const HadSensorScene& s;
+  const SensorScene& s;
   Image image;
   const int y0, y1, pitch;
   std::vector<float> level, high, low, on, off, before;
@@ -52,7 +52,7 @@ struct Band {
   std::vector<Event> events;
   std::vector<size_t> ends;  // events up to each step
 
-  Band(const HadSensorScene& scene, int from, int to)
+  Band(const SensorScene& scene, int from, int to)
       : s(scene), image(scene, from, to), y0(from), y1(to), pitch(image.pitch) {
     const size_t n = (size_t)(y1 - y0) * pitch;
     for (auto* v : {&level, &high, &low, &on, &off}) v->assign(n, 0.0f);

@@ -66,11 +66,11 @@ void sprite_row(const float* texture, int h, int w, int mode, const double* map,
 
 // The log-intensity of a band of rows, step after step; what did not move is not rendered again.
 struct Image {
-  const HadSensorScene& s;
+  const SensorScene& s;
   const int y0, y1, pitch;
   std::vector<float> plane, rows;  // [y1 - y0, pitch] the background alone, and with sprites in front
 
-  Image(const HadSensorScene& scene, int from, int to)
+  Image(const SensorScene& scene, int from, int to)
       : s(scene), y0(from), y1(to), pitch((scene.width + kPad - 1) / kPad * kPad) {
     plane.assign((size_t)(y1 - y0) * pitch, 0.0f);
     rows.assign((size_t)(y1 - y0) * pitch, 0.0f);

@@ -4,11 +4,9 @@
 #pragma once
 #include "../neuron/prelude.cuh"
 
-extern "C" {
-// Mirrored field by field in had_snn/events/simulator.py; `bytes` guards against a mismatch. "Map" is a row of six
-// numbers (a, b, c, d, e, f): texel u = a * x + b * y + c, v = d * x + e * y + f for the pixel centred at (x, y).
-struct HadSensorScene {
-  had_i64 bytes;
+// "Map" is a row of six numbers (a, b, c, d, e, f): texel u = a * x + b * y + c, v = d * x + e * y + f for the pixel
+// centred at (x, y).
+struct SensorScene {
   int height, width;
   int n_steps, step_us;           // events lie in [0, n_steps * step_us)
   int n_sprites, n_frames, n_sub;  // n_sub: samples averaged per exposure
@@ -37,4 +35,12 @@ struct HadSensorScene {
   double full_well, read_noise;   // electrons at full scale; read-out noise as a share of full scale
   had_u8* frames;                 // [n_frames, H, W, 3]
 };
-}
+
+// A scene's events: `owner` holds them until had_sensor_free; had_sensor_copy writes `count` of them to t, x, y, p.
+struct SensorEvents {
+  void* owner;
+  had_i64* t;
+  had_u16 *x, *y;
+  had_u8* p;
+  had_i64 count;
+};

@@ -20,7 +20,7 @@ struct Result {
 };
 
 // Joins the bands' events into one stream sorted by time; equal times keep the order of rows.
-void merge(const HadSensorScene& s, const std::vector<Band*>& bands, Result& out) {
+void merge(const SensorScene& s, const std::vector<Band*>& bands, Result& out) {
   size_t total = 0;
   for (const Band* b : bands) total += b->events.size();
   out.t.resize(total);
@@ -48,7 +48,7 @@ void merge(const HadSensorScene& s, const std::vector<Band*>& bands, Result& out
   }
 }
 
-int simulate(const HadSensorScene& s, Result& out) {
+int simulate(const SensorScene& s, Result& out) {
   const int n_bands = (s.height + s.band_rows - 1) / s.band_rows;
   std::vector<Band*> bands(n_bands, nullptr);
   int failed = 0;
@@ -95,12 +95,9 @@ int simulate(const HadSensorScene& s, Result& out) {
 
 }  // namespace
 
-// Runs a scene. Returns 0, 1 (out of memory), 2 (more than max_events) or 3 (the caller's struct has another layout);
-// on 0, `*result` owns the events until had_sensor_free, `*count` is their number, and the frames are written.
-HAD_EXPORT int HAD_SYMBOL(sensor_run)(const HadSensorScene* scene, void** result, had_i64* count) {
-  *result = nullptr;
-  *count = 0;
-  if (scene->bytes != (had_i64)sizeof(HadSensorScene)) return 3;
+// Runs a scene. Returns 0, 1 (out of memory) or 2 (more than max_events); on 0, `found` has the events and the frames are
+// written.
+HAD_EXPORT had_i64 HAD_SYMBOL(sensor_run)(const SensorScene* scene, SensorEvents* found) {
   Result* out = new (std::nothrow) Result;
   if (!out) return 1;
   const int code = simulate(*scene, *out);
@@ -108,18 +105,18 @@ HAD_EXPORT int HAD_SYMBOL(sensor_run)(const HadSensorScene* scene, void** result
     delete out;
     return code;
   }
-  *count = (had_i64)out->t.size();
-  *result = out;
+  found->owner = out;
+  found->count = (had_i64)out->t.size();
   return 0;
 }
 
-HAD_EXPORT void HAD_SYMBOL(sensor_copy)(const void* result, had_i64* t, had_u16* x, had_u16* y, had_u8* p) {
-  const Result& r = *(const Result*)result;
+HAD_EXPORT void HAD_SYMBOL(sensor_copy)(const SensorEvents* to) {
+  const Result& r = *(const Result*)to->owner;
   if (r.t.empty()) return;
-  memcpy(t, r.t.data(), r.t.size() * sizeof *t);
-  memcpy(x, r.x.data(), r.x.size() * sizeof *x);
-  memcpy(y, r.y.data(), r.y.size() * sizeof *y);
-  memcpy(p, r.p.data(), r.p.size());
+  memcpy(to->t, r.t.data(), r.t.size() * sizeof *to->t);
+  memcpy(to->x, r.x.data(), r.x.size() * sizeof *to->x);
+  memcpy(to->y, r.y.data(), r.y.size() * sizeof *to->y);
+  memcpy(to->p, r.p.data(), r.p.size());
 }
 
-HAD_EXPORT void HAD_SYMBOL(sensor_free)(void* result) { delete (Result*)result; }
+HAD_EXPORT void HAD_SYMBOL(sensor_free)(SensorEvents* events) { delete (Result*)events->owner; }

@@ -39,7 +39,7 @@ def with_instrumented_decoders() -> None:
     target = Path(tempfile.mkdtemp(prefix="fuzz-library-")) / "libhad_snn.so"
     flags = "-std=gnu++17 -O1 -g -fPIC -shared -fsanitize=fuzzer-no-link,address,undefined"
     fatal = "-fno-sanitize-recover=all -Wno-unknown-pragmas"
-    sources = [str(ROOT / "kernels" / "host" / name) for name in ("readers.cpp", "text.cpp")]
+    sources = [str(ROOT / "kernels" / "host" / name) for name in ("readers.cpp", "columns.cpp", "text.cpp")]
     subprocess.run([compiler, *flags.split(), *fatal.split(), *sources, "-o", str(target)], check=True)
     preload = str(Path(atheris.path()) / "asan_with_fuzzer.so")
     options = "detect_leaks=0:allocator_may_return_null=1:detect_odr_violation=0"

@@ -4,6 +4,7 @@ and, where there is a GPU, the same parity tests on it."""
 from __future__ import annotations
 
 import ctypes
+import importlib
 import itertools
 import os
 import shutil
@@ -13,43 +14,55 @@ from pathlib import Path
 import pytest
 import torch
 
+from had_snn.native import Parameters, kernel_folder
 from had_snn.ops import atan, build, event_lif, event_lif_kernels, lif_kernels, lif_multi_step, sigmoid
 from had_snn.ops.event_bucket import bucket_events_torch
+from had_snn.ops.event_lif_kernels import EventBackward, EventForward, Window
+from had_snn.ops.lif_kernels import Clocked, LifBackward, LifForward
+from had_snn.ops.surrogate import Neuron
 
-KERNELS = build.neuron_folder()
+KERNELS = kernel_folder()
 HERE = Path(__file__).parent
 FLAGS = ["-std=gnu++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-DHAD_SHIM", "-Wall", "-Werror"]
 GRIDS = [(1, 1), (3, 32), (7, 13)]
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The GPU kernels compiled by the host compiler."""
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-    if compiler is None:
+def compiler() -> str:
+    """The host compiler."""
+    found = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if found is None:
         pytest.skip("no C++ compiler: the GPU text cannot be run on the CPU")
+    return found
+
+
+@pytest.fixture(scope="module")
+def shim(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The GPU kernels compiled by the host compiler."""
     target = tmp_path_factory.mktemp("shim") / "shim.so"
     ignored = ["-Wno-unused-parameter", "-Wno-unknown-pragmas"]
-    subprocess.run([compiler, *FLAGS, *ignored, f"-I{KERNELS}", str(HERE / "shim.cpp"), "-o", str(target)], check=True)
+    subprocess.run(
+        [compiler, *FLAGS, *ignored, f"-I{KERNELS}/neuron", str(HERE / "shim.cpp"), "-o", str(target)], check=True
+    )
     return ctypes.CDLL(str(target))
 
 
 def launcher(library: ctypes.CDLL, grid: int, block: int):
     """A stand-in for `build.launch_cupy` that runs the shim with the given grid."""
-    kinds = {"p": ctypes.c_void_p, "i": ctypes.c_longlong, "f": ctypes.c_float, "n": ctypes.c_int}
 
-    def launch(name: str, signature: str, arguments: list) -> None:
-        values = [kinds[letter](value) for letter, value in zip(signature, arguments, strict=True)]
-        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-        getattr(library, f"shim_{name}")(grid, block, addresses)
+    def launch(name: str, given: Parameters) -> None:
+        # CuPy copies a parameter from where its array of one element lies.
+        argument = build.by_value(given)
+        assert argument.size == 1
+        assert argument.nbytes == ctypes.sizeof(given)
+        getattr(library, f"shim_{name}")(grid, block, ctypes.c_void_p(argument.ctypes.data))
 
     return launch
 
 
 @pytest.mark.parametrize(("grid", "block"), GRIDS)
 def test_clocked_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None:
-    launch = launcher(shim, grid, block)
-    address = build.address
+    launch, neuron = launcher(shim, grid, block), Neuron(v_reset=-0.1, slope=2.0, detach=True)
     for steps, shape in itertools.product((1, 16, 35), ((3,), (2, 3, 5, 7))):
         channels = shape[1] if len(shape) > 1 else 1
         inner = shape[2] * shape[3] if len(shape) > 2 else 1
@@ -60,23 +73,30 @@ def test_clocked_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> No
         dim = 2 if channels > 1 else 0
         expected = lif_kernels.lif_forward(x, v0[0], alpha, threshold, dim, *settings, True, True)
         s, v, h, kept = (torch.full_like(e, 7.0) for e in expected)
-        sizes = (steps, neurons, neurons, channels, inner)
-        pointers = (x, v0, alpha, threshold, s, v, h, kept if kept.numel() else None)
-        launch("lif_forward", lif_kernels._FORWARD, [*map(address, pointers), *sizes, -0.1, 2.0, 0, 0, 1])
+        clocked = Clocked(
+            **build.addresses(x=x, v0=v0, alpha=alpha, threshold=threshold, kept=kept if kept.numel() else None),
+            T=steps,
+            N=neurons,
+            x_step=neurons,
+            channels=channels,
+            inner=inner,
+            neuron=neuron,
+        )
+        launch("lif_forward", LifForward(clocked=clocked, **build.addresses(s=s, v=v, h=h)))
         assert all(torch.equal(a, b) for a, b in zip((s, v, h, kept), expected, strict=True))
         need = [True] * 4
         expected = lif_kernels.lif_backward(x, v0[0], alpha, threshold, kept, g_s, g_h, g_v, dim, *settings, need)
         g_x, g_v0 = (torch.zeros_like(e) for e in expected[:2])
         g_a, g_t = torch.zeros(4, channels), torch.zeros(4, channels)
-        pointers = (x, v0, alpha, threshold, kept if kept.numel() else None, g_s, g_h, g_v, g_x, g_v0, g_a, g_t)
-        launch("lif_backward", lif_kernels._BACKWARD_GPU, [*map(address, pointers), *sizes, 4, -0.1, 2.0, 0, 0, 1])
+        grads = {"g_s": g_s, "g_h": g_h, "g_v": g_v, "g_x": g_x, "g_v0": g_v0, "g_alpha": g_a, "g_threshold": g_t}
+        launch("lif_backward", LifBackward(clocked=clocked, **build.addresses(**grads), rows=4))
         for a, b in zip((g_x, g_v0, g_a.sum(0), g_t.sum(0)), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("grid", "block"), GRIDS)
 def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None:
-    launch, address = launcher(shim, grid, block), build.address
+    launch = launcher(shim, grid, block)
     T, C, k, stride, pad, hw, B = 3, 5, 3, 2, 1, (7, 9), 2
     sites_hw = (4, 5)
     t = torch.cat([torch.randint(0, 1000, (n,)).sort().values for n in (150, 90)])
@@ -88,26 +108,34 @@ def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
     settings = (0.1, 2.0, 0, False, True)
     fields = (t, x, y, p, offsets, begin, end)
     expected = event_lif_kernels.event_lif_forward(
-        *fields, weight, rate, gain, threshold, v0, last0, [*hw, k, stride, pad, T], *settings, True
+        *fields, weight, rate, gain, threshold, v0, last0, *hw, k, stride, pad, T, *settings, True
     )
     start, entries = bucket_events_torch(*fields[:6], grid=hw, kernel=k, stride=stride, padding=pad)
     bound = event_lif_kernels.step_bounds(begin, end, T)
     counts, membranes, v, last = (torch.full_like(e, 7) for e in expected[:4])
-    common = (entries, start, bound, weight, rate, gain, threshold, v0, last0)
-    sizes, scalars = (B * 20, 20, T, C), (0.1, 2.0, 0, 0, 1)
-    arguments = [*map(address, (*common, counts, membranes, v, last)), *sizes, *scalars]
-    launch("event_lif_forward", event_lif_kernels._FORWARD, arguments)
+    common = (weight, rate, gain, threshold, v0, last0)
+    window = Window(
+        **build.addresses(entries=entries, start=start, bound=bound, weight=weight, rate=rate, gain=gain),
+        **build.addresses(threshold=threshold, v0=v0, t_last0=last0),
+        sites=B * 20,
+        sites_per_sample=20,
+        T=T,
+        C=C,
+        neuron=Neuron(v_reset=0.1, slope=2.0, detach=True),
+    )
+    outputs = build.addresses(counts=counts, membranes=membranes, v=v, t_last=last)
+    launch("event_lif_forward", EventForward(window=window, **outputs))
     assert all(torch.equal(a, b) for a, b in zip((counts, membranes, v, last), expected, strict=False))
     g_c, g_m, g_v = torch.randn(counts.shape), torch.randn(counts.shape), torch.randn(v.shape)
     expected = event_lif_kernels.event_lif_backward(
-        *(*expected[4:], begin, weight, rate, gain, threshold, v0, last0, g_c, g_m, g_v), list(counts.shape), *settings
+        *(*expected[4:], begin, *common, g_c, g_m, g_v), list(counts.shape), *settings
     )
     replicas = 3
     shapes = [(replicas, 18, C), (replicas, C), (B,), (replicas, C), v.shape]
     outs = [torch.zeros(shape) for shape in shapes]
-    scratch = torch.empty(entries.numel(), C)
-    arguments = [*map(address, (*common, g_c, g_m, g_v, scratch, *outs)), *sizes, 18, replicas, *scalars]
-    launch("event_lif_backward", event_lif_kernels._BACKWARD_GPU, arguments)
+    given = {"g_counts": g_c, "g_membranes": g_m, "g_v": g_v, "potentials": torch.empty(entries.numel(), C)}
+    given |= dict(zip(("g_weight", "g_rate", "g_gain", "g_threshold", "g_v0"), outs, strict=True))
+    launch("event_lif_backward", EventBackward(window=window, **build.addresses(**given), taps=18, rows=replicas))
     outs = [out.sum(0) if place in (0, 1, 3) else out for place, out in enumerate(outs)]
     for a, b in zip(outs, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
@@ -127,19 +155,84 @@ def test_compiles_for_gpus_without_warnings(file: str, storage: str, architectur
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc: the GPU text is not compiled here")
+    source = tmp_path / "k.cu"
+    source.write_text(with_layouts(f"neuron/{file}"))
     options = ["-std=c++17", "--fmad=false", "-Werror", "all-warnings", "-Xptxas", "-Werror", f"-arch={architecture}"]
-    command = [
-        nvcc,
-        "-cubin",
-        *options,
-        f"-DHAD_STORAGE_{storage}",
-        str(KERNELS / file),
-        "-o",
-        str(tmp_path / "k.cubin"),
-    ]
+    options += [f"-I{KERNELS}", f"-DHAD_STORAGE_{storage}"]
+    command = [nvcc, "-cubin", *options, str(source), "-o", str(tmp_path / "k.cubin")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "warning" not in result.stderr
+
+
+#: Files of kernels, and the Python files that mirror their structs.
+MIRRORS = {
+    "neuron/lif.cu": ["had_snn.ops.lif_kernels", "had_snn.ops.surrogate"],
+    "neuron/event_lif.cu": ["had_snn.ops.event_lif_kernels"],
+    "host/bucket.cpp": ["had_snn.ops.event_bucket"],
+    "host/columns.cpp": ["had_snn.events.decoders"],
+    "host/counts.cpp": ["had_snn.ops.spike_count"],
+    "host/crop.cpp": ["had_snn.events.cropping"],
+    "host/pool.cpp": ["had_snn.ops.memory"],
+    "host/readers.cpp": ["had_snn.events.decoders"],
+    "host/spike_conv.cpp": ["had_snn.ops.spike_conv"],
+    "host/text.cpp": ["had_snn.events.decoders"],
+    "sensor/sensor.cpp": ["had_snn.events.simulator"],
+}
+SCALARS = {ctypes.c_longlong: "had_i64", ctypes.c_ulonglong: "had_u64", ctypes.c_int: "int"}
+SCALARS |= {ctypes.c_float: "float", ctypes.c_double: "double"}
+
+
+def mirrored(file: str) -> list[type[Parameters]]:
+    """The mirrors of a file's structs: those whose docstring names it, whatever file defines the C struct they hold."""
+    modules = [importlib.import_module(name) for name in MIRRORS[file]]
+    found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    mirrors = [kind for kind in found if issubclass(kind, Parameters) and kind is not Parameters]
+    headers = {"neuron/lif.cu": "neuron/surrogate.cuh", "sensor/sensor.cpp": "sensor/scene.hpp"}
+    return [k for k in mirrors if any(f"`kernels/{n}`" in str(k.__doc__) for n in (file, headers.get(file)))]
+
+
+def with_layouts(file: str) -> str:
+    """A translation unit that holds a file of kernels and compiles only if its structs are those of their mirrors."""
+    lines = [f'#include "{file}"', "template <class A, class B> struct Same { static constexpr bool yes = false; };"]
+    lines += ["template <class A> struct Same<A, A> { static constexpr bool yes = true; };"]
+    lines += ["template <class A> struct Pointer { static constexpr bool yes = false; };"]
+    lines += ["template <class A> struct Pointer<A*> { static constexpr bool yes = true; };"]
+    for mirror in mirrored(file):
+        name = mirror.__name__
+        lines.append(f'static_assert(sizeof({name}) == {ctypes.sizeof(mirror)}, "size of {name}");')
+        for field, kind in mirror._fields_:
+            where, size = getattr(mirror, field).offset, getattr(mirror, field).size
+            wanted = f"__builtin_offsetof({name}, {field}) == {where} && sizeof({name}::{field}) == {size}"
+            if kind is ctypes.c_void_p:
+                wanted += f" && Pointer<decltype({name}::{field})>::yes"
+            elif issubclass(kind, ctypes.Array):
+                wanted += f" && Same<decltype({name}::{field}), {SCALARS[kind._type_]}[{kind._length_}]>::yes"
+            else:
+                wanted += f" && Same<decltype({name}::{field}), {SCALARS.get(kind, kind.__name__)}>::yes"
+            lines.append(f'static_assert({wanted}, "{name}.{field}");')
+        # A binding of another number of names than the struct has members does not compile.
+        names = ", ".join(f"f{i}" for i in range(len(mirror._fields_)))
+        lines += [f"[[maybe_unused]] static void members_of(const {name}& p) {{", f"  const auto& [{names}] = p;"]
+        lines += [*(f"  (void)f{i};" for i in range(len(mirror._fields_))), "}"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("file", MIRRORS)
+def test_structs_are_those_of_their_mirrors(file: str, compiler: str, tmp_path: Path) -> None:
+    assert mirrored(file)
+    source = tmp_path / "layout.cpp"
+    source.write_text(with_layouts(file))
+    flags = ["-std=gnu++17", "-fsyntax-only", "-Wall", "-Wno-unknown-pragmas", f"-I{KERNELS}"]
+    result = subprocess.run([compiler, *flags, str(source)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_struct_goes_unchecked() -> None:
+    checked = {kind for file in MIRRORS for kind in mirrored(file)}
+    assert checked == set(Parameters.__subclasses__())
+    files = {path.relative_to(KERNELS).as_posix() for path in KERNELS.glob("*/*") if path.suffix in (".cu", ".cpp")}
+    assert files == {*MIRRORS, "host/processor.cpp"}
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -43,7 +43,7 @@ def event_arguments(*, state: bool, membranes: bool) -> tuple:
     leaves = [a.requires_grad_() for a in (weight, rate, gain, torch.rand(5) + 0.5)]
     v0 = torch.rand(2, 2, 2, 5).requires_grad_() if state else None
     last = torch.full((2, 2, 2), -3) if state else None
-    return (*fields, *leaves, v0, last, [6, 6, 3, 3, 0, 4], 0.0, 2.0, 0, False, True, membranes)
+    return (*fields, *leaves, v0, last, 6, 6, 3, 3, 0, 4, 0.0, 2.0, 0, False, True, membranes)
 
 
 @pytest.mark.filterwarnings("ignore")
