@@ -2,9 +2,12 @@
 
 Every event reaches the output sites whose kernel covers it. There, at the event's own time t,
 
-    h = v * exp(-(t - t_last) / tau) + gain * weight[c, p, dy, dx];  fire and reset as in the clocked form;  t_last = t
+    h = v * exp(-(t - t_last) * scale / tau) + gain * weight[c, p, dy, dx];  fire and reset as in the clocked form;
+    t_last = t
 
-and between events nothing is computed. Spikes are counted per micro-step; potentials are read at micro-step ends
+and between events nothing is computed. `tau` is in network time, of which `scale` microseconds pass in a microsecond of
+the sample, so that windows of all lengths look alike to the neurons; times are multiplied, never rounded, and scaling
+them by a power of two gives the same bits. Spikes are counted per micro-step; potentials are read at micro-step ends
 without touching the state. `event_lif` runs the kernels of `kernels/neuron/event_lif.cu`; `event_lif_ref` is the same
 in plain torch.
 
@@ -14,6 +17,7 @@ Kept for the backward: 8 bytes per entry (an event times the sites it reaches); 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,7 +25,7 @@ from torch import Tensor
 
 from had_snn.errors import InputError
 from had_snn.ops import build
-from had_snn.ops.event_lif_kernels import event_lif_forward, output_hw
+from had_snn.ops.event_lif_kernels import event_lif_forward, output_hw, step_ends
 from had_snn.ops.surrogate import Surrogate, atan, spike
 
 
@@ -42,6 +46,10 @@ class PackedEvents(Protocol):
     def t_begin(self) -> Tensor: ...  # int64 [B], us
     @property
     def t_end(self) -> Tensor: ...  # int64 [B], us
+    @property
+    def length_us(self) -> Tensor: ...  # float64 [B], us: the window is [t_end - length, t_end)
+    @property
+    def scale(self) -> Tensor: ...  # float64 [B], network time over time
 
 
 class EventLIFState(NamedTuple):
@@ -81,13 +89,13 @@ def event_lif(
 ) -> tuple[Tensor, Tensor | None, EventLIFState]:
     """Runs event-driven LIF neurons over one window of each sample.
 
-    An event belongs to micro-step `(t - t_begin) * T // (t_end - t_begin)`; micro-step s ends at the first microsecond
-    of step s + 1. Outputs have channels-last memory, which is what convolutions like best on a CPU.
+    An event belongs to micro-step `floor((t - (t_end - length)) * T / length)`; micro-step s ends where s + 1 begins.
+    Outputs have channels-last memory, which is what convolutions like best on a CPU.
 
     Args:
         events: Packed events, see `PackedEvents`.
         weight: `[C, 2, k, k]`; what an event of polarity p at (dy, dx) in the kernel adds, in units of the threshold.
-        tau: Time constant in microseconds, `[C]` or a scalar tensor.
+        tau: Time constant in microseconds of network time, `[C]` or a scalar tensor.
         n_steps: T, number of micro-steps.
         size_hw: Height and width of the pixel grid that x and y refer to.
         stride: Pixels between neighbouring sites.
@@ -135,6 +143,7 @@ def event_lif(
     theta = torch.as_tensor(v_threshold, dtype=torch.float32, device=weight.device).reshape(-1).expand(channels)
     counts, membranes, v, t_last, *_ = event_lif_forward(
         *(events.t, events.x, events.y, events.p, events.offsets, events.t_begin, events.t_end),
+        *(events.length_us, events.scale.float()),
         weight.float().permute(1, 2, 3, 0).reshape(-1, channels).contiguous(),
         decay_rate(tau).float().reshape(-1).expand(channels).contiguous(),
         None if gain is None else gain.float().contiguous(),
@@ -212,9 +221,7 @@ def event_lif_ref(
     surrogate = atan() if surrogate is None else surrogate
     wide, T = weight.dtype if weight.dtype == torch.float64 else torch.float32, n_steps
     exp = torch.exp if wide == torch.float64 else _PlainExp.apply
-    fine = (
-        1 if wide == torch.float64 else 128
-    )  # HAD_FINE of kernels/neuron/event_lif.cu: two factors, rounded one by one
+    exact = wide == torch.float64  # otherwise a decay is the product of two factors, rounded one by one
     channels, _, k, _ = weight.shape
     height, width = output_hw(size_hw, kernel=k, stride=stride, padding=padding)
     samples = events.t_begin.numel()
@@ -230,22 +237,26 @@ def event_lif_ref(
     counts: dict[tuple[int, int, int, int], Tensor] = {}
     membranes: dict[tuple[int, int, int, int], Tensor] = {}
 
-    def decay(age: int) -> Tensor:
+    bounds, remaining = step_ends(events.t_begin, events.t_end, events.length_us, T)
+
+    def decay(age: float, b: int) -> Tensor:
+        scale = float(events.scale[b].float())
+        fine = 1 if exact else 2 ** max(0, math.floor(math.log2(128 / scale)))
         coarse, rest = (torch.tensor(float(a), dtype=wide) for a in (age - age % fine, age % fine))
-        return exp(-(coarse * rate)) * exp(-(rest * rate))
+        fall = rate * torch.tensor(scale, dtype=wide)
+        return exp(-(coarse * fall)) * exp(-(rest * fall))
 
     for b in range(samples):
-        begin, window = int(events.t_begin[b]), int(events.t_end[b] - events.t_begin[b])
+        begin, end = int(events.t_begin[b]), int(events.t_end[b])
         i, stop = int(events.offsets[b]), int(events.offsets[b + 1])
         for step in range(T):
-            end = begin - (-(step + 1) * window // T)
-            while i < stop and (int(events.t[i]) - begin) * T // window == step:
+            while i < stop and int(events.t[i]) - begin < int(bounds[b, step + 1]):
                 t, x, y, p = (int(field[i]) for field in (events.t, events.x, events.y, events.p))
                 for oy, dy in _reach(y + padding, k, stride, height):
                     for ox, dx in _reach(x + padding, k, stride, width):
                         site = (b, oy, ox)
                         arriving = weight[:, p, dy, dx].to(wide) * (1 if gain is None else gain[b].to(wide))
-                        h = decay(t - int(t_last[site])) * v.get(site, nothing) + arriving
+                        h = decay(t - int(t_last[site]), b) * v.get(site, nothing) + arriving
                         s = spike(h - theta, surrogate, smooth=smooth)
                         r = s.detach() if detach_reset else s
                         if reset == "soft":
@@ -259,7 +270,8 @@ def event_lif_ref(
                 i += 1
             for site, potential in v.items():
                 if site[0] == b and return_membranes:
-                    membranes[(step, *site)] = potential * decay(end - int(t_last[site]))
+                    age = end - int(t_last[site]) - float(remaining[b, step])
+                    membranes[(step, *site)] = potential * decay(age, b)
 
     def dense(values: dict[tuple[int, int, int, int], Tensor]) -> Tensor:
         index = itertools.product(range(T), range(samples), range(height), range(width))
@@ -306,9 +318,12 @@ def _check(
     n = events.t.numel()
     fields = {"t": torch.int64, "x": torch.int16, "y": torch.int16, "p": torch.uint8}
     fields |= dict.fromkeys(("offsets", "t_begin", "t_end"), torch.int64)
+    fields |= dict.fromkeys(("length_us", "scale"), torch.float64)
     for name, dtype in fields.items():
         field = getattr(events, name)
-        length = {"offsets": samples + 1, "t_begin": samples, "t_end": samples}.get(name, n)
+        length = {"offsets": samples + 1, **dict.fromkeys(("t_begin", "t_end", "length_us", "scale"), samples)}.get(
+            name, n
+        )
         if field.dtype != dtype or field.shape != (length,):
             found = f"{str(field.dtype).removeprefix('torch.')} {list(field.shape)}"
             raise InputError(f"events.{name} is {found}; expected {str(dtype).removeprefix('torch.')} [{length}]")

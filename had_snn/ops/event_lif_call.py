@@ -14,12 +14,15 @@ from had_snn.errors import InputError
 from had_snn.ops import build
 from had_snn.ops.event_bucket import EventBucket, bucket_events
 from had_snn.ops.event_lif import EventLIFState, PackedEvents, decay_rate
-from had_snn.ops.event_lif_kernels import EventForward, Window, output_hw
+from had_snn.ops.event_lif_kernels import EventForward, Window, output_hw, step_ends
 from had_snn.ops.surrogate import Neuron
+
+#: Sets of window lengths whose micro-steps are kept.
+MAX_LENGTHS = 64
 
 
 class EventLIFCall:
-    """Event-driven LIF neurons over windows of one length a call.
+    """Event-driven LIF neurons over windows, again and again.
 
     Args:
         weight: `[C, 2, k, k]`.
@@ -52,7 +55,7 @@ class EventLIFCall:
         self._geometry = {"grid": size_hw, "kernel": kernel, "stride": stride, "padding": padding}
         self._cover = (-(-kernel // stride)) ** 2
         self._start = torch.empty(samples * out_hw[0] * out_hw[1] + 1, dtype=torch.int64)
-        self._bounds: dict[int, Tensor] = {}  # by the window's length
+        self._ends: dict[tuple[float, ...], tuple[Tensor, Tensor]] = {}  # by the windows' lengths
         self._weight = weight.detach().float().permute(1, 2, 3, 0).reshape(-1, channels).contiguous()
         self._rate = decay_rate(tau.detach()).float().contiguous()
         self._threshold = torch.ones(channels)
@@ -83,7 +86,7 @@ class EventLIFCall:
         """Reads windows into `counts`.
 
         Args:
-            events: `N` equally long windows.
+            events: `N` windows.
             gain: Scale of the jumps `[N]`.
             state: What the windows before left behind, or None for rest.
 
@@ -107,26 +110,27 @@ class EventLIFCall:
             last0 = state.t_last - begin
             if int(last0.max()) > 0:
                 raise InputError("state.t_last lies after t_begin: this state does not come from an earlier window")
-        bound = self._bound(int(events.t_end[0]) - int(events.t_begin[0]))
+        bound, remaining = self._step_ends(events)
+        scale = events.scale.float()
         v, last = torch.empty(self._v_shape), torch.empty(self._v_shape[:-1], dtype=torch.int64)
         window = self._given.window  # a view: what is written here is written there
-        _point(window, entries=entries, bound=bound, gain=gain, v0=v0, t_last0=last0)
+        _point(window, entries=entries, bound=bound, gain=gain, v0=v0, t_last0=last0, scale=scale, remaining=remaining)
         window.threads = build.threads_for(self.counts.numel() + entries.numel() * self._v_shape[-1])
         _point(self._given, v=v, t_last=last)
         if self._forward(self._given):
             raise MemoryError("event_lif: no memory for the kernel's tables")
         return EventLIFState(v.permute(0, 3, 1, 2), last.add_(begin))
 
-    def _bound(self, window_us: int) -> Tensor:
-        """First microsecond of each micro-step and of what follows the last, `[N, T + 1]`."""
-        bound = self._bounds.get(window_us)
-        if bound is None:
-            steps, samples = self.counts.shape[:2]
-            bounds = [(step * window_us + steps - 1) // steps for step in range(steps + 1)]
-            bound = self._bounds[window_us] = torch.tensor(bounds, dtype=torch.int64).repeat(samples, 1)
-            if len(self._bounds) > 64:
-                self._bounds.pop(next(iter(self._bounds)))
-        return bound
+    def _step_ends(self, events: PackedEvents) -> tuple[Tensor, Tensor]:
+        """`step_ends` of these windows, whose lengths come again and again."""
+        lengths = tuple(events.length_us.tolist())
+        ends = self._ends.get(lengths)
+        if ends is None:
+            if len(self._ends) >= MAX_LENGTHS:
+                self._ends.pop(next(iter(self._ends)))
+            ends = step_ends(events.t_begin, events.t_end, events.length_us, len(self.counts))
+            self._ends[lengths] = ends
+        return ends
 
 
 def _point(given: native.Parameters, **tensors: Tensor | None) -> None:

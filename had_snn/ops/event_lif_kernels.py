@@ -27,6 +27,7 @@ class Window(Parameters):
 
     _fields_ = (
         *fields(POINTER, "entries", "start", "bound", "weight", "rate", "gain", "threshold", "v0", "t_last0"),
+        *fields(POINTER, "scale", "remaining"),
         *fields(INT64, "sites", "sites_per_sample", "T", "C"),
         ("neuron", Neuron),
         *fields(INT32, "threads"),
@@ -56,7 +57,7 @@ def output_hw(size_hw: tuple[int, int], *, kernel: int, stride: int, padding: in
     return height, width
 
 
-def _check_values(rate: Tensor, threshold: Tensor, gain: Tensor | None, last: Tensor | None) -> None:
+def _check_values(rate: Tensor, scale: Tensor, threshold: Tensor, gain: Tensor | None, last: Tensor | None) -> None:
     """Values are looked at on the CPU only: on a GPU that would make every call wait for the device."""
     for name, values, good in (
         ("tau", 1 / rate, torch.isfinite(rate) & (rate >= 0)),
@@ -65,6 +66,9 @@ def _check_values(rate: Tensor, threshold: Tensor, gain: Tensor | None, last: Te
         if not bool(good.all()):
             first = int((~good).nonzero()[0])
             raise InputError(f"{name} of channel {first} is {float(values[first])}; expected a positive number")
+    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+        first = int((~(torch.isfinite(scale) & (scale > 0))).nonzero()[0])
+        raise InputError(f"time scale of sample {first} is {float(scale[first])}; expected a positive number")
     if gain is not None and not bool(torch.isfinite(gain).all()):
         raise InputError(f"gain of sample {int((~torch.isfinite(gain)).nonzero()[0])} is not finite")
     if last is not None and bool((last > 0).any()):
@@ -81,14 +85,15 @@ def _empty_outputs(
     membranes: bool,
     empty: Callable[..., Tensor],
 ) -> list[Tensor]:
-    """Counts, membranes, v, t_last, entries, start and bound, uninitialised; an event reaches `cover` sites at most."""
+    """Counts, membranes, v, t_last, entries, start, bound and remaining; an event reaches `cover` sites at most."""
     channels, floats = weight.shape[1], {"dtype": weight.dtype, "device": weight.device}
     counts = empty((n_steps, samples, *out_hw, channels), **floats)
     extra = empty(counts.shape, **floats) if membranes else weight.new_empty(0)
     v = empty((samples, *out_hw, channels), **floats)
     entries = empty((t.shape[0] * cover,), dtype=t.dtype, device=weight.device)
     start = t.new_empty(samples * out_hw[0] * out_hw[1] + 1)
-    return [counts, extra, v, t.new_empty((samples, *out_hw)), entries, start, t.new_empty((samples, n_steps + 1))]
+    times = [t.new_empty((samples, n_steps + 1)), t.new_empty((samples, n_steps), dtype=torch.float64)]
+    return [counts, extra, v, t.new_empty((samples, *out_hw)), entries, start, *times]
 
 
 @torch.library.custom_op("had_snn::event_lif_forward", mutates_args=())
@@ -100,6 +105,8 @@ def event_lif_forward(
     offsets: Tensor,
     t_begin: Tensor,
     t_end: Tensor,
+    length_us: Tensor,
+    scale: Tensor,
     weight: Tensor,
     rate: Tensor,
     gain: Tensor | None,
@@ -118,14 +125,14 @@ def event_lif_forward(
     soft: bool,
     detach: bool,
     membranes: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     last0 = None if t_last0 is None else t_last0 - t_begin[:, None, None]
     if t.device.type == "cpu":
-        _check_values(rate, threshold, gain, last0)
-    bound = step_bounds(t_begin, t_end, n_steps)
+        _check_values(rate, scale, threshold, gain, last0)
+    bound, remaining = step_ends(t_begin, t_end, length_us, n_steps)
     out_hw = output_hw((height, width), kernel=kernel, stride=stride, padding=padding)
     cover = (-(-kernel // stride)) ** 2
-    counts, membrane, v, t_last, entries, start, _ = _empty_outputs(
+    counts, membrane, v, t_last, entries, start, *_ = _empty_outputs(
         t, weight, t_begin.shape[0], out_hw, cover, n_steps, membranes, memory.empty
     )
     bucket_events(
@@ -140,28 +147,35 @@ def event_lif_forward(
     if v.numel() > 0:
         neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
         given = {"weight": weight, "rate": rate, "gain": gain, "threshold": threshold, "v0": v0, "t_last0": last0}
-        window = _window(counts.shape, neuron, entries=entries, start=start, bound=bound, **given)
+        times = {"start": start, "bound": bound, "remaining": remaining, "scale": scale}
+        window = _window(counts.shape, neuron, entries=entries, **times, **given)
         outputs = {"counts": counts, "membranes": membrane if membranes else None, "v": v, "t_last": t_last}
         _run("event_lif_forward", EventForward(window=window, **build.addresses(**outputs)), v.device)
-    return counts, membrane, v, t_last + t_begin[:, None, None], entries, start, bound
+    return counts, membrane, v, t_last + t_begin[:, None, None], entries, start, bound, remaining
 
 
 @event_lif_forward.register_fake
-def _(t, x, y, p, offsets, t_begin, t_end, weight, rate, gain, threshold, v0, t_last0, *options):
+def _(t, x, y, p, offsets, t_begin, t_end, length_us, scale, weight, rate, gain, threshold, v0, t_last0, *options):
     height, width, kernel, stride, padding, n_steps, *_, membranes = options
     out_hw = output_hw((height, width), kernel=kernel, stride=stride, padding=padding)
     cover = (-(-kernel // stride)) ** 2
     return tuple(_empty_outputs(t, weight, t_begin.shape[0], out_hw, cover, n_steps, membranes, torch.empty))
 
 
-def step_bounds(t_begin: Tensor, t_end: Tensor, n_steps: int) -> Tensor:
-    """First microsecond, after t_begin, of each micro-step and of what follows the last: int64 `[B, T + 1]`."""
+def step_ends(t_begin: Tensor, t_end: Tensor, length_us: Tensor, n_steps: int) -> tuple[Tensor, Tensor]:
+    """When the micro-steps of windows `[t_end - length, t_end)` end.
+
+    Returns:
+        First microsecond, after t_begin, of each micro-step and of what follows the last, int64 `[B, T + 1]`; and how
+        many microseconds, not rounded, before the window's end each micro-step ends, float64 `[B, T]`.
+    """
     window = t_end - t_begin
     if t_begin.device.type == "cpu" and not bool(((window > 0) & (window < MAX_WINDOW_US)).all()):
         first = int((~((window > 0) & (window < MAX_WINDOW_US))).nonzero()[0])
         raise InputError(f"window of sample {first} is {int(window[first])} us long; expected 1 to {MAX_WINDOW_US - 1}")
-    steps = torch.arange(n_steps + 1, device=t_begin.device)
-    return (steps * window[:, None] + n_steps - 1) // n_steps
+    steps_left = torch.arange(n_steps, -1, -1, dtype=torch.float64, device=t_begin.device)
+    remaining = length_us[:, None] * steps_left / n_steps
+    return window[:, None] - remaining.floor().long(), remaining[:, 1:].contiguous()
 
 
 def _window(shape: Sequence[int], neuron: Neuron, *, entries: Tensor, **tensors: Tensor | None) -> Window:
@@ -184,7 +198,9 @@ def event_lif_backward(
     entries: Tensor,
     start: Tensor,
     bound: Tensor,
+    remaining: Tensor,
     t_begin: Tensor,
+    scale: Tensor,
     weight: Tensor,
     rate: Tensor,
     gain: Tensor | None,
@@ -214,7 +230,8 @@ def event_lif_backward(
     if samples * height * width > 0:
         neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
         given = {"weight": weight, "rate": rate, "gain": gain, "threshold": threshold, "v0": v0, "t_last0": last0}
-        window = _window(shape, neuron, entries=entries, start=start, bound=bound, **given)
+        times = {"start": start, "bound": bound, "remaining": remaining, "scale": scale}
+        window = _window(shape, neuron, entries=entries, **times, **given)
         potentials = None if on_cpu else weight.new_empty((entries.numel(), channels))
         grads = {"g_counts": g_counts, "g_membranes": g_membranes, "g_v": g_v, "potentials": potentials}
         grads |= {"g_weight": sums[0], "g_rate": sums[1], "g_gain": sums[2] if gain is not None else None}
@@ -226,8 +243,8 @@ def event_lif_backward(
 
 
 @event_lif_backward.register_fake
-def _(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0, g_counts, g_membranes, g_v, *options):
-    _, samples, height, width, channels = options[0]
+def _(entries, start, bound, remaining, t_begin, scale, weight, rate, gain, threshold, v0, t_last0, *grads_and_options):
+    _, samples, height, width, channels = grads_and_options[3]
     g_v0 = weight.new_empty((samples, height, width, channels) if v0 is not None else 0)
     rest = (weight.new_empty(n) for n in (channels, samples, channels))
     return torch.empty_like(weight), *rest, g_v0
@@ -242,13 +259,13 @@ def _run(name: str, given: EventForward | EventBackward, device: torch.device) -
 
 
 def _setup(ctx, inputs, output) -> None:
-    t_begin, weight, rate, gain, threshold, v0, t_last0 = (inputs[5], *inputs[7:13])
-    v_reset, slope, surrogate, soft, detach, ctx.membranes = inputs[19:]
-    counts, _membranes, _v, t_last, entries, start, bound = output
-    ctx.save_for_backward(entries, start, bound, t_begin, weight, rate, gain, threshold, v0, t_last0)
+    t_begin, scale, weight, rate, gain, threshold, v0, t_last0 = (inputs[5], *inputs[8:15])
+    v_reset, slope, surrogate, soft, detach, ctx.membranes = inputs[21:]
+    counts, _membranes, _v, t_last, entries, start, bound, remaining = output
+    ctx.save_for_backward(entries, start, bound, remaining, t_begin, scale, weight, rate, gain, threshold, v0, t_last0)
     ctx.shape, ctx.inputs = list(counts.shape), len(inputs)
     ctx.neuron = {"v_reset": v_reset, "slope": slope, "surrogate": surrogate, "soft": soft, "detach": detach}
-    ctx.mark_non_differentiable(t_last, entries, start, bound)
+    ctx.mark_non_differentiable(t_last, entries, start, bound, remaining)
     ctx.set_materialize_grads(False)
 
 
@@ -261,7 +278,7 @@ def _backward(ctx, g_counts, g_membranes, g_v, *_):
     grads = {"g_counts": g_counts, "g_membranes": g_membranes, "g_v": g_v}
     g_weight, g_rate, g_gain, g_threshold, g_v0 = event_lif_backward(*saved, **grads, shape=ctx.shape, **ctx.neuron)
     found = (g_weight, g_rate, None if gain is None else g_gain, g_threshold, None if v0 is None else g_v0)
-    return (*(None,) * 7, *found, *(None,) * (ctx.inputs - 12))
+    return (*(None,) * 9, *found, *(None,) * (ctx.inputs - 14))
 
 
 event_lif_forward.register_autograd(_backward, setup_context=_setup)

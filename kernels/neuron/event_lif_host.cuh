@@ -11,38 +11,83 @@
 // depend on the number of threads.
 #define HAD_TASKS 64
 
-// The factors of decay(age) for every channel: fine [HAD_FINE, C], coarse [rows, C]. Ages beyond the last row are rare,
-// and computed. Built once a launch, so there are no more rows than the longest window or a share of the entries calls for.
+// The factors of decay(age) for every channel of the samples of one scale: fine [fine_rows, C], coarse [coarse_rows, C].
+// What lies beyond the last row is rare, and computed. Built once a launch, so there are no more rows than the longest
+// window or a share of the entries calls for.
 typedef struct {
   float *fine, *coarse;
-  had_i64 rows;
+  had_i64 fine_rows, coarse_rows, entries, longest;
+  int bits;
 } Decays;
 
-static int decays_build(Decays* d, const Window* w, had_i64 entries) {
-  had_i64 longest = 0;
-  for (had_i64 b = 0; b < w->sites / w->sites_per_sample; ++b) {
-    const had_i64 window = w->bound[b * (w->T + 1) + w->T];
-    longest = window > longest ? window : longest;
-  }
-  const had_i64 useful = longest / HAD_FINE + 1, paid = entries / 16 + 32;
-  d->rows = useful < paid ? useful : paid;
-  d->fine = (float*)malloc((size_t)((HAD_FINE + d->rows) * w->C) * sizeof(float));
-  if (!d->fine) return 0;
-  d->coarse = d->fine + HAD_FINE * w->C;
-  for (had_i64 c = 0; c < w->C; c += HAD_LANES) {
-    const int count = (int)(w->C - c < HAD_LANES ? w->C - c : HAD_LANES);
-    const lanes fall = -had_load_f32(w->rate + c, count);
-    for (had_i64 i = 0; i < HAD_FINE; ++i) had_store_f32(d->fine + i * w->C + c, fine_decay(i, fall), count);
-    for (had_i64 i = 0; i < d->rows; ++i) had_store_f32(d->coarse + i * w->C + c, coarse_decay(i, fall), count);
-  }
-  return 1;
+HAD_INLINE lanes falling(const Window* w, had_i64 b, had_i64 c, const int count) {
+  return -(had_load_f32(w->rate + c, count) * w->scale[b]);
 }
 
-// decay(age) of `count` channels from c on; `fall` is minus their rates.
+static void decays_fill(const Window* w, const Decays* d, had_i64 b) {
+  for (had_i64 c = 0; c < w->C; c += HAD_LANES) {
+    const int count = (int)(w->C - c < HAD_LANES ? w->C - c : HAD_LANES);
+    const lanes fall = falling(w, b, c, count);
+    for (had_i64 i = 0; i < d->fine_rows; ++i) had_store_f32(d->fine + i * w->C + c, fine_decay(i, fall), count);
+    for (had_i64 i = 0; i < d->coarse_rows; ++i)
+      had_store_f32(d->coarse + i * w->C + c, coarse_decay(i, d->bits, fall), count);
+  }
+}
+
+// The table of each sample, and behind them the factors, in one piece of memory that the caller frees; null without any.
+static Decays* decays_build(const Window* w) {
+  const had_i64 samples = w->sites / w->sites_per_sample;
+  Decays* tables = (Decays*)calloc((size_t)samples, sizeof(Decays));
+  had_i64* first = (had_i64*)malloc((size_t)samples * sizeof(had_i64));  // the first sample of the same scale
+  had_i64 rows = 0;
+  for (had_i64 b = 0; tables && first && b < samples; ++b) {
+    first[b] = b && w->scale[b] == w->scale[b - 1] ? first[b - 1] : 0;
+    while (w->scale[first[b]] != w->scale[b]) ++first[b];
+    Decays* d = tables + first[b];
+    const had_i64 window = w->bound[b * (w->T + 1) + w->T];
+    d->longest = window > d->longest ? window : d->longest;
+    d->entries += w->start[(b + 1) * w->sites_per_sample] - w->start[b * w->sites_per_sample];
+  }
+  for (had_i64 b = 0; tables && first && b < samples; ++b) {
+    if (first[b] != b) continue;
+    Decays* d = tables + b;
+    d->bits = fine_bits(w->scale[b]);
+    const had_i64 fine = 1ll << d->bits, coarse = (d->longest >> d->bits) + 1, paid = d->entries / 16 + 32;
+    d->fine_rows = fine < 128 + paid ? fine : 128 + paid;
+    d->coarse_rows = coarse < paid ? coarse : paid;
+    rows += d->fine_rows + d->coarse_rows;
+  }
+  float* factors = tables && first ? (float*)malloc((size_t)(rows * w->C) * sizeof(float)) : 0;
+  if (!factors) {
+    free(tables);
+    free(first);
+    return 0;
+  }
+  tables[0].fine = factors;
+  for (had_i64 b = 0; b < samples; ++b) {
+    if (first[b] != b) {
+      tables[b] = tables[first[b]];
+      continue;
+    }
+    tables[b].fine = factors;
+    tables[b].coarse = factors + tables[b].fine_rows * w->C;
+    factors = tables[b].coarse + tables[b].coarse_rows * w->C;
+    decays_fill(w, tables + b, b);
+  }
+  free(first);
+  return tables;
+}
+
+static void decays_free(Decays* tables) {
+  free(tables[0].fine);
+  free(tables);
+}
+
+// decay(age) of `count` channels from c on; `fall` as `falling` gives it.
 HAD_INLINE lanes decay_of(const Decays* d, had_i64 C, had_i64 age, lanes fall, had_i64 c, const int count) {
-  const had_i64 row = age >> HAD_FINE_BITS;
-  const lanes fine = had_load_f32(d->fine + (age & (HAD_FINE - 1)) * C + c, count);
-  return (row < d->rows ? had_load_f32(d->coarse + row * C + c, count) : coarse_decay(row, fall)) * fine;
+  const had_i64 row = age >> d->bits, rest = age & ((1ll << d->bits) - 1);
+  const lanes fine = rest < d->fine_rows ? had_load_f32(d->fine + rest * C + c, count) : fine_decay(rest, fall);
+  return (row < d->coarse_rows ? had_load_f32(d->coarse + row * C + c, count) : coarse_decay(row, d->bits, fall)) * fine;
 }
 
 // First site of a task: tasks hold about the same number of events, and of sites where there are none.
@@ -65,16 +110,18 @@ HAD_INLINE lanes channel_gain(const Window* w, had_i64 site) {
 
 // One site, `groups` groups of channels from c on, the last of them `count` wide. Both are constants at each call: two
 // groups side by side share what an event costs and hide each other's latency.
-HAD_INLINE void forward_site(const EventForward* f, const Decays* d, const Neuron k, had_i64 site, had_i64 c,
+HAD_INLINE void forward_site(const EventForward* f, const Decays* tables, const Neuron k, had_i64 site, had_i64 c,
                              const int groups, const int count) {
   const Window* w = &f->window;
-  const had_i64 *ends = w->bound + site / w->sites_per_sample * (w->T + 1) + 1, row = w->sites * w->C;
+  const had_i64 b = site / w->sites_per_sample, *ends = w->bound + b * (w->T + 1) + 1, row = w->sites * w->C;
+  const double* remaining = w->remaining + b * w->T;
+  const Decays* d = tables + b;
   const lanes gain = channel_gain(w, site);
   lanes th[2], fall[2], u[2], fired[2];
   for (int g = 0; g < groups; ++g) {
     const had_i64 at = c + g * HAD_LANES;
     th[g] = had_load_f32(w->threshold + at, count);
-    fall[g] = -had_load_f32(w->rate + at, count);
+    fall[g] = falling(w, b, at, count);
     u[g] = w->v0 ? had_load_f32(w->v0 + site * w->C + at, count) : had_splat(0.0f);
     fired[g] = had_splat(0.0f);
   }
@@ -92,7 +139,7 @@ HAD_INLINE void forward_site(const EventForward* f, const Decays* d, const Neuro
       do {
         for (int g = 0; membrane_at && g < groups; ++g)
           had_store_f32(membrane_at + step * row + g * HAD_LANES,
-                        u[g] * decay_of(d, w->C, end - last, fall[g], c + g * HAD_LANES, count), count);
+                        u[g] * decay_until((double)(ends[w->T - 1] - last) - remaining[step], d->bits, fall[g]), count);
         end = ends[++step];
       } while (now >= end);
     }
@@ -111,7 +158,8 @@ HAD_INLINE void forward_site(const EventForward* f, const Decays* d, const Neuro
     const had_i64 at = g * HAD_LANES;
     had_store_f32(count_at + step * row + at, fired[g], count);
     for (had_i64 left = step; membrane_at && left < w->T; ++left)
-      had_store_f32(membrane_at + left * row + at, u[g] * decay_of(d, w->C, ends[left] - last, fall[g], c + at, count), count);
+      had_store_f32(membrane_at + left * row + at,
+                    u[g] * decay_until((double)(ends[w->T - 1] - last) - remaining[left], d->bits, fall[g]), count);
     had_store_f32(f->v + site * w->C + c + at, u[g], count);
   }
   f->t_last[site] = last;
@@ -146,17 +194,17 @@ HAD_EXPORT had_i64 HAD_SYMBOL(event_lif_forward)(const EventForward* given) {
   const EventForward f = *given;
   const Window* w = &f.window;
   const Neuron k = w->neuron;
-  Decays d;
-  if (!decays_build(&d, w, w->start[w->sites])) return 1;
+  Decays* d = decays_build(w);
+  if (!d) return 1;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(w->threads) if (w->threads > 1)
   for (had_i64 task = 0; task < HAD_TASKS; ++task) {
     const had_i64 from = task_begin(w, task), to = task_begin(w, task + 1);
     if (k.soft)
-      forward_task(&f, &d, k, from, to);
+      forward_task(&f, d, k, from, to);
     else  // a constant lets the compiler drop the other reset from the loop
-      forward_task(&f, &d, Neuron{k.v_reset, k.slope, 0, 0, 1}, from, to);
+      forward_task(&f, d, Neuron{k.v_reset, k.slope, 0, 0, 1}, from, to);
   }
-  free(d.fine);
+  decays_free(d);
   return 0;
 }
 
@@ -182,13 +230,15 @@ static void empty_weight_part(const Window* w, SiteGradients* q) {
   q->weight_pending = 0;
 }
 
-HAD_INLINE void backward_site(const Window* w, const Decays* d, const Neuron k, SiteGradients* q, had_i64 site, had_i64 c,
-                              const int count) {
+HAD_INLINE void backward_site(const Window* w, const Decays* tables, const Neuron k, SiteGradients* q, had_i64 site,
+                              had_i64 c, const int count) {
   const had_i64 b = site / w->sites_per_sample, row = w->sites * w->C, at = site * w->C + c;
   const had_i64 *ends = w->bound + b * (w->T + 1) + 1, rest = w->t_last0 ? w->t_last0[site] : 0;
   const had_u64* e = w->entries + w->start[site];
   const had_i64 n = w->start[site + 1] - w->start[site], chunks = (n + HAD_HELD - 1) / HAD_HELD;
-  const lanes th = had_load_f32(w->threshold + c, count), fall = -had_load_f32(w->rate + c, count);
+  const double* remaining = w->remaining + b * w->T;
+  const Decays* d = tables + b;
+  const lanes th = had_load_f32(w->threshold + c, count), fall = falling(w, b, c, count);
   const lanes gain = channel_gain(w, site), zero = had_splat(0.0f);
   const lanes begin = w->v0 ? had_load_f32(w->v0 + at, count) : zero;
   lanes before[HAD_HELD + 1], h[HAD_HELD], decay[HAD_HELD];
@@ -227,8 +277,9 @@ HAD_INLINE void backward_site(const Window* w, const Decays* d, const Neuron k, 
       const had_i64 previous = i0 + i ? entry_time(e[i0 + i - 1]) : rest;
       for (; step >= 0 && (i0 + i == 0 || ends[step] > previous); --step) {
         if (!q->g_membranes) continue;
-        const float age = (float)(ends[step] - previous);
-        const lanes fade = decay_of(d, w->C, ends[step] - previous, fall, c, count);
+        const double until = (double)(ends[w->T - 1] - previous) - remaining[step];
+        const float age = (float)until;
+        const lanes fade = decay_until(until, d->bits, fall);
         const lanes gm = had_load_f32(q->g_membranes + step * row + at, count);
         carry = carry + gm * fade;
         to_rate = to_rate - gm * before[i] * fade * age;
@@ -243,7 +294,7 @@ HAD_INLINE void backward_site(const Window* w, const Decays* d, const Neuron k, 
       carry = grad * decay[i - 1];
       to_rate = to_rate - carry * before[i - 1] * (float)(previous - earlier);
     }
-    add_lanes(q->rate + c, to_rate, count);
+    add_lanes(q->rate + c, to_rate * w->scale[b], count);
     add_lanes(q->threshold + c, to_threshold, count);
     if (q->gain)
       for (int i = 0; i < count; ++i) q->gain[b] += to_gain[i];
@@ -286,16 +337,16 @@ HAD_EXPORT had_i64 HAD_SYMBOL(event_lif_backward)(const EventBackward* given) {
   const EventBackward g = *given;
   const Window* w = &g.window;
   const had_i64 samples = w->sites / w->sites_per_sample;
-  Decays d;
-  int failed = !decays_build(&d, w, w->start[w->sites]);
-  if (failed) return 1;
+  Decays* d = decays_build(w);
+  if (!d) return 1;
+  int failed = 0;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(w->threads) if (w->threads > 1) reduction(| : failed)
   for (had_i64 task = 0; task < g.rows; ++task) {
     SiteGradients q = {g.g_counts, g.g_membranes, g.g_v, g.g_v0, g.g_weight + task * g.taps * w->C, g.g_rate + task * w->C,
                        g.g_gain ? g.g_gain + task * samples : 0, g.g_threshold + task * w->C, 0, 0, g.taps, 0, 0};
-    failed |= backward_task(w, &d, w->neuron, q, task_begin(w, task), task_begin(w, task + 1));
+    failed |= backward_task(w, d, w->neuron, q, task_begin(w, task), task_begin(w, task + 1));
   }
-  free(d.fine);
+  decays_free(d);
   return failed;
 }
 

@@ -73,12 +73,17 @@ HAD_INLINE float had_as_float(had_u32 u) {
   memcpy(&x, &u, 4);
   return x;
 }
+#define HAD_LOAD_ONCE(p) (*(p))
+#define HAD_STORE_ONCE(p, x) (*(p) = (x))
 // Blocks and threads run one after the other in the shim, so a plain addition is atomic.
 HAD_INLINE void had_atomic_add(float* address, float value) { *address += value; }
 HAD_INLINE void had_atomic_add_together(float* address, float value) { *address += value; }
 #else
 HAD_INLINE had_u32 had_as_uint(float x) { return __float_as_uint(x); }
 HAD_INLINE float had_as_float(had_u32 u) { return __uint_as_float(u); }
+// Loads and stores of what nobody reads again soon: they leave the caches to others.
+#define HAD_LOAD_ONCE(p) __ldcs(p)
+#define HAD_STORE_ONCE(p, x) __stcs(p, x)
 HAD_INLINE void had_atomic_add(float* address, float value) { atomicAdd(address, value); }
 // For values of which many go to one address: a warp that has a single one adds up first. Additions to one address wait
 // for each other, and millions of neurons that share a time constant would wait longer than everything else takes.
@@ -175,11 +180,20 @@ HAD_INLINE lanes had_load_f32(const float* p, int count) { return *p; }
 HAD_INLINE void had_store_f32(float* p, lanes x, int count) { *p = x; }
 #ifdef HAD_STORAGE_F32
 HAD_INLINE lanes had_load(const storage* p, int count) { return *p; }
-HAD_INLINE void had_store(storage* p, lanes x, int count, int stream) { *p = x; }
+HAD_INLINE lanes had_load_once(const storage* p) { return HAD_LOAD_ONCE(p); }
+HAD_INLINE storage had_stored(lanes x) { return x; }
 #else
 HAD_INLINE lanes had_load(const storage* p, int count) { return had_widen(*p); }
-HAD_INLINE void had_store(storage* p, lanes x, int count, int stream) { *p = (storage)had_narrow(x); }
+HAD_INLINE lanes had_load_once(const storage* p) { return had_widen(HAD_LOAD_ONCE(p)); }
+HAD_INLINE storage had_stored(lanes x) { return (storage)had_narrow(x); }
 #endif
+HAD_INLINE void had_store(storage* p, lanes x, int count, int stream) {
+  if (stream) {
+    HAD_STORE_ONCE(p, had_stored(x));
+  } else {
+    *p = had_stored(x);
+  }
+}
 #else
 // `count` is HAD_LANES except in the last group of a row. `stream` asks for stores that bypass the caches: right for
 // outputs larger than the last cache level, possible only for aligned full groups.

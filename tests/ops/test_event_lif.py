@@ -27,7 +27,7 @@ from had_snn.ops.event_lif import plain_exp
 WIDTHS = build.WIDTHS[: build.WIDTHS.index(build.native_width()) + 1]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """The fields that `event_lif` reads."""
 
@@ -38,6 +38,12 @@ class Batch:
     offsets: Tensor
     t_begin: Tensor
     t_end: Tensor
+    length_us: Tensor = None  # type: ignore[assignment]  # whole windows when None
+    scale: Tensor = None  # type: ignore[assignment]  # 1 when None
+
+    def __post_init__(self) -> None:
+        self.length_us = (self.t_end - self.t_begin).double() if self.length_us is None else self.length_us
+        self.scale = torch.ones(len(self.t_begin), dtype=torch.float64) if self.scale is None else self.scale
 
 
 def pack(samples: list[np.ndarray], t_begin: list[int], t_end: list[int]) -> Batch:
@@ -106,6 +112,75 @@ def test_kernel_equals_the_twin(
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), options
         for a, b in zip(our_gradients, their_gradients, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5 * float(b.abs().max()) + 1e-9)
+
+
+def test_kernel_equals_the_twin_in_network_time() -> None:
+    hw, grid = (9, 10), {"size_hw": (9, 10), "stride": 2, "padding": 1}
+    events = draw([60, 40, 50, 31], hw)
+    lengths, scales = torch.tensor([1000.7, 1000.0, 1000.31, 1000.0]), torch.tensor([0.8409, 1.0, 5.3, 0.8409])
+    events = replace(events, length_us=lengths.double(), scale=scales.double())
+    out = output_hw(hw, kernel=3, stride=2, padding=1)
+    state = EventLIFState(torch.rand(4, 6, *out).requires_grad_(), torch.full((4, *out), (1 << 33) - 100))
+    for begin in (None, state):
+        inputs = parameters(6, 3, 4)
+        ours, our_gradients = outputs_and_gradients(event_lif, events, inputs, begin, **grid)
+        theirs, their_gradients = outputs_and_gradients(event_lif_ref, events, inputs, begin, **grid)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        for a, b in zip(our_gradients, their_gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5 * float(b.abs().max()) + 1e-9)
+
+
+@pytest.mark.parametrize("power", [-6, -4, -1, 3, 4])
+@pytest.mark.parametrize("scale", [1.0, 2**0.25, 2**-0.5, 0.03, 30.0])
+def test_times_scaled_by_a_power_of_two_give_the_same_bits(power: int, scale: float) -> None:
+    hw, length = (9, 10), 4000 / scale * 8
+    events = draw([900, 300], hw, span=max(1, int(length) // 64), start=1 << 20, seed=5)
+    t = (events.t - (1 << 20)) * 64 + (1 << 26)  # multiples of 64 us
+    end = int(t.max()) // 64 * 64 + 64
+
+    def played(factor: float) -> Batch:
+        ends = torch.full((2,), round(end * factor))
+        exact = torch.full((2,), length * factor, dtype=torch.float64)
+        times, first = (t * factor).round().long(), ends - exact.floor().long()
+        kept = times >= first.repeat_interleave(events.offsets.diff())
+        offsets = torch.tensor([0, int(kept[: events.offsets[1]].sum()), int(kept.sum())])
+        fields = (times[kept], events.x[kept], events.y[kept], events.p[kept], offsets, first, ends)
+        return Batch(*fields, exact, torch.full((2,), scale / factor, dtype=torch.float64))
+
+    options = {"size_hw": hw, "stride": 2, "padding": 1, "n_steps": 4, "return_membranes": False}
+    inputs = parameters(6, 3, 2) | {"tau": torch.logspace(2.5, 4.5, 6).requires_grad_()}
+    plain, plain_gradients = outputs_and_gradients(event_lif, played(1.0), inputs, **options)
+    other, other_gradients = outputs_and_gradients(event_lif, played(2.0**power), inputs, **options)
+    assert float(plain[0].detach().sum()) > 0
+    assert all(torch.equal(a, b) for a, b in zip(plain[:2], other[:2], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(plain_gradients, other_gradients, strict=True))
+
+
+def test_windows_of_a_batch_do_not_meet() -> None:
+    hw, options = (9, 10), {"size_hw": (9, 10), "stride": 2, "padding": 1, "n_steps": 3}
+    events = draw([80, 60, 70], hw)
+    events = replace(events, scale=torch.tensor([0.5, 3.1, 1.0], dtype=torch.float64))
+    inputs = {name: value.detach() for name, value in parameters(6, 3, 3).items()}
+    together = event_lif(events, **inputs, **options)
+    for b in range(3):
+        low, high = int(events.offsets[b]), int(events.offsets[b + 1])
+        columns = (getattr(events, name)[low:high] for name in "txyp")
+        windows = (getattr(events, name)[b : b + 1] for name in ("t_begin", "t_end", "length_us", "scale"))
+        alone = event_lif(
+            Batch(*columns, torch.tensor([0, high - low]), *windows),
+            **inputs | {"gain": inputs["gain"][b : b + 1]},
+            **options,
+        )
+        assert torch.equal(alone[0][:, 0], together[0][:, b])
+        assert torch.equal(alone[1][:, 0], together[1][:, b])
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_no_positive_number_is_refused(scale: float) -> None:
+    events = draw([5], (8, 8))
+    events = replace(events, scale=torch.tensor([scale], dtype=torch.float64))
+    with pytest.raises(InputError, match="time scale of sample 0"):
+        event_lif(events, torch.rand(2, 2, 3, 3), torch.tensor(50.0), n_steps=2, size_hw=(8, 8), stride=3)
 
 
 def simulate(

@@ -106,17 +106,18 @@ def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
     weight, rate, gain, threshold = torch.randn(18, C), torch.rand(C) / 100, torch.rand(B) + 0.5, torch.rand(C) + 0.5
     v0, last0 = torch.rand(B, *sites_hw, C), torch.full((B, *sites_hw), -20)
     settings = (0.1, 2.0, 0, False, True)
+    length, scale = torch.tensor([1000.0, 1000.6], dtype=torch.float64), torch.tensor([1.0, 0.7])
     fields = (t, x, y, p, offsets, begin, end)
     expected = event_lif_kernels.event_lif_forward(
-        *fields, weight, rate, gain, threshold, v0, last0, *hw, k, stride, pad, T, *settings, True
+        *fields, length, scale, weight, rate, gain, threshold, v0, last0, *hw, k, stride, pad, T, *settings, True
     )
     start, entries = bucket_events_torch(*fields[:6], grid=hw, kernel=k, stride=stride, padding=pad)
-    bound = event_lif_kernels.step_bounds(begin, end, T)
+    bound, remaining = event_lif_kernels.step_ends(begin, end, length, T)
     counts, membranes, v, last = (torch.full_like(e, 7) for e in expected[:4])
     common = (weight, rate, gain, threshold, v0, last0)
     window = Window(
         **build.addresses(entries=entries, start=start, bound=bound, weight=weight, rate=rate, gain=gain),
-        **build.addresses(threshold=threshold, v0=v0, t_last0=last0),
+        **build.addresses(threshold=threshold, v0=v0, t_last0=last0, scale=scale, remaining=remaining),
         sites=B * 20,
         sites_per_sample=20,
         T=T,
@@ -128,7 +129,7 @@ def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
     assert all(torch.equal(a, b) for a, b in zip((counts, membranes, v, last), expected, strict=False))
     g_c, g_m, g_v = torch.randn(counts.shape), torch.randn(counts.shape), torch.randn(v.shape)
     expected = event_lif_kernels.event_lif_backward(
-        *(*expected[4:], begin, *common, g_c, g_m, g_v), list(counts.shape), *settings
+        *(*expected[4:], begin, scale, *common, g_c, g_m, g_v), list(counts.shape), *settings
     )
     replicas = 3
     shapes = [(replicas, 18, C), (replicas, C), (B,), (replicas, C), v.shape]

@@ -26,6 +26,8 @@ class Events:
     offsets = torch.tensor([0, 4, 7])
     t_begin = torch.tensor([0, 0])
     t_end = torch.tensor([10, 10])
+    length_us = torch.tensor([10.0, 10.0], dtype=torch.float64)
+    scale = torch.tensor([1.0, 0.7], dtype=torch.float64)
 
 
 def clocked_arguments(*, membranes: bool, channels_last: bool) -> tuple:
@@ -38,7 +40,8 @@ def clocked_arguments(*, membranes: bool, channels_last: bool) -> tuple:
 
 
 def event_arguments(*, state: bool, membranes: bool) -> tuple:
-    fields = tuple(getattr(Events, n) for n in ("t", "x", "y", "p", "offsets", "t_begin", "t_end"))
+    fields = tuple(getattr(Events, n) for n in ("t", "x", "y", "p", "offsets", "t_begin", "t_end", "length_us"))
+    fields = (*fields, Events.scale.float())
     weight, rate, gain = torch.rand(18, 5), torch.rand(5) / 10, torch.rand(2)
     leaves = [a.requires_grad_() for a in (weight, rate, gain, torch.rand(5) + 0.5)]
     v0 = torch.rand(2, 2, 2, 5).requires_grad_() if state else None
@@ -65,10 +68,11 @@ def test_opcheck_clocked(membranes: bool) -> None:
 def test_opcheck_event_driven(state: bool) -> None:
     arguments = event_arguments(state=state, membranes=state)
     torch.library.opcheck(event_lif_forward, arguments, test_utils=TESTS)
-    counts, _, _, _, entries, start, bound = (a.detach() for a in event_lif_forward(*arguments))
-    weight, rate, gain, threshold, v0 = (None if a is None else a.detach() for a in arguments[7:12])
+    counts, _, _, _, entries, start, bound, remaining = (a.detach() for a in event_lif_forward(*arguments))
+    weight, rate, gain, threshold, v0 = (None if a is None else a.detach() for a in arguments[9:14])
     given = (torch.randn(counts.shape), None, None, list(counts.shape), 0.0, 2.0, 0, False, True)
-    saved = (entries, start, bound, Events.t_begin, weight, rate, gain, threshold, v0, arguments[12])
+    times = (entries, start, bound, remaining, Events.t_begin, Events.scale.float())
+    saved = (*times, weight, rate, gain, threshold, v0, arguments[14])
     torch.library.opcheck(event_lif_backward, (*saved, *given), test_utils=TESTS)
 
 
