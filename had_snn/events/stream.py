@@ -298,6 +298,19 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.t_begin)
 
+    @property
+    def network_length_us(self) -> Tensor:
+        """Length of each window in network time, float64 `[B]`."""
+        return self.length_us * self.scale
+
+    def network_time_us(self) -> Tensor:
+        """Time of each event since the beginning of its window in network time, float64 `[N]`."""
+        counts = self.offsets.diff()
+        end, length, scale = (
+            torch.repeat_interleave(column, counts) for column in (self.t_end, self.length_us, self.scale)
+        )
+        return ((self.t - end) + length) * scale
+
     def to(self, device: torch.device | str) -> EventBatch:
         """The same batch with its tensors on `device`."""
         if self.t.device == torch.device(device):

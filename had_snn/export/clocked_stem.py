@@ -76,8 +76,8 @@ def event_frames(batch: EventBatch, *, dt_us: float, first: int, steps: int) -> 
     """Events counted by polarity, pixel and step: `[steps, N, 2, H, W]` for the steps from `first`."""
     height, width = batch.size_hw
     sample = torch.repeat_interleave(torch.arange(len(batch)), batch.offsets.diff())
-    # Integer division of nanoseconds: a step of 0.1 us is as exact as one of 10 ms.
-    step = (batch.t - batch.t_begin[sample]) * 1000 // round(dt_us * 1000) - first
+    # Nearest picosecond first: a quotient a digit short of a whole number would put an event into the step before.
+    step = (batch.network_time_us() * 1e6).round().long() // round(dt_us * 1e6) - first
     inside = (step >= 0) & (step < steps)
     parts = (step, sample, batch.p, batch.y, batch.x)
     s, n, p, y, x = (part[inside].long() for part in parts)
@@ -98,7 +98,7 @@ def run_clocked_stem(graph: SearchGraph, batch: EventBatch, *, n_steps: int) -> 
     Returns:
         Spike counts `[n_steps, N, C, H, W]`, comparable with the event-driven stem's.
     """
-    length, ticks = int(batch.t_end[0] - batch.t_begin[0]), graph.n_steps
+    length, ticks = float(batch.network_length_us[0]), graph.n_steps
     if abs(ticks * graph.dt_us - length) > 1e-6 or ticks % n_steps:
         raise InputError(
             f"a step of {graph.dt_us:g} us does not divide {n_steps} micro-steps of {length / n_steps:g} us"
@@ -141,7 +141,7 @@ def stem_convergence(
         clocked = []
         for index, gain in enumerate(stem.gain(batch).tolist()):
             window = batch.samples(index, index + 1)
-            ticks = round(int(window.t_end[0] - window.t_begin[0]) / dt_us)
+            ticks = round(float(window.network_length_us[0]) / dt_us)
             clock = stem_graph(stem, dt_us=dt_us, gain=gain, size=batch.size_hw[0], n_steps=ticks)
             clocked.append(run_clocked_stem(clock, window, n_steps=n_steps))
         found = torch.cat(clocked, dim=1)

@@ -31,8 +31,8 @@ def count_frames(events: EventBatch, n_steps: int) -> Tensor:
     count = len(events)
     lengths = events.offsets.diff()
     sample = torch.repeat_interleave(torch.arange(count, device=events.t.device), lengths)
-    window = (events.t_end - events.t_begin)[sample]
-    step = torch.div((events.t - events.t_begin[sample]) * n_steps, window, rounding_mode="floor")
+    window = events.network_length_us[sample]
+    step = (events.network_time_us() * n_steps / window).floor().long()
     cell = ((step * count + sample) * 2 + events.p) * height + events.y
     cell = cell * width + events.x
     total = n_steps * count * 2 * height * width
@@ -65,7 +65,7 @@ class BinnedStem(EventLIFStem):
         current = torch.nn.functional.conv2d(
             frames.flatten(0, 1), self.weight, stride=self.stride, padding=self.padding
         ).unflatten(0, frames.shape[:2])
-        dt_us = float(events.t_end[0] - events.t_begin[0]) / n_steps
+        dt_us = float(events.network_length_us[0]) / n_steps
         spikes, v, potentials = self.lif(
             current, None if state is None else state.v, dt_us=dt_us, return_membranes=True
         )

@@ -8,6 +8,9 @@ from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
 from had_snn.models.student_config import StudentConfig
 
+#: Windows whose lengths differ by less than this share are equally long.
+_SAME = 1e-9
+
 
 @dataclass(frozen=True)
 class MicroSteps:
@@ -15,8 +18,8 @@ class MicroSteps:
 
     Attributes:
         count: Micro-steps `T`.
-        dt_us: Length of each in microseconds. It need not be the events' span over `count`: the events may be the rest
-            of a micro-step that began earlier.
+        dt_us: Length of each in microseconds of network time. It need not be the events' span over `count`: the events
+            may be the rest of a micro-step that began earlier.
         share: Weight in (0, 1] of the newest micro-step in the read-out. Below 1 it is not over yet: the state after it
             keeps its stem spikes, and the next call goes on with it.
     """
@@ -32,16 +35,22 @@ class MicroSteps:
 
     @classmethod
     def of_windows(cls, events: EventBatch, config: StudentConfig, count: int | None = None) -> MicroSteps:
-        """Whole windows of one length, cut into `count` micro-steps (the configured number when None).
+        """Whole windows, cut into `count` micro-steps (the configured number when None).
+
+        Windows of any length are `window_us` long in network time once they are packed with their scale.
 
         Raises:
-            InputError: If the windows are not equally long.
+            InputError: If the windows are not equally long in network time.
         """
-        lengths = (events.t_end - events.t_begin).tolist()
-        if any(other != lengths[0] for other in lengths):
-            raise InputError(f"windows of one batch must be equally long, found {sorted(set(lengths))} us")
+        lengths = events.network_length_us.tolist()
+        if any(abs(other - lengths[0]) > _SAME * lengths[0] for other in lengths):
+            raise InputError(
+                f"windows of one batch must be equally long, found {sorted(set(lengths))} us of network time"
+            )
+        # A length times a scale is the nominal window but for the last digit, which must decide nothing.
+        length = config.window_us if abs(lengths[0] - config.window_us) <= _SAME * config.window_us else lengths[0]
         count = count or config.n_steps
-        return cls(count, lengths[0] / count)
+        return cls(count, length / count)
 
     @classmethod
     def passed(cls, passed_us: float, config: StudentConfig) -> MicroSteps:

@@ -75,9 +75,9 @@ class EventLIFStem(nn.Module):
         return self.log_tau.exp()
 
     def event_rate(self, events: EventBatch) -> Tensor:
-        """Events per crop pixel and second of each window, `[N]` float32."""
+        """Events per crop pixel and second of network time of each window, `[N]` float32."""
         count = (events.offsets[1:] - events.offsets[:-1]).to(torch.float32)
-        seconds = (events.t_end - events.t_begin).to(torch.float32) * 1e-6
+        seconds = events.network_length_us.to(torch.float32) * 1e-6
         return count / (seconds * events.size_hw[0] * events.size_hw[1])
 
     def gain(self, events: EventBatch) -> Tensor:

@@ -165,7 +165,7 @@ class CountedStudent:
         output.taps = None if hidden else taps
         self._profile.outputs += len(events)
         self._profile.windows += len(events)
-        self._profile.seconds += float((events.t_end - events.t_begin).sum()) * 1e-6
+        self._profile.seconds += float(events.length_us.sum()) * 1e-6
         return output
 
     def _sample(self, taps: Taps, branch: str) -> bool:
