@@ -23,6 +23,10 @@ STREAM_BYTES = 16 << 20  # outputs beyond this bypass the caches
 REPLICAS = 64  # copies of the summed gradients that spread a GPU's atomic additions
 
 
+#: Threads of a GPU's backward: each adds up what its neurons do to a time constant before it meets the others.
+MOST_THREADS = 1 << 20
+
+
 class Clocked(Parameters):
     """`Clocked` of `kernels/neuron/lif.cu`: what both directions are given."""
 
@@ -194,10 +198,18 @@ def _(x, v0, alpha, threshold, kept, g_s, g_h, g_v, channel_dim, v_reset, slope,
 
 def _run(name: str, given: LifForward | LifBackward, x: Tensor) -> None:
     if x.device.type == "cuda":
-        threads = math.prod(x.shape[1:])
+        threads = _threads(given.clocked, backward=name == "lif_backward")
         build.launch_cupy("lif.cu", name, given, threads=threads, device=x.device, storage=x.dtype)
     else:
         build.bind(name, type(given), storage=x.dtype, returns=None)(given)
+
+
+def _threads(clocked: Clocked, *, backward: bool) -> int:
+    """A GPU's threads: one a neuron; fewer in the backward, so that with channels last each stays with one channel."""
+    if not backward:
+        return clocked.N
+    period = math.lcm(256, clocked.channels) if clocked.inner == 1 else 256
+    return min(clocked.N, max(1, MOST_THREADS // period) * period)
 
 
 def _rows_aligned(sized: Tensor) -> bool:
