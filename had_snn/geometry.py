@@ -143,18 +143,6 @@ def clip_box(box_xywh: Iterable[float], sensor_hw: tuple[int, int], *, min_side:
     return np.array([x, y, w, h])
 
 
-def xywh_to_cxcywh(boxes_xywh: Tensor) -> Tensor:
-    """Top-left form to centre form, `[..., 4]`."""
-    xy, wh = boxes_xywh[..., :2], boxes_xywh[..., 2:]
-    return torch.cat([xy + wh / 2, wh], dim=-1)
-
-
-def cxcywh_to_xywh(boxes_cxcywh: Tensor) -> Tensor:
-    """Centre form to top-left form, `[..., 4]`."""
-    centre, wh = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:]
-    return torch.cat([centre - wh / 2, wh], dim=-1)
-
-
 def _overlap(boxes_a: Tensor, boxes_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Intersection, union and smallest enclosing area of paired centre-form boxes `[..., 4]`."""
     a_low, a_high = boxes_a[..., :2] - boxes_a[..., 2:] / 2, boxes_a[..., :2] + boxes_a[..., 2:] / 2

@@ -25,14 +25,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
 from had_snn.export.search_graph import Conv, Neurons, SearchGraph
-from had_snn.models import SpikingTracker
 from had_snn.models.grids import connected
-from had_snn.models.neurons import LIF
 
 #: Bits of a float32 significand.
 _SIGNIFICAND = 24
@@ -85,26 +82,6 @@ def round_decay(alpha: float, bits: int) -> tuple[float, int]:
     while number % 2 == 0:
         number, bits = number // 2, bits - 1
     return number / 2**bits, bits
-
-
-@torch.no_grad()
-def snap_time_constants(student: SpikingTracker, *, decay_bits: int = 4) -> dict[str, float]:
-    """Moves every clocked layer's time constant to the nearest decay that `round_graph` can keep, in place.
-
-    Called some time before training ends, with the time constants frozen from then on, it lets the weights settle on
-    the decays that will be exported, so that rounding has nothing left to change but the weights' last digits.
-
-    Returns:
-        Decay per micro-step by layer.
-    """
-    dt_us = student.config.step_us
-    found = {}
-    for name, module in student.named_modules():
-        if isinstance(module, LIF):
-            alpha, _ = round_decay(float(torch.exp(-dt_us / module.tau_us)), decay_bits)
-            module.log_tau.fill_(math.log(-dt_us / math.log(alpha)))
-            found[name] = alpha
-    return found
 
 
 def mean_charge(alpha: float, steps: int) -> float:

@@ -148,10 +148,6 @@ class ConvShape:
         per_output = math.prod(self.kernel) * (self.in_channels // self.groups)
         return per_output * self.out_channels * math.prod(self.outputs(spatial))
 
-    def textbook_fan_out(self) -> float:
-        """Synapses per input spike when borders are ignored: `k * k * Cout / (groups * stride * stride)`."""
-        return math.prod(self.kernel) / math.prod(self.stride) * self.out_channels / self.groups
-
 
 @lru_cache(maxsize=64)
 def _fan_out(shape: ConvShape, spatial: tuple[int, ...]) -> Tensor:
@@ -181,24 +177,6 @@ def reached(maps: Tensor, shape: ConvShape) -> Tensor:
     dims = len(shape.kernel)
     fan = shape.fan_out(tuple(maps.shape[-dims:])).to(maps.device)
     return (maps.double().flatten(-dims) @ fan.flatten()).round().long()
-
-
-def conv_synops(spikes: Tensor, shape: ConvShape) -> Tensor:
-    """Synaptic operations of spikes or spike counts that enter a convolution.
-
-    Args:
-        spikes: `[..., C, *spatial]`, whole numbers.
-        shape: The convolution.
-
-    Returns:
-        int64 `[...]`.
-    """
-    return reached(spikes.sum(dim=-len(shape.kernel) - 1, dtype=torch.float64), shape)
-
-
-def linear_synops(spikes: Tensor, out_features: int) -> Tensor:
-    """Synaptic operations of spikes `[..., F]` that enter a fully connected layer, int64 `[...]`."""
-    return (spikes.sum(dim=-1, dtype=torch.float64) * out_features).round().long()
 
 
 def event_synops(events: EventBatch, shape: ConvShape) -> Tensor:

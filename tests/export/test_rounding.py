@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from had_snn.errors import InputError
 from had_snn.export import Rounding, round_graph, run_graph, to_graph
-from had_snn.export.rounding import groups, input_scales, mean_charge, round_decay, snap_time_constants
+from had_snn.export.rounding import groups, input_scales, mean_charge, round_decay
 from had_snn.export.search_graph import Neurons, SearchGraph
 
 from .conftest import make_student
@@ -122,16 +122,6 @@ def test_rounded_decays_keep_the_level_of_a_constant_drive(student, template):
     assert layer["gain"] == pytest.approx(before / mean_charge(graph.neurons["lif1"].alpha, 4))
     ratio = graph.convolutions["conv1"].weight.norm() / raw.convolutions["conv1"].weight.norm()
     assert float(ratio) == pytest.approx(layer["gain"], rel=2e-3)
-
-
-def test_snapped_time_constants_are_kept_by_rounding(template):
-    student = make_student(blocks=2, seed=4)
-    decays = snap_time_constants(student)
-    graph = to_graph(student, *template, t_us=40_000)
-    for name, layer in graph.info["layers"].items():
-        assert decays[graph.taps[name]] == layer["alpha"]
-        assert layer["alpha_trained"] == pytest.approx(layer["alpha"], abs=1e-6)
-        assert layer["gain"] == pytest.approx(1, abs=1e-5)
 
 
 def test_senseless_formats_are_refused():

@@ -12,10 +12,9 @@ from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch, EventStream
 from had_snn.profiling.synops import (
     ConvShape,
-    conv_synops,
     effective_synops,
     event_synops,
-    linear_synops,
+    reached,
 )
 
 
@@ -70,9 +69,9 @@ def test_counts_equal_following_every_spike(conv: nn.Conv2d, size: tuple[int, in
     weight[torch.rand(weight.shape, generator=generator) < 0.3] = 0
     want = follow(counts, weight, conv)
     shape = ConvShape.of(conv)
-    assert int(conv_synops(counts, shape)) == want["synops"]
-    assert int(conv_synops((counts != 0).float(), shape)) == want["active"]
-    assert shape.dense(size) == want["dense"] == int(conv_synops(torch.ones_like(counts), shape))
+    assert int(reached(counts.sum(0), shape)) == want["synops"]
+    assert int(reached((counts != 0).float().sum(0), shape)) == want["active"]
+    assert shape.dense(size) == want["dense"] == int(reached(torch.ones_like(counts).sum(0), shape))
     active = (counts != 0).float()[None]
     assert int(effective_synops(active, weight, shape)) == want["effective"]
     assert shape.outputs(size) == conv(counts[None]).shape[2:]
@@ -127,11 +126,6 @@ def test_the_stem_is_counted_by_its_events(kernel: int, stride: int, size: tuple
         want.append(pairs * 7)
     shape = ConvShape.square(2, 7, kernel, stride=stride, padding=padding)
     assert event_synops(batch, shape).tolist() == want
-
-
-def test_linear_layers() -> None:
-    spikes = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.0, 0.0]])
-    assert linear_synops(spikes, 5).tolist() == [20, 0]
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
