@@ -30,6 +30,7 @@ from had_snn.checkpoint import load_teacher, save_weights
 from had_snn.evaluate.metrics import SCORES
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult
+from had_snn.models import RGBETeacher
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.tracking import OnlineTracker, TeacherTracker
 from had_snn.train.loop import fit
@@ -53,9 +54,9 @@ class ShuffledTeacher(nn.Module):
         teacher: The teacher.
     """
 
-    def __init__(self, teacher: nn.Module) -> None:
+    def __init__(self, teacher: RGBETeacher) -> None:
         super().__init__()
-        self.teacher = teacher
+        self.teacher, self.config = teacher, teacher.config
         self._last: dict[str, torch.Tensor] = {}
 
     def forward(self, *inputs: Any, **options: Any) -> TrackerOutput:
@@ -105,10 +106,9 @@ def train_student(job: dict[str, Any]) -> dict[str, Any]:
     cfg = compose("distill_student", job["overrides"])
     torch.manual_seed(cfg.seed)
     student = instantiate(cfg.student)
-    task = distill_student.build_task(cfg, student)
-    if job["shuffled"]:
-        task._teacher = (ShuffledTeacher(task._teacher[0]),)  # pyright: ignore[reportAttributeAccessIssue]
-    clips = distill_student.clips_for(cfg, student)
+    teacher = distill_student.teacher_for(cfg, student)
+    asked = ShuffledTeacher(teacher) if teacher is not None and job["shuffled"] else teacher
+    task, clips = distill_student.build_task(cfg, student, asked), distill_student.clips_for(cfg, student, teacher)
     folder, device = Path(job["folder"]), device_for(cfg.accelerator)
     begun = seconds_on(device)
     numbers = instantiate(cfg.fit, seed=cfg.seed)
@@ -156,8 +156,9 @@ def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
         cfg = compose("distill_student", options)
         torch.manual_seed(cfg.seed)
         student = instantiate(cfg.student)
-        task = distill_student.build_task(cfg, student).train().to(device)
-        tasks[mode] = task, distill_student.clips_for(cfg, student), cfg.fit.batch_size
+        teacher = distill_student.teacher_for(cfg, student)
+        task = distill_student.build_task(cfg, student, teacher).train().to(device)
+        tasks[mode] = task, distill_student.clips_for(cfg, student, teacher), cfg.fit.batch_size
     found: dict[str, dict[str, float]] = {mode: {} for mode in tasks}
     for name in ("fresh", "kept"):
         seconds: dict[str, list[float]] = {mode: [] for mode in tasks}

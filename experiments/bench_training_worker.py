@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from had_snn.data.clips import ClipSampler
+from had_snn.data.clip_geometry import ClipGeometry
+from had_snn.data.clips import Augmentation, ClipSampler
 from had_snn.data.streaming import StreamingClips
 from had_snn.data.synthetic import prepare_split
 from had_snn.models import SpikingTracker, student_base, student_tiny
@@ -86,17 +87,16 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     task = make_task(job["name"], job["size"], job["n_steps"])
     student = task.student
     assert isinstance(student, SpikingTracker)
-    config = student.config
-    crops = {k: getattr(config, k) for k in ("template_size", "template_factor", "search_size", "search_factor")}
-    options = {"windows": job["windows"], "centre_jitter": 0.3, "scale_jitter": 0.12, "modalities": ("events",)} | crops
+    geometry, varied = ClipGeometry.of(student.config), Augmentation(centre_jitter=0.3, scale_jitter=0.12)
+    options = {"windows": job["windows"], "augmentation": varied, "modalities": ("events",)}
     optimizer = torch.optim.AdamW(parameter_groups(task, 1e-4), lr=3e-3)
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         sequences = prepare_split(folder, "train", count=job["sequences"], seconds=1.0, workers=job["threads"])
         if job["name"].startswith("carried"):
-            clips: Any = StreamingClips(sequences, grid=student.grid, **options)
+            clips: Any = StreamingClips(sequences, geometry, grid=student.grid, **options)
         else:
-            clips = ClipSampler(sequences, **options)
+            clips = ClipSampler(sequences, geometry, **options)
         for number in range(job["rounds"] + 1):
             found = one_step(task, clips, optimizer, number * job["batch_size"], job["batch_size"])
             for stage, value in found.items() if number else ():

@@ -6,6 +6,7 @@ python experiments/distill_student.py distill=none
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,42 +17,55 @@ from entry import device_of, open_run, script, versions
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from sources import clip_sampler, training_sequences
+from torch import nn
 from training import best_validation, run_fit
 from unlabelled import followed, split_by_label
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher, save_weights
 from had_snn.collective import rank
+from had_snn.data.clip_geometry import MODALITIES, ClipGeometry
 from had_snn.data.clips import ClipSampler
 from had_snn.data.sequence import TrackingSequence
 from had_snn.distill.hierarchy import MODES, distillation_for
 from had_snn.distill.schedule import DistillSchedule
 from had_snn.errors import InputError
-from had_snn.models import SpikingTracker
+from had_snn.models import RGBETeacher, SpikingTracker
 from had_snn.tracking import OnlineTracker
+from had_snn.train.distillation import Distillation
+from had_snn.train.guards import RateGuard
 from had_snn.train.tasks import StudentTask
 
 
-def build_task(cfg: DictConfig, student: SpikingTracker) -> StudentTask:
-    """The student with its distillation, as the `distill` config says."""
-    options = {"rate_weight": cfg.rate_weight, "rate_range": tuple(cfg.rate_range), "carry": cfg.carry}
+def teacher_for(cfg: DictConfig, student: SpikingTracker) -> RGBETeacher | None:
+    """The teacher that the `distill` config asks for; it must be shown what the student is."""
     if cfg.distill.mode == "none":
-        return StudentTask(student, **options)
+        return None
     if cfg.teacher_checkpoint is None:
         raise InputError(
             "distillation needs a teacher: give teacher_checkpoint=PATH (made by experiments/train_teacher.py), "
             "or train on labels alone with distill=none"
         )
     teacher = load_teacher(cfg.teacher_checkpoint)
-    crops = ("search_size", "search_factor", "template_size", "template_factor", "window_us")
-    differing = [c for c in crops if getattr(teacher.config, c) != getattr(student.config, c)]
+    shown = [dataclasses.asdict(ClipGeometry.of(network.config)) for network in (student, teacher)]
+    differing = [name for name in shown[0] if name != "voxel_bins" and shown[0][name] != shown[1][name]]
     if differing:
         raise InputError(f"teacher and student must look at the same crops; they differ in {', '.join(differing)}")
+    return teacher
+
+
+def build_task(cfg: DictConfig, student: SpikingTracker, teacher: nn.Module | None) -> StudentTask:
+    """The student with its distillation under a teacher, as the `distill` config says."""
     weights = cfg.distill.weights
-    distillation = distillation_for(
-        cfg.distill.mode, student.config.channels[2], teacher.config.dim, weights=dict(weights) if weights else None
+    levels = distillation_for(
+        cfg.distill.mode,
+        student.config.channels[2],
+        0 if teacher is None else teacher.config.dim,
+        weights=dict(weights) if weights else None,
     )
-    return StudentTask(student, distillation=distillation, teacher=teacher, schedule=schedule_of(cfg), **options)
+    taught = None if levels is None or teacher is None else Distillation(levels, teacher, schedule_of(cfg))
+    guard = RateGuard(cfg.rate_weight, *cfg.rate_range)
+    return StudentTask(student, distillation=taught, rate_guard=guard, carry=cfg.carry)
 
 
 def schedule_of(cfg: DictConfig) -> DistillSchedule:
@@ -65,34 +79,34 @@ def schedule_of(cfg: DictConfig) -> DistillSchedule:
     )
 
 
-def clips_for(cfg: DictConfig, student: SpikingTracker) -> ClipSampler:
+def clips_for(cfg: DictConfig, student: SpikingTracker, teacher: RGBETeacher | None) -> ClipSampler:
     """Clips with what the student and its teacher need; windows that touch when membranes are carried.
 
     With `labels` below 1, a student without a teacher sees the labelled sequences only; with one, the distilled clips
     come from all. The response level also learns from the boxes that the teacher followed through the sequences
     without labels: they count like labels, and cost a teacher's answer a window once instead of one each clip.
     """
-    modalities = ("events", "rgb", "voxel") if cfg.distill.mode != "none" else ("events",)
+    modalities = ("events",) if teacher is None else MODALITIES
     grid = student.grid if cfg.carry is not None else None
     found: Sequence[TrackingSequence] = training_sequences(cfg)
     labelled, others = split_by_label(found, cfg.labels) if cfg.labels < 1 else (found, [])
     options: dict[str, Any] = {"sequences": labelled}
-    if cfg.distill.mode != "none":
+    if teacher is not None:
         options["distill"] = schedule_of(cfg)
         taught = followed(others, cfg.teacher_checkpoint, cfg.tracks) if others else []
         if "response" in MODES[cfg.distill.mode]:
             options["sequences"] = [*labelled, *taught]
         else:
             options["unlabelled"] = taught
-    return clip_sampler(cfg, student.config, modalities, grid=grid, **options)
+    return clip_sampler(cfg, (teacher or student).config, modalities, grid=grid, **options)
 
 
 def run(cfg: DictConfig) -> Path:
     """Trains and writes `student.safetensors` into the run folder; returns its path."""
     torch.manual_seed(cfg.seed)
     student = instantiate(cfg.student)
-    task = build_task(cfg, student)
-    clips = clips_for(cfg, student)
+    teacher = teacher_for(cfg, student)
+    task, clips = build_task(cfg, student, teacher), clips_for(cfg, student, teacher)
     folder = open_run(cfg)
     trained = run_fit(cfg, "train student", task, clips, folder, lambda task: OnlineTracker(task.student))
     card = {
@@ -106,7 +120,7 @@ def run(cfg: DictConfig) -> Path:
         save_weights(folder / "student.safetensors", trained.student, card=card)
     if rank() == 0 and trained.distillation is not None:
         with atomic_file(folder / "alignment.pt") as temporary:
-            torch.save(trained.distillation.state_dict(), temporary)
+            torch.save(trained.distillation.levels.state_dict(), temporary)
     return folder / "student.safetensors"
 
 

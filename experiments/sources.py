@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from progress import progress
 
-from had_snn.data.clips import ClipSampler
+from had_snn.data.clip_geometry import ClipGeometry
+from had_snn.data.clips import Augmentation, ClipSampler
 from had_snn.data.layout_base import Layout
 from had_snn.data.layouts import open_layout
 from had_snn.data.sequence import TrackingSequence
@@ -117,7 +118,7 @@ def clip_sampler(
 
     Args:
         cfg: A training script's config: `data`, `clips`, `seed`.
-        network: The network's numbers, which fix the crops.
+        network: The network's numbers, which fix windows and crops.
         modalities: What the clips must hold.
         grid: Cells per side of the network's output maps, for clips whose windows touch; None for ordinary ones.
         sequences: Where clips come from; the training split when None.
@@ -126,16 +127,15 @@ def clip_sampler(
     Returns:
         The sampler.
     """
-    crops = {
-        name: getattr(network, name)
-        for name in ("window_us", "template_size", "template_factor", "search_size", "search_factor")
-    }
     found, opened = training_sequences(cfg) if sequences is None else sequences, []
     with progress("open", unit="sequences") as bar:
         for sequence in found:
             opened.append(sequence)
             bar(len(opened), len(found), sequence.name)
-    numbers = {"seed": cfg.seed, "modalities": modalities, **crops, **_plain(cfg.clips), **options}
+    numbers = _plain(cfg.clips)
+    options |= {name: numbers.pop(name) for name in ("windows", "epoch_length")}
+    options |= {"augmentation": Augmentation(**numbers), "seed": cfg.seed, "modalities": modalities}
+    geometry = ClipGeometry.of(network)
     if grid is not None:
-        return StreamingClips(opened, grid=grid, **numbers)
-    return ClipSampler(opened, **numbers)
+        return StreamingClips(opened, geometry, grid=grid, **options)
+    return ClipSampler(opened, geometry, **options)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher
+from had_snn.data.clip_geometry import ClipGeometry
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import first_label
-from had_snn.events.representations import crop_image, voxel_grid
-from had_snn.geometry import Crop, search_crop
+from had_snn.geometry import Crop
 from had_snn.models import RGBETeacher, TrackerOutput
 from had_snn.tracking.follower import BoxFollower, TrackingPolicy
 
@@ -63,20 +63,16 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
     Returns:
         Boxes `[L, 4]` and scores `[L]` of each sequence; 0 before the given box, whose score is 1.
     """
-    config, teacher = teacher.config, teacher.eval()
+    geometry, teacher = ClipGeometry.of(teacher.config), teacher.eval()
     follower = BoxFollower(
-        search_size=config.search_size,
-        search_factor=config.search_factor,
+        search_size=geometry.search_size,
+        search_factor=geometry.search_factor,
         grid=teacher.grid,
         policy=TrackingPolicy(lost_widening=1.0),
     )
     rows = [first_label(s) for s in found]
-    crops = [
-        search_crop(s.boxes_xywh[r], factor=config.template_factor, size=config.template_size)
-        for s, r in zip(found, rows, strict=True)
-    ]
-    boxes = np.stack([c.relative_box(s.boxes_xywh[r]) for s, r, c in zip(found, rows, crops, strict=True)])
-    templates = teacher.encode_template(*_seen(teacher, found, rows, crops), torch.from_numpy(boxes).float())
+    crops = [geometry.template_crop(s.boxes_xywh[r]) for s, r in zip(found, rows, strict=True)]
+    templates = teacher.encode_template(*_seen(geometry, found, rows, crops))
     states = [
         follower.start(np.asarray(s.boxes_xywh[r], np.float64), s.sensor_hw, int(s.label_times_us[r]))
         for s, r in zip(found, rows, strict=True)
@@ -87,7 +83,8 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
     for ahead in range(1, max(len(s) - r for s, r in zip(found, rows, strict=True))):
         active = [i for i, s in enumerate(found) if rows[i] + ahead < len(s)]
         now, crops = [rows[i] + ahead for i in active], [follower.region(states[i]) for i in active]
-        output = teacher.forward_search(*_seen(teacher, [found[i] for i in active], now, crops), templates[active])
+        images, voxels, _ = _seen(geometry, [found[i] for i in active], now, crops)
+        output = teacher.forward_search(images, voxels, templates[active])
         for place, (i, row) in enumerate(zip(active, now, strict=True)):
             look = crops[place], _of_window(output, place)
             estimate = follower.accept(states[i], [look], int(found[i].label_times_us[row]))
@@ -96,19 +93,18 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
 
 
 def _seen(
-    teacher: RGBETeacher, found: Sequence[TrackingSequence], rows: Sequence[int], crops: Sequence[Crop]
-) -> tuple[Tensor | None, Tensor]:
-    """Frames and voxel grids that a teacher sees of sequences at some label of each."""
-    images, voxels = [], []
-    for sequence, row, crop in zip(found, rows, crops, strict=True):
-        t1 = int(sequence.label_times_us[row])
-        t0 = t1 - teacher.config.window_us
-        frame = sequence.frame_at(t1)
-        images.append(np.zeros((3, crop.size, crop.size), np.float32) if frame is None else crop_image(frame, crop))
-        events = sequence.events.slice_time(t0, t1).crop(crop)
-        voxels.append(voxel_grid(events, t0, t1, bins=teacher.config.voxel_bins))
-    pictured = any(sequence.frames is not None for sequence in found)
-    return torch.from_numpy(np.stack(images)) if pictured else None, torch.from_numpy(np.stack(voxels))
+    geometry: ClipGeometry, found: Sequence[TrackingSequence], rows: Sequence[int], crops: Sequence[Crop]
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Frames, voxel grids and relative boxes of sequences at some label of each."""
+    windows = [
+        geometry.window(s, int(s.label_times_us[row]), crop, s.boxes_xywh[row], True, ("rgb", "voxel"))
+        for s, row, crop in zip(found, rows, crops, strict=True)
+    ]
+    images, voxels, boxes = (
+        torch.from_numpy(np.stack([getattr(window, name) for window in windows]))
+        for name in ("image", "voxel", "box_cxcywh")
+    )
+    return images if any(sequence.frames is not None for sequence in found) else None, voxels, boxes
 
 
 def _of_window(output: TrackerOutput, place: int) -> TrackerOutput:

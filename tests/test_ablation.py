@@ -243,7 +243,7 @@ def test_the_response_level_learns_the_boxes_that_a_teacher_followed(monkeypatch
     monkeypatch.setattr(distill_student, "training_sequences", lambda cfg: found)
     monkeypatch.setattr(distill_student, "followed", lambda others, *_: others)
     cfg = compose("distill_student", [f"distill={mode}", "labels=0.4", "distill.every=2"])
-    clips = distill_student.clips_for(cfg, student_tiny())
+    clips = distill_student.clips_for(cfg, student_tiny(), None if mode == "none" else teacher_tiny())
     assert len(clips.sequences) == (2 if mode == "none" else 5)
     assert clips.labels == taught
     distilled = [clips[i].labelled for i in range(0, 40, 2)]

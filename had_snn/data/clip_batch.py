@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +75,7 @@ class ClipBatch:
         distilled: int64 `[G]`, the clips with images or voxel grids in order; None when that is all of them or none.
         labelled: bool `[B]`, clips whose boxes are labels; None when all are.
         pool_numbers: int64 `[G]`, `Clip.pool_number` of the distilled clips; None when each comes once.
+        first_window: Which of the clips' windows is the first one here, after a cut.
     """
 
     template_box: Tensor
@@ -89,10 +91,17 @@ class ClipBatch:
     distilled: Tensor | None = None
     labelled: Tensor | None = None
     pool_numbers: Tensor | None = None
+    first_window: int = 0
+
+    @property
+    def distilled_clips(self) -> Tensor | slice:
+        """Index of the `G` clips with images or voxel grids among the `B`."""
+        return slice(None) if self.distilled is None else self.distilled
 
     def windows(self, start: int, stop: int) -> ClipBatch:
         """Windows `start` to `stop` (exclusive) of every clip, with the same templates."""
-        clips, cut = self.boxes.shape[1], {}
+        clips = self.boxes.shape[1]
+        cut: dict[str, Any] = {"first_window": self.first_window + start}
         for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel"):
             value = getattr(self, name)
             if value is not None:
@@ -104,8 +113,8 @@ class ClipBatch:
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch on `device`."""
-        moved = {f.name: value.to(device) for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return ClipBatch(**moved)
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{n: v.to(device) for n, v in held.items() if isinstance(v, (Tensor, EventBatch))})
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:

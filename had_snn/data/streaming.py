@@ -7,12 +7,15 @@ output grid towards where the target was, as a tracker with carried state moves 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from had_snn.data.clips import ClipSampler, Window
+from had_snn.data.clip_batch import Window
+from had_snn.data.clip_geometry import ClipGeometry
+from had_snn.data.clips import ClipSampler
 from had_snn.data.sequence import TrackingSequence
 
 
@@ -21,30 +24,31 @@ class StreamingClips(ClipSampler):
 
     Args:
         sequences: Where clips come from.
+        geometry: Windows and crops.
         grid: Cells per side of the network's output maps.
         **options: Those of `ClipSampler`.
     """
 
-    def __init__(self, sequences: list[TrackingSequence], *, grid: int, **options: Any) -> None:
-        super().__init__(sequences, **options)
+    def __init__(
+        self, sequences: Sequence[TrackingSequence], geometry: ClipGeometry, *, grid: int, **options: Any
+    ) -> None:
+        super().__init__(sequences, geometry, **options)
         self.grid = grid
 
     def search_windows(
-        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, *, distilled: bool = True
+        self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, modalities: Sequence[str]
     ) -> tuple[Window, ...]:
         """The `K` touching windows of a clip whose first one ends at label `start`."""
-        crop = self.search_region(sequence, start - stride, rng)
-        first = int(sequence.label_times_us[start])
-        windows: list[Window] = []
+        crop, move = self.search_region(sequence, start - stride, rng), (0, 0)
+        t1, windows = int(sequence.label_times_us[start]), []
         for k in range(self.windows):
-            t1, move = first + k * self.window_us, (0, 0)
             if k > 0:
-                x, y, w, h = box_at(sequence, t1 - self.window_us)[0]
+                x, y, w, h = box_at(sequence, t1)[0]
                 crop, move = crop.moved_by_cells((x + w / 2, y + h / 2), self.grid)
+                t1 += self.geometry.window_us
             box, visible = box_at(sequence, t1)
-            windows.append(
-                replace(self.crop_until(sequence, t1, crop, box, visible, distilled=distilled), move_cells=move)
-            )
+            window = self.geometry.window(sequence, t1, crop, box, visible, modalities)
+            windows.append(replace(window, move_cells=move))
         return tuple(windows)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
@@ -43,9 +45,19 @@ class TeacherSignals:
     score_logits: Tensor
     boxes: Tensor
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> TeacherSignals:
+        """The signals with each tensor changed."""
+        return TeacherSignals(change(self.features), change(self.score_logits), change(self.boxes))
+
     def detach(self) -> TeacherSignals:
         """The same signals without gradient."""
-        return TeacherSignals(self.features.detach(), self.score_logits.detach(), self.boxes.detach())
+        return self.map(Tensor.detach)
+
+    @classmethod
+    def stack(cls, clips: Sequence[TeacherSignals]) -> TeacherSignals:
+        """Signals of single clips, without the axis of clips, as those of a batch."""
+        parts = ([getattr(clip, f.name) for clip in clips] for f in fields(cls))
+        return cls(*(torch.stack(part, dim=1) for part in parts))
 
 
 def check_signals(student: StudentSignals, teacher: TeacherSignals, boxes: Tensor, visible: Tensor) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had_snn.atomic import atomic_file
+from had_snn.collective import shared_mean
 from had_snn.errors import HadError
 
 #: A layer with fewer spikes per neuron and micro-step is dead; it passes on next to nothing and hardly learns.
@@ -21,6 +24,48 @@ SATURATED_RATE = 0.9
 
 class NonFiniteLossError(HadError):
     """The loss became infinite or NaN; the batch was saved for inspection."""
+
+
+@dataclass(frozen=True)
+class RateGuard:
+    """A penalty on layers whose mean spikes per neuron and micro-step leave a range: they hardly learn.
+
+    Attributes:
+        weight: Of the penalty in the total loss.
+        low: Lower end of the range.
+        high: Its upper end; the stem, which counts, has none.
+    """
+
+    weight: float = 1.0
+    low: float = 0.01
+    high: float = 0.4
+
+    def penalty(self, spikes: dict[str, Tensor], rates: dict[str, Tensor]) -> Tensor:
+        """Squared distance of each layer's rate from the range, relative to its nearer end; unweighted.
+
+        Args:
+            spikes: `[T, N, C, H, W]` by layer.
+            rates: Their `mean_rates`, without gradient.
+        """
+        penalty = self._distance(rates)
+        # Only now, as the gradient of a mean is as large as the spikes, and most of the time it is zero.
+        return self._distance(mean_rates(spikes)) if penalty > 0 else penalty
+
+    def _distance(self, rates: dict[str, Tensor]) -> Tensor:
+        below = [F.relu(self.low - rate) / self.low for rate in rates.values()]
+        above = [F.relu(rate - self.high) / self.high for name, rate in rates.items() if name != "stem"]
+        return torch.stack(below + above).square().sum()
+
+
+def mean_rates(spikes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Mean spikes per neuron and micro-step of each layer, over all processes."""
+    return {name: shared_mean(train.mean()) for name, train in spikes.items()}
+
+
+@torch.no_grad()
+def silent_channels(spikes: Tensor) -> Tensor:
+    """Share of the channels of `[T, N, C, H, W]` without a single spike."""
+    return (spikes.amax(dim=(0, 1, 3, 4)) == 0).float().mean()
 
 
 def verdict(layer: str, rate: float) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from had_snn.data.clips import ClipBatch, ClipSampler, collate
+from had_snn.data.clip_batch import ClipBatch, collate
+from had_snn.data.clip_geometry import ClipGeometry
+from had_snn.data.clips import Augmentation, ClipSampler
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
@@ -30,8 +32,16 @@ def dot_sequence(*, labels: int = 12, spacing_us: int = 40_000, seed: int = 0) -
     return TrackingSequence("dot", events, times, boxes, np.ones(labels, bool), frames, times.copy())
 
 
+GEOMETRY = ClipGeometry(40_000, 72, 2.25, 128, 4.0)
+
+
+def clips_of(*sequences: TrackingSequence, geometry: ClipGeometry = GEOMETRY, **options) -> ClipSampler:
+    varied = {f.name: options.pop(f.name) for f in fields(Augmentation) if f.name in options}
+    return ClipSampler(sequences or [dot_sequence()], geometry, augmentation=Augmentation(**varied), **options)
+
+
 def test_box_events_and_image_agree_in_every_window():
-    sampler = ClipSampler([dot_sequence(seed=s) for s in range(3)], windows=3, seed=1)
+    sampler = clips_of(*(dot_sequence(seed=s) for s in range(3)), windows=3, seed=1)
     for index in range(20):
         clip = sampler[index]
         for window in (clip.template, *clip.search):
@@ -53,19 +63,19 @@ def test_box_events_and_image_agree_in_every_window():
 def test_search_regions_are_jittered_around_the_box_before():
     still = dot_sequence()
     still = replace(still, boxes_xywh=np.tile(still.boxes_xywh[:1], (12, 1)))
-    sampler = ClipSampler([still], windows=2, centre_jitter=0.5, scale_jitter=0.15, modalities=())
+    sampler = clips_of(still, windows=2, centre_jitter=0.5, scale_jitter=0.15, modalities=())
     boxes = np.stack([w.box_cxcywh for i in range(300) for w in sampler[i].search])
     offset = (boxes[:, :2] - 0.5) / boxes[:, 2:]  # in units of the jittered box, 1 / 4 of the region
     assert np.abs(boxes[:, 2:] - 0.25).max() < 0.25 * (np.exp(0.46) - 1)
     assert np.log(boxes[:, 2] * 4).std() == pytest.approx(0.15, rel=0.2)
     assert np.abs(offset).max() == pytest.approx(0.5, abs=0.02)
     assert offset.std() == pytest.approx(0.5 / np.sqrt(3), rel=0.1)
-    exact = ClipSampler([still], centre_jitter=0.0, scale_jitter=0.0, modalities=())[0].search[0]
+    exact = clips_of(still, centre_jitter=0.0, scale_jitter=0.0, modalities=())[0].search[0]
     np.testing.assert_allclose(exact.box_cxcywh, [0.5, 0.5, 0.25, 0.25], atol=1e-6)
 
 
 def test_batches_are_k_major_and_complete():
-    sampler = ClipSampler([dot_sequence()], windows=3, bins=4)
+    sampler = clips_of(windows=3, geometry=replace(GEOMETRY, voxel_bins=4))
     clips = [sampler[i] for i in range(5)]
     batch = sampler.collate(clips)
     assert batch.boxes.shape == (3, 5, 4)
@@ -88,30 +98,30 @@ def test_batches_are_k_major_and_complete():
     moved = batch.to("cpu")
     assert isinstance(moved, ClipBatch)
     assert torch.equal(moved.boxes, batch.boxes)
-    lean = collate([ClipSampler([dot_sequence()], modalities=("events",))[0]])
+    lean = collate([clips_of(modalities=("events",))[0]])
     assert lean.search_image is None
     assert lean.search_voxel is None
-    assert ClipSampler([dot_sequence()], modalities=("rgb",)).collate([sampler[0]]).search_events is not None
+    assert clips_of(modalities=("rgb",)).collate([sampler[0]]).search_events is not None
 
 
 def test_clips_depend_on_seed_and_index_alone():
     def boxes(sampler: ClipSampler, indices: range) -> np.ndarray:
         return np.stack([sampler[i].search[0].box_cxcywh for i in indices])
 
-    first, second = (ClipSampler([dot_sequence()], seed=4, modalities=()) for _ in range(2))
+    first, second = (clips_of(seed=4, modalities=()) for _ in range(2))
     later = boxes(first, range(5, 8))
     np.testing.assert_array_equal(later, boxes(second, range(8))[5:])
-    short = ClipSampler([dot_sequence()], seed=4, modalities=(), epoch_length=8)
+    short = clips_of(seed=4, modalities=(), epoch_length=8)
     np.testing.assert_array_equal(later, boxes(short, range(5, 8)))
     assert (boxes(short, range(13, 16)) != later).any(), "the next epoch"
-    assert (boxes(ClipSampler([dot_sequence()], seed=5, modalities=()), range(5, 8)) != later).any()
+    assert (boxes(clips_of(seed=5, modalities=()), range(5, 8)) != later).any()
 
 
 def test_hidden_targets_are_neither_template_nor_start_nor_label():
     sequence = dot_sequence(labels=20)
     visible = np.arange(20) % 5 != 3
     sequence = replace(sequence, visible=visible, boxes_xywh=np.where(visible[:, None], sequence.boxes_xywh, 0.0))
-    sampler = ClipSampler([sequence], windows=3, modalities=())
+    sampler = clips_of(sequence, windows=3, modalities=())
     hidden = 0
     for index in range(100):
         clip = sampler[index]
@@ -127,13 +137,13 @@ def test_hidden_targets_are_neither_template_nor_start_nor_label():
 
 def test_dense_labels_are_skipped_so_that_windows_keep_their_pace():
     sequence = dot_sequence(labels=60, spacing_us=4_000)
-    clip = ClipSampler([sequence], windows=2, modalities=("events",))[3]
+    clip = clips_of(sequence, windows=2, modalities=("events",))[3]
     assert clip.search[1].t1 - clip.search[0].t1 == 40_000
 
 
 def test_mirrored_clips_mirror_everything():
-    plain = ClipSampler([dot_sequence()], seed=2)[7]
-    mirrored = ClipSampler([dot_sequence()], seed=2, flip=1.0)[7]
+    plain = clips_of(seed=2)[7]
+    mirrored = clips_of(seed=2, flip=1.0)[7]
     a, b = plain.search[0], mirrored.search[0]
     assert b.box_cxcywh[0] == pytest.approx(1 - a.box_cxcywh[0])
     np.testing.assert_array_equal(b.image, a.image[..., ::-1])
@@ -143,8 +153,25 @@ def test_mirrored_clips_mirror_everything():
 
 def test_unusable_input_is_refused():
     with pytest.raises(InputError, match="unknown modalities"):
-        ClipSampler([dot_sequence()], modalities=("depth",))
+        clips_of(modalities=("depth",))
     with pytest.raises(InputError, match="must be positive"):
-        ClipSampler([dot_sequence()], windows=0)
+        clips_of(windows=0)
+    with pytest.raises(InputError, match="window_us=0 must be positive"):
+        replace(GEOMETRY, window_us=0)
     with pytest.raises(InputError, match="none of 1 sequences holds a clip"):
-        ClipSampler([dot_sequence(labels=2)], windows=4)
+        clips_of(dot_sequence(labels=2), windows=4)
+
+
+def test_a_negative_pair_shows_another_target_and_nothing_to_find():
+    both = [dot_sequence(seed=seed) for seed in range(2)]
+    plain, paired = (clips_of(*both, modalities=(), seed=3, negative_pairs=share) for share in (0.0, 0.5))
+    changed = 0
+    for index in range(100):
+        one, other = plain[index], paired[index]
+        for a, b in zip(one.search, other.search, strict=True):
+            np.testing.assert_array_equal(a.box_cxcywh, b.box_cxcywh)
+        if one.template.t1 == other.template.t1:
+            assert [w.visible for w in one.search] == [w.visible for w in other.search]
+        if not any(w.visible for w in other.search):
+            changed += 1
+    assert 12 < changed < 38, "half of the clips draw again, and half of these the other sequence"

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from had_snn.data.clip_geometry import ClipGeometry
 from had_snn.data.clips import ClipSampler
 from had_snn.data.tiny_layouts import TINY
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.models import student_tiny, teacher_tiny
 from had_snn.tracking import OnlineTracker, TeacherTracker
+from had_snn.train.distillation import Distillation
 from had_snn.train.tasks import StudentTask, TeacherTask
 
 WITHOUT_RGB = ("eventvot", "esot500_h")
@@ -25,17 +27,11 @@ def networks():
     return student_tiny(), teacher_tiny()
 
 
-def sampler(sequences, network, modalities) -> ClipSampler:
-    names = ("window_us", "template_size", "template_factor", "search_size", "search_factor")
-    crops = {name: getattr(network.config, name) for name in names}
-    return ClipSampler(sequences, windows=2, modalities=modalities, **crops)
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_one_step_of_teacher_and_student_and_a_short_evaluation(name, tiny, networks):
     student, teacher = networks
     layout = tiny(name).open()
-    clips = sampler(layout.sequences("train"), student, ("events", "rgb", "voxel"))
+    clips = ClipSampler(layout.sequences("train"), ClipGeometry.of(student.config))
     assert ("rgb" in clips.modalities) == (name not in WITHOUT_RGB)
     batch = clips.collate([clips[i] for i in range(2)])
     assert len(batch.search_events.t) > 0
@@ -44,8 +40,8 @@ def test_one_step_of_teacher_and_student_and_a_short_evaluation(name, tiny, netw
         assert float(batch.search_image.std()) > 0.01
 
     step(TeacherTask(teacher), batch)
-    distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
-    step(StudentTask(student, distillation=distillation, teacher=teacher), batch)
+    levels = distillation_for("full", student.config.channels[2], teacher.config.dim)
+    step(StudentTask(student, distillation=Distillation(levels, teacher)), batch)
 
     shown = layout.sequences("test")[0]
     columns = {

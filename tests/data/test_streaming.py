@@ -7,7 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from had_snn.data.clips import collate
+from had_snn.data.clip_batch import collate
+from had_snn.data.clip_geometry import ClipGeometry
+from had_snn.data.clips import Augmentation
 from had_snn.data.sequence import TrackingSequence
 from had_snn.data.streaming import StreamingClips, box_at
 from had_snn.events.stream import EventStream
@@ -24,8 +26,9 @@ def fast_sequence(*, labels: int = 40, period_us: int = 7_000) -> TrackingSequen
 
 
 def clips(**options) -> StreamingClips:
-    numbers = {"windows": 5, "search_size": 96, "search_factor": 3.0, "grid": 12, "modalities": ("events",)}
-    return StreamingClips([fast_sequence()], **{**numbers, **options})
+    geometry = ClipGeometry(40_000, 72, 2.25, 96, 3.0)
+    varied = Augmentation(**options)
+    return StreamingClips([fast_sequence()], geometry, grid=12, windows=5, augmentation=varied, modalities=("events",))
 
 
 def test_windows_touch_whatever_the_labels_spacing():

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from drifting import drifting_sequence
+from drifting import GEOMETRY, drifting_sequence
 
 from had_snn.collective import rank
 from had_snn.data.clips import ClipSampler
@@ -22,6 +22,7 @@ from had_snn.distill.hierarchy import distillation_for
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.models import student_tiny, teacher_tiny
 from had_snn.tracking import OnlineTracker
+from had_snn.train.distillation import Distillation
 from had_snn.train.loop import FitConfig, fit
 from had_snn.train.tasks import StudentTask, TeacherTask
 
@@ -40,19 +41,18 @@ def task_and_clips(kind: str):
     """What is trained and from what; the same in every process."""
     torch.manual_seed(1)
     sequences = [drifting_sequence(seed=i, hidden=i == 1) for i in range(3)]
-    options = {"search_size": 96, "search_factor": 3.0, "seed": 4}
     if kind == "teacher":
         teacher = teacher_tiny().double()
         for stem in (teacher.rgb_stem, teacher.event_stem):
             stem.register_forward_pre_hook(lambda module, given: tuple(image.double() for image in given))
-        clips = ClipSampler(sequences, modalities=("rgb", "voxel"), **options)
+        clips = ClipSampler(sequences, GEOMETRY, seed=4, modalities=("rgb", "voxel"))
         return TeacherTask(teacher, modality_dropout=0.0), clips
     student, teacher = clocked_in_double(student_tiny()), teacher_tiny()
     if kind == "carried":
-        clips = StreamingClips(sequences, grid=12, windows=4, modalities=("events",), **options)
+        clips = StreamingClips(sequences, GEOMETRY, grid=12, windows=4, seed=4, modalities=("events",))
         return StudentTask(student, carry=2), clips
-    distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
-    return StudentTask(student, distillation=distillation, teacher=teacher), ClipSampler(sequences, **options)
+    levels = distillation_for("full", student.config.channels[2], teacher.config.dim)
+    return StudentTask(student, distillation=Distillation(levels, teacher)), ClipSampler(sequences, GEOMETRY, seed=4)
 
 
 def measure(kind: str, size: int, out: Path, world: int) -> None:

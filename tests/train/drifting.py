@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from had_snn.data.clip_geometry import ClipGeometry
 from had_snn.data.sequence import TrackingSequence
 from had_snn.events.stream import EventStream
+
+#: Crops of the small networks.
+GEOMETRY = ClipGeometry(40_000, 72, 2.25, 96, 3.0)
 
 
 def drifting_sequence(

@@ -18,9 +18,9 @@ from had_snn.train.losses import tracking_losses
 from had_snn.train.tasks import StudentTask
 
 sys.path.insert(0, str(Path(__file__).parent))
-from drifting import drifting_sequence
+from drifting import GEOMETRY, drifting_sequence
 
-OPTIONS = {"search_size": 96, "search_factor": 3.0, "windows": 4, "modalities": ("events",)}
+OPTIONS = {"geometry": GEOMETRY, "windows": 4, "modalities": ("events",)}
 
 
 @pytest.fixture

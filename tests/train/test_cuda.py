@@ -16,13 +16,12 @@ from had_snn.distill.schedule import DistillSchedule
 from had_snn.models import student_tiny, teacher_tiny
 from had_snn.tracking import OnlineTracker
 from had_snn.train.config import FitConfig
+from had_snn.train.distillation import Distillation
 from had_snn.train.loop import fit
 from had_snn.train.tasks import StudentTask, TeacherTask
 
 sys.path.insert(0, str(Path(__file__).parent))
-from drifting import drifting_sequence
-
-CROPS = {"search_size": 96, "search_factor": 3.0, "windows": 2}
+from drifting import GEOMETRY, drifting_sequence
 
 pytestmark = [
     pytest.mark.cuda,
@@ -37,7 +36,7 @@ def _full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def clips(**options) -> ClipSampler:
-    return ClipSampler([drifting_sequence(seed=seed) for seed in range(3)], seed=1, **CROPS, **options)
+    return ClipSampler([drifting_sequence(seed=seed) for seed in range(3)], GEOMETRY, seed=1, **options)
 
 
 def student_task(mode: str) -> StudentTask:
@@ -46,8 +45,9 @@ def student_task(mode: str) -> StudentTask:
     if mode == "none":
         return StudentTask(student)
     teacher = teacher_tiny()
-    distillation = distillation_for(mode, student.config.channels[2], teacher.config.dim)
-    return StudentTask(student, distillation=distillation, teacher=teacher)
+    levels = distillation_for(mode, student.config.channels[2], teacher.config.dim)
+    assert levels is not None
+    return StudentTask(student, distillation=Distillation(levels, teacher))
 
 
 def gradients(task: torch.nn.Module, batch, device: str) -> tuple[dict[str, float], torch.Tensor]:

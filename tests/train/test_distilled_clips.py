@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,25 +10,38 @@ from pathlib import Path
 import pytest
 import torch
 
+from had_snn.data.clip_batch import collate
 from had_snn.data.clips import ClipSampler
+from had_snn.data.streaming import StreamingClips
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.distill.schedule import DistillSchedule
 from had_snn.errors import InputError
 from had_snn.models import student_tiny, teacher_tiny
+from had_snn.train.distillation import Distillation, TeacherAnswers
 from had_snn.train.tasks import StudentTask
 
 sys.path.insert(0, str(Path(__file__).parent))
-from drifting import drifting_sequence
+from drifting import GEOMETRY, drifting_sequence
 
-CROPS = {"search_size": 96, "search_factor": 3.0, "windows": 2}
+
+def clips(*seeds: int, **options) -> ClipSampler:
+    return ClipSampler([drifting_sequence(seed=seed) for seed in seeds or (0,)], GEOMETRY, **options)
 
 
 @pytest.fixture
 def task() -> StudentTask:
     torch.manual_seed(0)
     student, teacher = student_tiny(), teacher_tiny()
-    distillation = distillation_for("full", student.config.channels[2], teacher.config.dim)
-    return StudentTask(student, distillation=distillation, teacher=teacher, schedule=DistillSchedule(until=10))
+    levels = distillation_for("full", student.config.channels[2], teacher.config.dim)
+    return StudentTask(student, distillation=Distillation(levels, teacher, DistillSchedule(until=10)))
+
+
+@pytest.fixture
+def asked(task) -> list[tuple]:
+    """What the teacher is shown, call by call."""
+    seen = []
+    task.distillation.answers.teacher.register_forward_pre_hook(lambda module, given: seen.append(given))
+    return seen
 
 
 def batch_of(sampler: ClipSampler, count: int = 4):
@@ -35,8 +49,8 @@ def batch_of(sampler: ClipSampler, count: int = 4):
 
 
 def test_some_clips_are_distilled_and_the_others_stay_as_they_are():
-    every = ClipSampler([drifting_sequence()], seed=2, **CROPS)
-    some = ClipSampler([drifting_sequence()], seed=2, distill=DistillSchedule(3, until=5), **CROPS)
+    every = clips(seed=2)
+    some = clips(seed=2, distill=DistillSchedule(3, until=5))
     assert [some.distill.includes(i) for i in range(8)] == [True, False, False, True, False, False, False, False]
     whole, part = batch_of(every), batch_of(some)
     assert whole.distilled is None
@@ -51,37 +65,35 @@ def test_some_clips_are_distilled_and_the_others_stay_as_they_are():
     assert some.collate([some[5], some[6]]).search_image is None
 
 
-def test_the_teacher_sees_the_distilled_clips_only(task):
-    batch = batch_of(ClipSampler([drifting_sequence()], distill=DistillSchedule(3), **CROPS))
-    seen = []
-    task._teacher[0].register_forward_pre_hook(lambda module, given: seen.append(given))
+def test_the_teacher_sees_the_distilled_clips_only(task, asked):
+    batch = batch_of(clips(distill=DistillSchedule(3)))
     losses = task(batch)
-    assert len(seen[0][0]) == 2
-    assert len(seen[0][3]) == 2 * 2
-    assert torch.equal(seen[0][2], batch.template_box[[0, 3]])
+    assert len(asked[0][0]) == 2
+    assert len(asked[0][3]) == 2 * 2
+    assert torch.equal(asked[0][2], batch.template_box[[0, 3]])
     losses["total"].backward()
     assert losses["distill/rate"] > 0
 
 
 def test_a_distilled_clip_weighs_as_one_of_the_batch(task):
-    sampler = ClipSampler([drifting_sequence()], **CROPS)
-    batch, some = batch_of(sampler), batch_of(ClipSampler([drifting_sequence()], distill=DistillSchedule(4), **CROPS))
+    sampler = clips()
+    batch, some = batch_of(sampler), batch_of(clips(distill=DistillSchedule(4)))
     task.eval()
-    for clips, share in ((batch, 1.0), (some, 0.25)):
+    for shown, share in ((batch, 1.0), (some, 0.25)):
         task.steps.zero_()
-        losses = task(clips)
+        losses = task(shown)
         told = losses["focal"] + losses["rate_guard"] + 2 * losses["giou"] + 5 * losses["l1"]
         assert (losses["total"] - told).item() == pytest.approx(share * losses["distill/total"].item(), rel=1e-4)
 
 
 def test_unlabelled_clips_are_distilled_and_meet_no_label(task):
     labelled, other = drifting_sequence(seed=1), drifting_sequence(seed=2)
-    sampler = ClipSampler([labelled], unlabelled=[other], distill=DistillSchedule(2), **CROPS)
-    clips = [sampler[i] for i in range(40)]
-    assert all(clip.labelled for clip in clips[1::2])
-    assert 4 < sum(not clip.labelled for clip in clips[::2]) < 18
-    first = next(i for i in range(0, 40, 2) if not clips[i].labelled)
-    batch = sampler.collate([clips[first], clips[1], clips[3]])
+    sampler = ClipSampler([labelled], GEOMETRY, unlabelled=[other], distill=DistillSchedule(2))
+    drawn = [sampler[i] for i in range(40)]
+    assert all(clip.labelled for clip in drawn[1::2])
+    assert 4 < sum(not clip.labelled for clip in drawn[::2]) < 18
+    first = next(i for i in range(0, 40, 2) if not drawn[i].labelled)
+    batch = sampler.collate([drawn[first], drawn[1], drawn[3]])
     assert batch.labelled is not None
     assert batch.labelled.tolist() == [False, True, True]
     moved = replace(batch, boxes=batch.boxes.clone())
@@ -95,34 +107,52 @@ def test_unlabelled_clips_are_distilled_and_meet_no_label(task):
 
 
 def test_distillation_fades_and_the_teacher_rests_afterwards(task):
-    weights = [task.schedule.weight(step) for step in range(12)]
+    weights = [task.distillation.schedule.weight(step) for step in range(12)]
     assert weights[0] == 1.0
     assert weights[:11] == sorted(weights[:11], reverse=True)
     assert weights[5] == pytest.approx(0.5)
     assert weights[10] == weights[11] == 0.0
     task.steps.fill_(10)
-    assert "distill/total" not in task(batch_of(ClipSampler([drifting_sequence()], **CROPS)))
+    assert "distill/total" not in task(batch_of(clips()))
 
 
-def test_answers_about_clips_that_come_again_are_kept(task):
-    options = {"seed": 3, **CROPS}
-    pooled = ClipSampler([drifting_sequence(seed=i) for i in range(3)], distill=DistillSchedule(2, pool=3), **options)
-    fresh = ClipSampler([drifting_sequence(seed=i) for i in range(3)], distill=DistillSchedule(2), **options)
+def test_answers_about_clips_of_a_pool_are_kept(task, asked):
+    pooled = clips(0, 1, 2, seed=3, distill=DistillSchedule(2, pool=3))
+    fresh = clips(0, 1, 2, seed=3, distill=DistillSchedule(2))
     assert [pooled[i].pool_number for i in range(0, 14, 2)] == [0, 1, 2, 0, 1, 2, 0]
     assert torch.equal(torch.from_numpy(pooled[0].search[0].image), torch.from_numpy(pooled[6].search[0].image))
     assert (pooled[1].search[0].box_cxcywh == fresh[1].search[0].box_cxcywh).all()
-    asked = []
-    task._teacher[0].register_forward_pre_hook(lambda module, given: asked.append(len(given[2])))
     task.eval()
     first = pooled.collate([pooled[i] for i in range(4)])
     task(first)
     task(pooled.collate([pooled[i] for i in range(4, 8)]))
     task.steps.zero_()
     again = task(pooled.collate([pooled[i] for i in (6, 1, 8, 3)]))
-    assert asked == [2, 1], "clips 0 and 1 of the pool, then 2 alone"
-    task._answers.clear()
+    assert [len(given[2]) for given in asked] == [2, 1], "clips 0 and 1 of the pool, then 2 alone"
+    task.distillation.answers = TeacherAnswers(task.distillation.answers.teacher)
     task.steps.zero_()
     torch.testing.assert_close(again["distill/total"], task(first)["distill/total"])
+
+
+def test_answers_are_kept_for_each_piece_of_a_clip(task):
+    sequence, distill = [drifting_sequence()], DistillSchedule(pool=2)
+    batch = collate([StreamingClips(sequence, GEOMETRY, grid=12, windows=4, distill=distill)[i] for i in range(2)])
+    answers, whole = task.distillation.answers, TeacherAnswers(teacher_tiny())
+    whole.teacher = answers.teacher
+    pieces = [batch.windows(0, 2), batch.windows(2, 4)]
+    for _ in range(2):
+        said = torch.cat([answers.about(piece).boxes for piece in pieces])
+        torch.testing.assert_close(said, whole.about(batch).boxes)
+
+
+def test_the_teacher_is_no_part_of_what_is_trained_or_copied(task):
+    parts = {name.split(".")[0] for name in task.state_dict()}
+    assert parts == {"student", "distillation", "steps"}
+    assert {name.split(".")[1] for name in task.state_dict() if name.startswith("distillation.")} == {"levels"}
+    assert copy.deepcopy(task).distillation.answers is task.distillation.answers
+    teacher = task.train().distillation.answers.teacher
+    assert not teacher.training
+    assert not any(p.requires_grad for p in teacher.parameters())
 
 
 def test_the_schedule_counts_the_clips_of_all_processes_and_refuses_nonsense():

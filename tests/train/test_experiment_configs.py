@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(ROOT / "experiments"))
 from drifting import drifting_sequence  # noqa: E402
 
+from had_snn.data.clip_geometry import ClipGeometry  # noqa: E402
 from had_snn.data.clips import ClipSampler  # noqa: E402
 from had_snn.models import StudentConfig, TeacherConfig  # noqa: E402
 from had_snn.train.loop import FitConfig, fit  # noqa: E402
@@ -65,8 +66,7 @@ def test_the_large_networks_see_the_same_crops():
     teacher = instantiate(
         composed("train_teacher", "+experiment=fe108_base_teacher", "data.root=/data").teacher, depth=1
     )
-    for crop in ("search_size", "search_factor", "template_size", "template_factor", "window_us"):
-        assert getattr(student.config, crop) == getattr(teacher.config, crop), crop
+    assert ClipGeometry.of(student.config) == ClipGeometry.of(teacher.config)
 
 
 @pytest.mark.slow
@@ -77,12 +77,8 @@ def test_one_step_at_full_size(which, tmp_path):
     suffix = "" if which == "student" else "_teacher"
     cfg = composed(script, f"+experiment=visevent_base{suffix}", "data.root=/data")
     network = instantiate(cfg[which], **({"depth": 1} if which == "teacher" else {}))
-    crops = {
-        name: getattr(network.config, name)
-        for name in ("window_us", "template_size", "template_factor", "search_size", "search_factor")
-    }
     shown = ("events",) if which == "student" else ("rgb", "voxel")
-    clips = ClipSampler([drifting_sequence()], modalities=shown, **crops, **{**cfg.clips, "windows": 1})
+    clips = ClipSampler([drifting_sequence()], ClipGeometry.of(network.config), modalities=shown, windows=1)
     task = StudentTask(network) if which == "student" else TeacherTask(network)
     numbers = {"iterations": 1, "batch_size": 2, "precision": "32-true", "loader_processes": 1}
     fit(task, clips, instantiate(cfg.fit, **numbers), run_dir=tmp_path)

@@ -7,8 +7,8 @@ import torch
 
 from had_snn.models.head import score_target
 from had_snn.models.outputs import TrackerOutput
+from had_snn.train.guards import RateGuard, mean_rates, silent_channels
 from had_snn.train.losses import box_losses, focal_loss, tracking_losses
-from had_snn.train.tasks import StudentTask
 
 BOXES = torch.tensor([[0.42, 0.55, 0.25, 0.2], [0.7, 0.3, 0.1, 0.3]])
 VISIBLE = torch.ones(2)
@@ -67,18 +67,26 @@ def test_boxes_are_learnt_near_the_centre_only():
 
 
 def test_the_rate_guard_punishes_dead_and_saturated_layers_only():
-    from had_snn.models import student_tiny
+    def penalty(**rates: float) -> tuple[float, dict[str, torch.Tensor | None]]:
+        """The penalty, and the gradient that reaches each layer's spikes."""
+        spikes = {name: torch.full((2, 1, 3, 4, 4), rate, requires_grad=True) for name, rate in rates.items()}
+        with torch.no_grad():
+            known = mean_rates(spikes)
+        found = RateGuard(low=0.02, high=0.4).penalty(spikes, known)
+        if found.requires_grad:
+            found.backward()
+        return float(found.detach()), {name: train.grad for name, train in spikes.items()}
 
-    task = StudentTask(student_tiny(), rate_range=(0.02, 0.4))
-    healthy = {"stem": torch.tensor(0.1), "lif": torch.tensor(0.2)}
-    assert task._rate_guard(healthy) == 0
-    assert task._rate_guard({**healthy, "lif": torch.tensor(0.001)}) > 0.5
-    assert task._rate_guard({**healthy, "lif": torch.tensor(0.9)}) > 0.5
-    assert task._rate_guard({**healthy, "stem": torch.tensor(2.0)}) == 0
+    assert penalty(stem=0.1, lif=0.2) == (0.0, {"stem": None, "lif": None})
+    assert penalty(stem=2.0, lif=0.2)[0] == 0, "the stem counts, and has no upper end"
+    for rate, towards in ((0.001, -1), (0.9, 1)):
+        cost, gradients = penalty(stem=0.1, lif=rate)
+        assert cost > 0.5
+        assert (gradients["lif"] * towards > 0).all()
+        assert not gradients["stem"].any()
 
 
-def test_a_teacher_and_a_distillation_come_together():
-    from had_snn.models import student_tiny, teacher_tiny
-
-    with pytest.raises(ValueError, match="distillation needs a teacher"):
-        StudentTask(student_tiny(), teacher=teacher_tiny())
+def test_the_share_of_silent_channels_is_counted_over_steps_samples_and_places():
+    spikes = torch.zeros(2, 3, 4, 5, 5)
+    spikes[1, 2, 1, 4, 4] = spikes[0, 0, 3] = 1
+    assert silent_channels(spikes) == 0.5
