@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from had_snn.data.clip_geometry import ClipGeometry
-from had_snn.data.clips import Augmentation, ClipSampler
+from had_snn.data.clips import Augmentation, ClipGeometry, ClipSampler
 from had_snn.data.streaming import StreamingClips
 from had_snn.data.synthetic import prepare_split
 from had_snn.models import SpikingTracker, student_base, student_tiny

@@ -24,8 +24,7 @@ from unlabelled import followed, split_by_label
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher, save_weights
 from had_snn.collective import rank
-from had_snn.data.clip_geometry import MODALITIES, ClipGeometry
-from had_snn.data.clips import ClipSampler
+from had_snn.data.clips import MODALITIES, ClipGeometry, ClipSampler
 from had_snn.data.sequence import TrackingSequence
 from had_snn.distill.hierarchy import MODES, distillation_for
 from had_snn.distill.schedule import DistillSchedule

@@ -8,8 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from progress import progress
 
-from had_snn.data.clip_geometry import ClipGeometry
-from had_snn.data.clips import Augmentation, ClipSampler
+from had_snn.data.clips import Augmentation, ClipGeometry, ClipSampler
 from had_snn.data.layout_base import Layout
 from had_snn.data.layouts import open_layout
 from had_snn.data.sequence import TrackingSequence

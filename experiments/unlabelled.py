@@ -15,7 +15,7 @@ from torch import Tensor
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher
-from had_snn.data.clip_geometry import ClipGeometry
+from had_snn.data.clips import ClipGeometry
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import first_label
@@ -97,7 +97,7 @@ def _seen(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Frames, voxel grids and relative boxes of sequences at some label of each."""
     windows = [
-        geometry.window(s, int(s.label_times_us[row]), crop, s.boxes_xywh[row], True, ("rgb", "voxel"))
+        geometry.window(s, int(s.label_times_us[row]), crop, ("rgb", "voxel"))
         for s, row, crop in zip(found, rows, crops, strict=True)
     ]
     images, voxels, boxes = (

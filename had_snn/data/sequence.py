@@ -73,6 +73,23 @@ class TrackingSequence:
         """Labels bool `[L]` that show the target: visible, with a box that is finite and has an area."""
         return self.visible & has_area(self.boxes_xywh)
 
+    def box_at(self, t_us: int) -> tuple[np.ndarray, bool]:
+        """The target's box at any time: a label's own, or between two labels a straight line in time.
+
+        Returns:
+            The box `[4]` in sensor pixels, and whether the target is known to be visible: at the label, or at both
+            neighbours. After the last label the last box is returned as not visible.
+        """
+        times, boxes = self.label_times_us, self.boxes_xywh
+        after = int(np.searchsorted(times, t_us))
+        if after == len(times):
+            return boxes[-1], False
+        if times[after] == t_us or after == 0:
+            return boxes[after], bool(self.usable[after] and times[after] == t_us)
+        share = (t_us - times[after - 1]) / (times[after] - times[after - 1])
+        box = boxes[after - 1] + share * (boxes[after] - boxes[after - 1])
+        return box, bool(self.usable[after - 1] and self.usable[after])
+
     def frame_at(self, t_us: int) -> np.ndarray | None:
         """The newest frame `[H, W, 3]` whose exposure ended at or before `t_us`, or None."""
         if self.frames is None or self.frame_times_us is None:

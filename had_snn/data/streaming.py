@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from had_snn.data.clip_batch import Window
-from had_snn.data.clip_geometry import ClipGeometry
-from had_snn.data.clips import ClipSampler
+from had_snn.data.clips import ClipGeometry, ClipSampler
 from had_snn.data.sequence import TrackingSequence
 
 
@@ -43,28 +42,8 @@ class StreamingClips(ClipSampler):
         t1, windows = int(sequence.label_times_us[start]), []
         for k in range(self.windows):
             if k > 0:
-                x, y, w, h = box_at(sequence, t1)[0]
+                x, y, w, h = sequence.box_at(t1)[0]
                 crop, move = crop.moved_by_cells((x + w / 2, y + h / 2), self.grid)
                 t1 += self.geometry.window_us
-            box, visible = box_at(sequence, t1)
-            window = self.geometry.window(sequence, t1, crop, box, visible, modalities)
-            windows.append(replace(window, move_cells=move))
+            windows.append(replace(self.geometry.window(sequence, t1, crop, modalities), move_cells=move))
         return tuple(windows)
-
-
-def box_at(sequence: TrackingSequence, t_us: int) -> tuple[np.ndarray, bool]:
-    """The target's box at any time: a label's own, or between two labels a straight line in time.
-
-    Returns:
-        The box `[4]` in sensor pixels, and whether the target is known to be visible: at the label, or at both
-        neighbours. After the last label the last box is returned as not visible.
-    """
-    times = sequence.label_times_us
-    after = int(np.searchsorted(times, t_us))
-    if after == len(times):
-        return sequence.boxes_xywh[-1], False
-    if times[after] == t_us or after == 0:
-        return sequence.boxes_xywh[after], bool(sequence.usable[after] and times[after] == t_us)
-    share = (t_us - times[after - 1]) / (times[after] - times[after - 1])
-    low, high = sequence.boxes_xywh[after - 1], sequence.boxes_xywh[after]
-    return low + share * (high - low), bool(sequence.usable[after - 1] and sequence.usable[after])

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from had_snn.train.config import FitConfig
+
 
 def parameter_groups(task: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Splits parameters into decayed ones (two or more dimensions) and the rest."""
@@ -17,12 +19,12 @@ def parameter_groups(task: nn.Module, weight_decay: float) -> list[dict[str, Any
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def learning_rate_at(step: int, *, peak: float, warmup: int, iterations: int) -> float:
-    """Linear warm-up to `peak` over `warmup` steps, then a half cosine to zero at `iterations`."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, iterations - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * done))
+def learning_rate_at(step: int, config: FitConfig) -> float:
+    """Linear warm-up to the peak over `warmup` steps, then a half cosine to zero at `iterations`."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.iterations - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class WeightAverage:

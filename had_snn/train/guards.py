@@ -97,19 +97,6 @@ def warning_of(means: dict[str, float]) -> str:
     return "; ".join(parts)
 
 
-def plain(value: Any) -> Any:
-    """Tensors, numbers, lists and dictionaries out of dataclasses and objects: loads without running code."""
-    if value is None or isinstance(value, (Tensor, str, int, float, bool)):
-        return value
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return {name: plain(entry) for name, entry in vars(value).items()} if hasattr(value, "__dict__") else str(value)
-
-
 def require_finite(
     losses: dict[str, Tensor], batch: Any, task: nn.Module, path: Path, *, iteration: int, rng: Tensor
 ) -> None:
@@ -117,7 +104,7 @@ def require_finite(
 
     Args:
         losses: Named losses with a `total`.
-        batch: What they were computed from.
+        batch: What they were computed from, a dataclass.
         task: The network, before the step.
         path: File for the batch, the losses, the weights and the random state before the forward pass; read it with
             `torch.load(path, weights_only=True)`.
@@ -133,7 +120,7 @@ def require_finite(
     record = {
         "iteration": iteration,
         "losses": {name: float(value.detach()) for name, value in losses.items()},
-        "batch": plain(batch),
+        "batch": dataclasses.asdict(batch),
         "task": task.state_dict(),
         "rng": rng,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -174,12 +175,12 @@ class RunLogs:
             sink.close()
 
 
+@dataclass
 class Means:
     """Means of named numbers since they were last taken."""
 
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, float] = {}
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
     def add(self, values: dict[str, float], *, weight: float = 1.0) -> None:
         """Adds one observation of each name."""
@@ -192,11 +193,3 @@ class Means:
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
         self.sums, self.counts = {}, {}
         return means
-
-    def state(self) -> dict[str, dict[str, float]]:
-        """For a checkpoint."""
-        return {"sums": dict(self.sums), "counts": dict(self.counts)}
-
-    def restore(self, state: dict[str, dict[str, float]]) -> None:
-        """The inverse of `state`."""
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])

@@ -60,10 +60,6 @@ class _Batches(Dataset[list[Any]]):
         return [self.clips.collate([self.clips[i] for i in indices]) for indices in wanted]
 
 
-def _as_it_is(batches: list[Any]) -> list[Any]:
-    return batches
-
-
 def _batches(clips: ClipSource, config: FitConfig, start: int) -> Iterator[list[Any]]:
     """Batches of iteration `start` onwards, the next ones prepared by threads or processes while a step runs."""
     batches = _Batches(clips, config, rank(), world_size())
@@ -73,7 +69,7 @@ def _batches(clips: ClipSource, config: FitConfig, start: int) -> Iterator[list[
             batches,
             batch_size=None,
             sampler=range(start, config.iterations),
-            collate_fn=_as_it_is,
+            collate_fn=list,
             num_workers=config.loader_processes,
             multiprocessing_context="fork",
             generator=torch.Generator(),  # the task's own draws come from the global one

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,14 +11,8 @@ from had_snn.geometry import box_giou, box_iou
 from had_snn.models import TrackerOutput
 from had_snn.models.head import score_target
 
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the supervised terms (those of the OSTrack family's successors: focal 1, GIoU 2, L1 5)."""
-
-    focal: float = 1.0
-    giou: float = 2.0
-    l1: float = 5.0
+#: Weights of the terms: those of the OSTrack family's successors.
+FOCAL, GIOU, L1 = 1.0, 2.0, 5.0
 
 
 def focal_loss(score_logits: Tensor, target: Tensor, visible: Tensor) -> Tensor:
@@ -66,25 +58,21 @@ def box_losses(output: TrackerOutput, boxes: Tensor, target: Tensor, visible: Te
     return giou.sum(), l1.sum()
 
 
-def tracking_losses(
-    output: TrackerOutput, boxes: Tensor, visible: Tensor, *, weights: LossWeights | None = None
-) -> dict[str, Tensor]:
+def tracking_losses(output: TrackerOutput, boxes: Tensor, visible: Tensor) -> dict[str, Tensor]:
     """The supervised losses and the mean IoU of the boxes read at the peak.
 
     Args:
         output: Maps of `N` windows.
         boxes: `[N, 4]` cx, cy, w, h relative to the crop's side.
         visible: `[N]`.
-        weights: Weights of the terms.
 
     Returns:
         `total`, `focal`, `giou`, `l1` and, without gradient, `iou`.
     """
-    weights = weights or LossWeights()
     target = score_target(boxes, output.score_logits.shape[-1])
     focal = focal_loss(output.score_logits, target, visible)
     giou, l1 = box_losses(output, boxes, target, visible)
     with torch.no_grad():
         iou = (box_iou(output.peak_boxes()[0], boxes) * visible).sum() / shared_count(visible)
-    total = weights.focal * focal + weights.giou * giou + weights.l1 * l1
+    total = FOCAL * focal + GIOU * giou + L1 * l1
     return {"total": total, "focal": focal, "giou": giou, "l1": l1, "iou": iou}

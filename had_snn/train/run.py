@@ -59,7 +59,7 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs; collective, as every process has random numbers and half a log line of its own."""
-        own = [torch.get_rng_state(), self.lines.state(), self.epoch.state()]
+        own = [torch.get_rng_state(), dataclasses.asdict(self.lines), dataclasses.asdict(self.epoch)]
         if self.fabric.device.type == "cuda":
             own.append(torch.cuda.get_rng_state(self.fabric.device))
         return {
@@ -107,8 +107,7 @@ class Run:
             )
         own = processes[rank()]
         torch.set_rng_state(own[0])
-        self.lines.restore(own[1])
-        self.epoch.restore(own[2])
+        self.lines, self.epoch = Means(**own[1]), Means(**own[2])
         if len(own) > 3:
             torch.cuda.set_rng_state(own[3], self.fabric.device)
         if state["scaler"]:
@@ -149,10 +148,7 @@ class Run:
 
     def learning_rate(self) -> float:
         """Of the next step."""
-        config = self.config
-        return learning_rate_at(
-            self.done, peak=config.learning_rate, warmup=config.warmup, iterations=config.iterations
-        )
+        return learning_rate_at(self.done, self.config)
 
     def ends_epoch(self, clips: int) -> bool:
         """Whether the last step was the last one of an epoch of so many clips, or of the run."""

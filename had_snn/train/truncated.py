@@ -7,7 +7,7 @@ many windows with a backward pass each, so memory grows with them and not with t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Piece:
 
     batch: ClipBatch
     share: float = 1.0
-    carried: Carried | None = field(default=None)
+    carried: Carried | None = None
 
 
 def cut(batch: ClipBatch, windows: int) -> Iterator[Piece]:

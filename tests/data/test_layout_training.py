@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from had_snn.data.clip_geometry import ClipGeometry
-from had_snn.data.clips import ClipSampler
+from had_snn.data.clips import ClipGeometry, ClipSampler
 from had_snn.data.tiny_layouts import TINY
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.evaluate.one_pass import evaluate_tracker

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from had_snn.data.clip_batch import collate
-from had_snn.data.clip_geometry import ClipGeometry
-from had_snn.data.clips import Augmentation
+from had_snn.data.clips import Augmentation, ClipGeometry
 from had_snn.data.sequence import TrackingSequence
-from had_snn.data.streaming import StreamingClips, box_at
+from had_snn.data.streaming import StreamingClips
 from had_snn.events.stream import EventStream
 
 
@@ -59,13 +58,13 @@ def test_crops_follow_by_whole_cells_and_boxes_say_so():
 
 def test_box_between_labels_is_interpolated_and_unknown_after_the_last():
     sequence = fast_sequence()
-    box, visible = box_at(sequence, 10_500)
+    box, visible = sequence.box_at(10_500)
     np.testing.assert_allclose(box, [30 + 5e-4 * 10_500, 40 + 2e-4 * 10_500, 24, 24])
     assert visible
-    assert not box_at(sequence, int(sequence.label_times_us[-1]) + 1)[1]
+    assert not sequence.box_at(int(sequence.label_times_us[-1]) + 1)[1]
     hidden = TrackingSequence("h", sequence.events, sequence.label_times_us, sequence.boxes_xywh, np.arange(40) != 1)
-    assert not box_at(hidden, 10_500)[1]
-    assert box_at(hidden, 7_000)[1]
+    assert not hidden.box_at(10_500)[1]
+    assert hidden.box_at(7_000)[1]
 
 
 def test_a_batch_keeps_the_moves_and_can_be_cut():

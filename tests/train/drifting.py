@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from had_snn.data.clip_geometry import ClipGeometry
+from had_snn.data.clips import ClipGeometry
 from had_snn.data.sequence import TrackingSequence
 from had_snn.events.stream import EventStream
 

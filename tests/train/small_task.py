@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 
+@dataclass
 class Batch:
-    def __init__(self, x: torch.Tensor) -> None:
-        self.x = x
+    x: torch.Tensor
 
     def to(self, device) -> Batch:
         return Batch(self.x.to(device))

@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(ROOT / "experiments"))
 from drifting import drifting_sequence  # noqa: E402
 
-from had_snn.data.clip_geometry import ClipGeometry  # noqa: E402
-from had_snn.data.clips import ClipSampler  # noqa: E402
+from had_snn.data.clips import ClipGeometry, ClipSampler  # noqa: E402
 from had_snn.models import StudentConfig, TeacherConfig  # noqa: E402
 from had_snn.train.loop import FitConfig, fit  # noqa: E402
 from had_snn.train.tasks import StudentTask, TeacherTask  # noqa: E402

@@ -176,7 +176,8 @@ def test_average_follows_the_weights_and_their_statistics():
 
 
 def test_schedule_warms_up_and_ends_at_zero():
-    rates = [learning_rate_at(step, peak=1e-2, warmup=5, iterations=60) for step in range(60)]
+    config = FitConfig(iterations=60, learning_rate=1e-2, warmup=5)
+    rates = [learning_rate_at(step, config) for step in range(60)]
     assert rates[0] == pytest.approx(2e-3)
     assert max(rates) == pytest.approx(1e-2)
     assert rates[-1] < 1e-4
