@@ -16,18 +16,20 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from had_snn.atomic import atomic_file, atomic_folder
 from had_snn.errors import FormatError, InputError
-from had_snn.events.checks import Checker, Resolution
+from had_snn.events.checks import Checker
+from had_snn.events.clock import order_of
 from had_snn.events.readers import open_source
 from had_snn.events.recording import Frames, ReadOptions, Recording, Source, logger
+from had_snn.events.resolution import Resolution
 from had_snn.events.stream import EventStream
 
-VERSION = 1
+VERSION = 2
 COLUMNS = {"t": np.dtype("<i8"), "x": np.dtype("<u2"), "y": np.dtype("<u2"), "p": np.dtype("u1")}
 BLOCK = 1 << 20
 
@@ -112,8 +114,9 @@ def _build(source: Source, options: ReadOptions, folder: Path, *, with_frames: b
         for piece in checker.walk():
             for name, column in zip("txyp", piece, strict=True):
                 np.ascontiguousarray(column).tofile(files[name])
-    resolution = Resolution.of(checker)
-    _finish_columns(folder, checker, resolution)
+    columns = _columns(folder, checker.count, "r+")
+    resolution = Resolution.of(checker, lambda: ((columns["x"][c], columns["y"][c]) for c in _blocks(checker.count)))
+    count = _finish_columns(folder, columns, checker, resolution)
     frames = source.load_frames() if with_frames and source.load_frames else None
     if frames is not None:
         np.save(folder / "frames.npy", frames.images)
@@ -121,7 +124,7 @@ def _build(source: Source, options: ReadOptions, folder: Path, *, with_frames: b
     meta = {
         "version": VERSION,
         "source": {"path": str(source.path.resolve()), **before, "checksum": _checksum(source.path)},
-        "count": checker.count,
+        "count": count,
         "sensor_hw": list(resolution.sensor_hw),
         "columns": {name: _crc(folder / _file(name)) for name in COLUMNS},
         "info": {"format": source.format, **source.info},
@@ -129,24 +132,45 @@ def _build(source: Source, options: ReadOptions, folder: Path, *, with_frames: b
     (folder / "meta.json").write_text(json.dumps(meta, indent=1, default=str))
 
 
-def _finish_columns(folder: Path, checker: Checker, resolution: Resolution) -> None:
-    """Brings the written columns into their final order, numbering and polarity, in place."""
-    if checker.count == 0:
-        return
-    columns = {n: np.memmap(folder / _file(n), d, "r+", shape=(checker.count,)) for n, d in COLUMNS.items()}
-    if checker.unsorted:
-        order = np.argsort(columns["t"], kind="stable")
-        for column in columns.values():
-            column[:] = column[order]
-    for start in range(0, checker.count, BLOCK):
-        cut = slice(start, start + BLOCK)
-        if resolution.origin:
-            columns["x"][cut] = resolution.pixels(columns["x"][cut])
-            columns["y"][cut] = resolution.pixels(columns["y"][cut])
+def _columns(folder: Path, count: int, mode: Literal["r", "r+"]) -> dict[str, np.ndarray]:
+    """The columns of an entry, memory-mapped; an empty file cannot be."""
+    if count == 0:
+        return {name: np.empty(0, dtype) for name, dtype in COLUMNS.items()}
+    return {name: np.memmap(folder / _file(name), dtype, mode, shape=(count,)) for name, dtype in COLUMNS.items()}
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, BLOCK):
+        yield slice(start, min(start + BLOCK, count))
+
+
+def _finish_columns(folder: Path, columns: dict[str, np.ndarray], checker: Checker, resolution: Resolution) -> int:
+    """Brings the written columns into their final order, numbering and polarity, in place; returns how many events."""
+    count = 0
+    for cut in _blocks(checker.count):
+        x, y, p = (columns[name][cut] for name in "xyp")
+        inside = resolution.inside(x, y) if resolution.outside else None
         if resolution.off_on != (0, 1):
-            columns["p"][cut] = resolution.polarity(columns["p"][cut].view(np.int8))
-    for column in columns.values():
-        column.flush()
+            p[:] = resolution.polarity(p.view(np.int8))
+        if resolution.exchanged:
+            x[:], y[:] = y.copy(), x.copy()
+        if resolution.origin:
+            x[:], y[:] = resolution.pixels(x), resolution.pixels(y)
+        if inside is not None:
+            kept = int(np.count_nonzero(inside))
+            for column in columns.values():
+                column[count : count + kept] = column[cut][inside]
+            count += kept
+    count = count if resolution.outside else checker.count
+    if checker.unsorted:
+        order = order_of(checker.source.path, columns["t"][:count])
+        for column in columns.values():
+            column[:count] = column[:count][order]
+    for name, column in columns.items():
+        if isinstance(column, np.memmap):
+            column.flush()
+        os.truncate(folder / _file(name), count * COLUMNS[name].itemsize)
+    return count
 
 
 def _load(folder: Path, path: Path, *, verify: bool) -> Recording | None:
@@ -174,7 +198,7 @@ def _load(folder: Path, path: Path, *, verify: bool) -> Recording | None:
     if count == 0:
         events = EventStream.empty((int(sensor_hw[0]), int(sensor_hw[1])), about["path"])
     else:
-        t, x, y, p = (np.memmap(folder / _file(name), dtype, "r", shape=(count,)) for name, dtype in COLUMNS.items())
+        t, x, y, p = _columns(folder, count, "r").values()
         events = EventStream.from_arrays(t, x, y, p, sensor_hw, about["path"], validate=False)
     return Recording(events, frames, meta["info"])
 

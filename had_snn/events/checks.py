@@ -1,23 +1,26 @@
-"""The checks that every format's events pass: order, pixels, polarity, and the sensor that holds them.
+"""The checks that every format's events pass: order, pixels, polarity.
 
-`Checker` sees a recording piece by piece and keeps only extremes; `Resolution` then says how the file's numbers become
-the stream's. Files that number pixels from 1, call polarity -1/+1 or 1/2, or do not name their sensor end here.
+`Checker` sees a recording piece by piece and keeps only extremes and counts; `Resolution` (`resolution.py`) then says
+how the file's numbers become the stream's. Files that number pixels from 1, call polarity -1/+1 or 1/2, name their rows
+first, or do not name their sensor end there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
 from had_snn.errors import FormatError
+from had_snn.events.clock import Clock
 from had_snn.events.decoders import DTYPES, Columns, Seen, scan
+from had_snn.events.polarity import PolarityReader
 from had_snn.events.recording import ReadOptions, Source, logger
-from had_snn.events.stream import MAX_SIDE
 
-# Sensors in use, by size; a recording that does not name its sensor gets the smallest that holds its events.
-KNOWN_SENSORS_HW = ((128, 128), (180, 240), (240, 304), (240, 320), (260, 346), (480, 640), (720, 1280))
+LARGEST = 65535
+FEW = 0.01  # share of the events: so many may be faults in a file that is understood
+MANY = 0.1  # share of the steps: so many back in time, and it may be no time
+SHORT_US = 1_000_000  # disorder of a camera's buffers does not go further back
 
 
 class Checker:
@@ -26,99 +29,169 @@ class Checker:
     def __init__(self, source: Source, options: ReadOptions) -> None:
         self.source = source
         self.options = options
+        self.sensor_hw = options.sensor_hw or source.sensor_hw
+        self.polarity = PolarityReader(source, options)
+        self.clock = Clock(*source.clock) if source.clock is not None else None
         self.count = 0
+        self.seen_count = 0
+        self.first_t: int | None = None
         self.last_t: int | None = None
         self.unsorted = 0
-        self.low, self.high = [65535, 65535], [-1, -1]
-        self.polarities: set[int] = set()
+        self.low, self.high = [LARGEST, LARGEST], [-1, -1]
+        self.beyond, self.ends = 0, [-1, -1]  # of all events: outside the sensor as read, and how far they reach
         self.dropped = 0
+        if options.sensor_hw and source.sensor_hw and tuple(options.sensor_hw) != tuple(source.sensor_hw):
+            both = "%s: the file states a sensor of %dx%d; sensor_hw, which is %dx%d, is used"
+            logger.warning(both, source.path, *source.sensor_hw[::-1], *tuple(options.sensor_hw)[::-1])
+
+    @property
+    def may_be_exchanged(self) -> bool:
+        """True if x and y may still turn out to be the other way round."""
+        return self.source.order is not None and self.sensor_hw is not None and len(set(self.sensor_hw)) == 2
+
+    @property
+    def slack(self) -> int:
+        """1 if pixels may be numbered from 1."""
+        return int(self.options.origin == 1 or (self.options.origin is None and self.source.countable_from_one))
 
     def walk(self) -> Iterator[Columns]:
         """Yields checked pieces: t int64, x and y uint16, p int8; limited to `options.window`."""
+        try:
+            yield from self._walk()
+        finally:
+            if isinstance(self.source.chunks, Generator):
+                self.source.chunks.close()  # its file, now and not once it is collected
+
+    def _walk(self) -> Iterator[Columns]:
         for chunk in self.source.chunks:
             if len(chunk.t) == 0:
                 continue
             seen = look(chunk)
-            self._check_order(chunk.t, seen)
-            cut = chunk
-            if self.options.window is not None:
-                t0, t1 = self.options.window
-                if not self.unsorted and chunk.t[0] >= t1:
+            chunk = self._in_order(chunk, seen)
+            if self.options.window is not None and not self.unsorted and chunk.t[0] >= self.options.window[1]:
+                if not self.may_be_exchanged:
                     break
-                inside = (chunk.t >= t0) & (chunk.t < t1)
-                if not inside.all():
-                    cut = Columns(*(column[inside] for column in chunk))
-                if len(cut.t) == 0:
-                    continue
-                seen = look(cut)
-            cut, seen = self._check_pixels(cut, seen)
+                self._note_order(chunk, seen)  # the order of x and y is that of all events
+                continue
+            self._note_order(chunk, seen)
+            cut, seen = self._in_window(chunk._replace(p=self.polarity.take(chunk.p, *seen.p)), seen)
             if len(cut.t) == 0:
                 continue
-            self._note_polarity(cut.p, seen)
+            cut = self._check_pixels(cut, seen)
+            if len(cut.t) == 0:
+                continue
+            self.first_t = int(cut.t[0]) if self.first_t is None else self.first_t
             self.count += len(cut.t)
             yield Columns(*(_as(column, dtype) for column, dtype in zip(cut, DTYPES.values(), strict=True)))
         self._report()
 
-    def _check_order(self, t: np.ndarray, seen: Seen) -> None:
-        at_join = self.last_t is not None and int(t[0]) < self.last_t
-        self.last_t = int(t[-1])
-        if not seen.backward and not at_join:
-            return
-        backward = np.flatnonzero(t[1:] < t[:-1])
-        self.unsorted += len(backward) + int(at_join)
-        if not self.options.repair:
-            index = self.count if at_join else self.count + int(backward[0]) + 1
-            raise FormatError(
-                self.source.path,
-                f"events are not sorted by time: event {index} is earlier than the one before it",
-                remedy="repair=True sorts them; is the column order right? columns=... states it",
-            )
+    def _in_window(self, chunk: Columns, seen: Seen) -> tuple[Columns, Seen]:
+        if self.options.window is None:
+            return chunk, seen
+        t0, t1 = self.options.window
+        inside = (chunk.t >= t0) & (chunk.t < t1)
+        if inside.all():
+            return chunk, seen
+        cut = Columns(*(column[inside] for column in chunk))
+        return cut, look(cut) if len(cut.t) else seen
 
-    def _check_pixels(self, chunk: Columns, seen: Seen) -> tuple[Columns, Seen]:
-        height, width = self.options.sensor_hw or self.source.sensor_hw or (65535, 65535)
-        slack = 1 if self._may_count_from_one() else 0
-        for name, (low, high), limit in (("x", seen.x, width + slack), ("y", seen.y, height + slack)):
-            if low >= 0 and high < limit:
-                continue
+    def _in_order(self, chunk: Columns, seen: Seen) -> Columns:
+        """The chunk, with its clock unwrapped if that is asked for; steps back in time are counted, or refused."""
+        t, backward = chunk.t, seen.backward
+        if self.clock is not None:
+            t = self.clock.extend(t, backward=backward)
+            if self.clock.wraps and not self.options.repair:
+                problem = f"its times wrap like a 32-bit clock, after {self._events(chunk)} or fewer events"
+                raise FormatError(self.source.path, problem, remedy="repair=True unwraps them")
+            backward = backward and (t is chunk.t or bool((t[1:] < t[:-1]).any()))
+            chunk = chunk._replace(t=t)
+        at_join = self.last_t is not None and int(t[0]) < self.last_t
+        if backward or at_join or self.unsorted:
+            self._note_disorder(t, at_join=at_join)
+        self.last_t = int(t[-1])
+        self.seen_count += len(t)
+        return chunk
+
+    def _events(self, chunk: Columns) -> int:
+        return self.seen_count + len(chunk.t)
+
+    def _note_disorder(self, t: np.ndarray, *, at_join: bool) -> None:
+        backward = np.flatnonzero(t[1:] < t[:-1])
+        steps = len(backward) + int(at_join)
+        self.unsorted += steps
+        if steps == 0:
+            return
+        longest = int((t[backward] - t[backward + 1]).max()) if len(backward) else 0
+        longest = max(longest, (self.last_t or 0) - int(t[0])) if at_join else longest
+        many = steps > 1 + MANY * len(t)
+        guessed = self.source.order is not None
+        if self.options.repair and not (many and guessed):
+            return
+        index = self.seen_count if at_join else self.seen_count + int(backward[0]) + 1
+        problem = f"events are not sorted by time: event {index} is earlier than the one before it"
+        if guessed or many:
+            remedy = "is the order of the columns right? columns=... states it" if self.source.clock else None
+        elif longest > SHORT_US:
+            problem += f", and {longest} us are too far back for mere disorder"
+            remedy = None
+        else:
+            remedy = f"at most {longest} us back: repair=True sorts them"
+        raise FormatError(self.source.path, problem, remedy=remedy)
+
+    def _note_order(self, chunk: Columns, seen: Seen) -> None:
+        """Counts what would lie outside the stated sensor if x came first; hardly any time where nothing does."""
+        if not self.may_be_exchanged or self.sensor_hw is None:
+            return
+        height, width = (side + self.slack for side in self.sensor_hw)
+        self.ends = [max(self.ends[0], seen.x[1]), max(self.ends[1], seen.y[1])]
+        if seen.x[1] >= width or seen.y[1] >= height:
+            self.beyond += int(np.count_nonzero((chunk.x >= width) | (chunk.y >= height)))
+
+    def _check_pixels(self, chunk: Columns, seen: Seen) -> Columns:
+        height, width = (side + self.slack for side in self.sensor_hw or (LARGEST, LARGEST))
+        if self.may_be_exchanged:
+            height = width = max(height, width)
+        if min(seen.x[0], seen.y[0]) < 0 or seen.x[1] >= width or seen.y[1] >= height:
+            inside = (chunk.x >= 0) & (chunk.x < width) & (chunk.y >= 0) & (chunk.y < height)
+            outside = int(len(inside) - np.count_nonzero(inside))
             if not self.options.repair:
-                raise FormatError(
-                    self.source.path,
-                    f"{name} runs from {low} to {high}, outside 0..{limit - 1} of a {width}x{height} sensor",
-                    remedy="sensor_hw=(height, width) states the sensor; repair=True drops such events",
-                )
-            kept = (chunk.x >= 0) & (chunk.x < width + slack) & (chunk.y >= 0) & (chunk.y < height + slack)
-            self.dropped += int(len(kept) - kept.sum())
-            chunk = Columns(*(column[kept] for column in chunk))
+                self._refuse_pixels(seen, outside / len(inside), (height - self.slack, width - self.slack))
+            self.dropped += outside
+            chunk = Columns(*(column[inside] for column in chunk))
             if len(chunk.t) == 0:
-                return chunk, seen
+                return chunk
             seen = look(chunk)
-            break
         for axis, (low, high) in enumerate((seen.x, seen.y)):
             self.low[axis] = min(self.low[axis], low)
             self.high[axis] = max(self.high[axis], high)
-        return chunk, seen
+        return chunk
 
-    def _may_count_from_one(self) -> bool:
-        return self.options.origin == 1 or (self.options.origin is None and self.source.countable_from_one)
-
-    def _note_polarity(self, p: np.ndarray, seen: Seen) -> None:
-        low, high = seen.p
-        if low < -128 or high > 127:
-            raise FormatError(self.source.path, f"polarity runs from {low} to {high}; expected 0/1, -1/+1 or 1/2")
-        self.polarities |= {low, high}
-        if high - low > 1:  # anything between them is a third value
-            between = p[(p > low) & (p < high)]
-            if len(between):
-                self.polarities.add(int(between[0]))
+    def _refuse_pixels(self, seen: Seen, share: float, sensor_hw: tuple[int, int]) -> None:
+        (x_low, x_high), (y_low, y_high), (height, width) = seen.x, seen.y, sensor_hw
+        problem = f"x runs from {x_low} to {x_high} and y from {y_low} to {y_high}, outside a {width}x{height} sensor"
+        raise FormatError(
+            self.source.path, problem, remedy=outside_remedy(share, columns=self.source.clock is not None)
+        )
 
     def _report(self) -> None:
         repairs = self.source.info.setdefault("repairs", [])
-        if self.unsorted:
-            logger.warning("%s: %d steps back in time; repaired: sorted", self.source.path, self.unsorted)
-            repairs.append(f"{self.unsorted} steps back in time: sorted")
-        if self.dropped:
-            logger.warning("%s: %d events outside the sensor; repaired: dropped", self.source.path, self.dropped)
-            repairs.append(f"{self.dropped} events outside the sensor: dropped")
+        wraps = self.clock.wraps if self.clock is not None else 0
+        for number, what in (
+            (wraps, "wraps of a 32-bit clock: unwrapped"),
+            (self.unsorted, "steps back in time: sorted"),
+            (self.dropped, "events outside the sensor: dropped"),
+        ):
+            if number:
+                logger.warning("%s: repaired: %d %s", self.source.path, number, what)
+                repairs.append(f"{number} {what}")
+
+
+def outside_remedy(share: float, *, columns: bool) -> str:
+    """What helps where a share of the events lies outside the sensor: dropping them only where they are few."""
+    states = "sensor_hw=(height, width) states the sensor"
+    if columns:
+        states += ", columns=... the order of the columns"
+    return f"{states}, repair=True drops the {share:.2%} outside" if share <= FEW else states
 
 
 def look(piece: Columns) -> Seen:
@@ -138,102 +211,3 @@ def _as(column: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if column.itemsize == dtype.itemsize and column.dtype.kind in "iu" and column.dtype.isnative:
         return column.view(dtype)
     return column.astype(dtype, copy=False)
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """How the file's numbers become the stream's, known once all events have passed.
-
-    Attributes:
-        sensor_hw: Height and width.
-        origin: The file's number of the first pixel.
-        off_on: The file's polarity values (darker, brighter).
-    """
-
-    sensor_hw: tuple[int, int]
-    origin: int
-    off_on: tuple[int, int]
-
-    @classmethod
-    def of(cls, checker: Checker) -> Resolution:
-        """Decides from what a checker has seen and notes the decisions in the source's info."""
-        source, options, info = checker.source, checker.options, checker.source.info
-        off_on = _resolve_polarity(checker)
-        info["polarity"] = f"{off_on[0]}/{off_on[1]}"
-        stated = options.sensor_hw or source.sensor_hw
-        origin = options.origin
-        if origin is None:
-            origin = int(source.countable_from_one and _counts_from_one(checker, stated))
-            if origin:
-                logger.info("%s: pixels are numbered from 1 (origin=0 would keep the numbers)", source.path)
-        info["origin"] = origin
-        if stated is not None:
-            info["sensor"] = "given" if options.sensor_hw else "file"
-            _check_size(checker, stated)
-            _check_fits(checker, stated, origin)
-            return cls((int(stated[0]), int(stated[1])), origin, off_on)
-        info["sensor"] = "inferred"
-        sensor_hw = smallest_sensor(checker.high[1] - origin, checker.high[0] - origin)
-        _check_size(checker, sensor_hw)
-        logger.info("%s: sensor inferred as %dx%d", source.path, sensor_hw[1], sensor_hw[0])
-        return cls(sensor_hw, origin, off_on)
-
-    def pixels(self, column: np.ndarray) -> np.ndarray:
-        """Pixel numbers of the file as pixel numbers from 0."""
-        return column - np.uint16(self.origin) if self.origin else column
-
-    def polarity(self, p: np.ndarray) -> np.ndarray:
-        """Polarity values of the file as uint8, 1 = brighter."""
-        return p.view(np.uint8) if self.off_on == (0, 1) else (p == self.off_on[1]).astype(np.uint8)
-
-
-def smallest_sensor(y_max: int, x_max: int) -> tuple[int, int]:
-    """The smallest known sensor that holds a pixel, or else exactly that pixel's row and column plus one."""
-    for height, width in KNOWN_SENSORS_HW:
-        if y_max < height and x_max < width:
-            return height, width
-    return y_max + 1, x_max + 1
-
-
-def _check_size(checker: Checker, sensor_hw: tuple[int, int]) -> None:
-    height, width = sensor_hw
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise FormatError(
-            checker.source.path,
-            f"the sensor would be {width}x{height}; expected 1..{MAX_SIDE} a side",
-            remedy="sensor_hw=(height, width) states it, repair=True drops events outside it",
-        )
-
-
-def _check_fits(checker: Checker, sensor_hw: tuple[int, int], origin: int) -> None:
-    for axis, (name, limit) in enumerate((("x", sensor_hw[1]), ("y", sensor_hw[0]))):
-        if checker.count and (checker.high[axis] - origin >= limit or checker.low[axis] < origin):
-            raise FormatError(
-                checker.source.path,
-                f"{name} runs from {checker.low[axis]} to {checker.high[axis]}, outside {origin}..{limit - 1 + origin}",
-                remedy="sensor_hw=(height, width) states the sensor, origin=0 or 1 the number of the first pixel",
-            )
-
-
-def _counts_from_one(checker: Checker, stated: tuple[int, int] | None) -> bool:
-    """True if no pixel is 0 and some pixel is exactly the width or height of a sensor that holds all others."""
-    if checker.count == 0 or min(checker.low) < 1:
-        return False
-    for height, width in (stated,) if stated else KNOWN_SENSORS_HW:
-        if checker.high[0] <= width and checker.high[1] <= height:
-            at_edge = checker.high[0] == width or checker.high[1] == height
-            return at_edge and (stated is not None or checker.low == [1, 1])
-    return False
-
-
-def _resolve_polarity(checker: Checker) -> tuple[int, int]:
-    seen, given = checker.polarities, checker.options.polarity
-    for off_on in (given,) if given else ((0, 1), (-1, 1), (1, 2)):
-        if seen <= set(off_on):
-            return int(off_on[0]), int(off_on[1])
-    expected = f"{given[0]}/{given[1]} as given" if given else "0/1, -1/+1 or 1/2"
-    raise FormatError(
-        checker.source.path,
-        f"polarity holds the values {sorted(seen)}; expected {expected}",
-        remedy="polarity=(darker, brighter) states them, columns=... the order of the columns",
-    )

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from had_snn.errors import FormatError, InputError
-from had_snn.events.checks import Checker, Resolution
+from had_snn.events.checks import Checker
+from had_snn.events.clock import order_of
 from had_snn.events.decoders import DTYPES, Columns
 from had_snn.events.readers_aedat import open_aedat
 from had_snn.events.readers_aedat4 import open_aedat4
@@ -23,11 +24,21 @@ from had_snn.events.readers_arrays import open_npy, open_npz
 from had_snn.events.readers_compact import ES_MAGIC, looks_like_nmnist, open_es, open_nmnist
 from had_snn.events.readers_hdf5 import open_hdf5
 from had_snn.events.readers_mat import open_mat
-from had_snn.events.readers_prophesee import is_dat, is_raw, open_dat, open_evt, open_raw, read_header
+from had_snn.events.readers_prophesee import (
+    foreign_encoding,
+    is_dat,
+    is_raw,
+    open_dat,
+    open_evt,
+    open_raw,
+    read_header,
+)
 from had_snn.events.readers_ros import MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, open_bag
 from had_snn.events.readers_text import open_text
 from had_snn.events.recording import ReadOptions, Recording, Source
+from had_snn.events.resolution import Resolution
 from had_snn.events.stream import EventStream
+from had_snn.events.text_cells import encoding_of
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _OPENERS: dict[str, Callable[[Path, ReadOptions], Source]] = {
@@ -57,6 +68,8 @@ _FOREIGN = {
     b"BZh": "a bzip2 archive; unpack it first",
     b"7z\xbc\xaf": "a 7z archive; unpack it first",
     b"Rar!": "a RAR archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
     b"<?xml": "an XML document",
     b"<": "a markup document",
     b"{": "a JSON document",
@@ -125,18 +138,27 @@ def collect(source: Source, options: ReadOptions, *, with_frames: bool = False) 
     source.room = buffer.room
     for piece in checker.walk():
         buffer.append(piece)
-    resolution = Resolution.of(checker)
+    resolution = Resolution.of(checker, lambda: [(buffer.columns()[1], buffer.columns()[2])])
     if checker.count == 0:
         events = EventStream.empty(resolution.sensor_hw, str(source.path))
     else:
-        t, x, y, p = buffer.columns()
-        if checker.unsorted:
-            order = np.argsort(t, kind="stable")
-            t, x, y, p = t[order], x[order], y[order], p[order]
-        x, y, p = resolution.pixels(x), resolution.pixels(y), resolution.polarity(p)
+        t, x, y, p = _resolved(buffer.columns(), checker, resolution)
         events = EventStream.from_arrays(t, x, y, p, resolution.sensor_hw, str(source.path), validate=False)
     frames = source.load_frames() if with_frames and source.load_frames else None
     return Recording(events, frames, {"format": source.format, **source.info})
+
+
+def _resolved(columns: list[np.ndarray], checker: Checker, resolution: Resolution) -> list[np.ndarray]:
+    """Columns in their final order, numbering and polarity, without the events that have to go."""
+    t, x, y, p = columns
+    if resolution.outside:
+        inside = resolution.inside(x, y)
+        t, x, y, p = t[inside], x[inside], y[inside], p[inside]
+    if checker.unsorted:
+        order = order_of(checker.source.path, t)
+        t, x, y, p = t[order], x[order], y[order], p[order]
+    x, y = (y, x) if resolution.exchanged else (x, y)
+    return [t, resolution.pixels(x), resolution.pixels(y), resolution.polarity(p)]
 
 
 class _Buffer:
@@ -221,8 +243,10 @@ def detect_format(path: str | os.PathLike[str]) -> str:
     if head.startswith(b"%"):
         with path.open("rb") as file:
             header = read_header(file)
-        if is_raw(header) or is_dat(header):
-            return "raw" if is_raw(header) else "dat"
+        if is_raw(header) or foreign_encoding(header) is not None:  # refused by name where it is opened
+            return "raw"
+        if is_dat(header):
+            return "dat"
     for magic, name in _FOREIGN.items():
         if head.startswith(magic):
             raise FormatError(path, f"{name}, not a recording of events")
@@ -273,15 +297,8 @@ def _by_signature(head: bytes) -> str | None:
 
 
 def _is_text(head: bytes) -> bool:
-    """True if the bytes could be lines of numbers: printable, with digits and separators."""
-    if b"\0" in head:
-        return False
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:  # a character may be cut at the end of what was read
-            return False
-    return any(48 <= byte <= 57 for byte in head)
+    """True if the bytes could be lines of numbers: text of some encoding, with digits."""
+    return encoding_of(head) is not None and any(48 <= byte <= 57 for byte in head)
 
 
 def _exists(folder: Path) -> str:

@@ -6,18 +6,21 @@ import contextlib
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from had_snn.errors import FormatError
-from had_snn.events.readers_columns import SAMPLE, plan_columns, slices, split_name
-from had_snn.events.recording import ReadOptions, Source, mend_or_raise
+from had_snn.events.column_names import has_roles, split_name
+from had_snn.events.decoders import Columns
+from had_snn.events.facts import facts_of_items
+from had_snn.events.readers_columns import SAMPLE, plan_columns, slices
+from had_snn.events.recording import ReadOptions, Source, logger, mend_or_raise
 
 _MOST = 1 << 62  # bytes
-SENSOR_KEYS = ("sensor_hw", "sensor_resolution", "resolution")
+_NUMBERS = "biufmM"  # kinds of dtypes that may be columns
 
 
 def open_npy(path: Path, options: ReadOptions) -> Source:
@@ -45,23 +48,36 @@ def open_npz(path: Path, options: ReadOptions) -> Source:
 
     Columns of a name each are read piece by piece, so that an archive larger than memory can be read too.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            arrays = _members(path, archive, stack)
+        except FormatError:
+            raise
+        except Exception as error:  # damaged archives raise nearly anything: BadZipFile, zlib.error, ...
+            raise FormatError(path, f"damaged NPZ archive: {error}", offset=path.stat().st_size) from error
+        source = source_of(path, "npz", arrays, options, {})
+        source.chunks = _closing(stack.pop_all(), source.chunks)
+        return source
+
+
+def _closing(files: contextlib.ExitStack, chunks: Iterable[Columns]) -> Iterator[Columns]:
+    with files:
+        yield from chunks
+
+
+def _members(path: Path, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """The arrays of an archive by name; columns are left to be read in pieces."""
     arrays: dict[str, Any] = {}
-    try:
-        archive = zipfile.ZipFile(path)
-        for member in archive.infolist():
-            name = member.filename.removesuffix(".npy")
-            with contextlib.suppress(_Skip):
-                column = _Column(path, archive, member)
-                arrays[name] = column if len(column.shape) == 1 and split_name(name)[0] else column.whole()
-        if not has_roles(arrays):
-            arrays = {name: a.whole() if isinstance(a, _Column) else a for name, a in arrays.items()}
-    except FormatError:
-        raise
-    except (
-        Exception
-    ) as error:  # damaged archives raise nearly anything: BadZipFile, zlib.error, UnicodeDecodeError, ...
-        raise FormatError(path, f"damaged NPZ archive: {error}", offset=path.stat().st_size) from error
-    return source_of(path, "npz", arrays, options, {})
+    for member in archive.infolist():
+        name = member.filename.removesuffix(".npy")
+        with contextlib.suppress(_Skip):
+            column = _Column(path, archive, member, needed=split_name(name).role is not None)
+            stack.callback(column.close)
+            arrays[name] = column if len(column.shape) == 1 and split_name(name).role else column.whole()
+    if not has_roles(arrays):
+        arrays = {name: a.whole() if isinstance(a, _Column) else a for name, a in arrays.items()}
+    return arrays
 
 
 class _Column:
@@ -69,11 +85,11 @@ class _Column:
 
     ndim = 1
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-        self.path, self._archive, self._member = path, archive, member
+    def __init__(self, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, needed: bool) -> None:
+        self.path, self._archive, self._member, self._needed = path, archive, member, needed
         self._file, self._at = self._open(), 0
         self.size = int(np.prod(self.shape, dtype=object))
-        if self.dtype.kind not in "biuf" and self.dtype.names is None:
+        if self.dtype.kind not in _NUMBERS + "SU" and self.dtype.names is None:  # words may state a unit
             raise _Skip
         if self.size * self.dtype.itemsize > member.file_size:
             need = self.size * self.dtype.itemsize
@@ -84,8 +100,20 @@ class _Column:
             if file.read(6) != np.lib.format.MAGIC_PREFIX:
                 raise _Skip
         file = self._archive.open(self._member)
-        self.shape, self._fortran, self.dtype = _npy_header(self.path, file)
+        try:
+            self.shape, self._fortran, self.dtype = _npy_header(self.path, file)
+        except _Objects:
+            if self._needed:
+                raise
+            logger.warning(
+                "%s: %s holds Python objects, which are never loaded; left out", self.path, self._member.filename
+            )
+            raise _Skip from None
         return file
+
+    def close(self) -> None:
+        """Closes the member; the archive stays open as long as one of them is."""
+        self._file.close()
 
     def __len__(self) -> int:
         return self.size
@@ -98,6 +126,7 @@ class _Column:
         start, stop, _ = cut.indices(self.size)
         try:
             if start < self._at:
+                self._file.close()
                 self._file, self._at = self._open(), 0
             if start > self._at:
                 self._read(start - self._at)
@@ -119,7 +148,11 @@ class _Column:
 
 
 class _Skip(Exception):
-    """A member that is no array of numbers."""
+    """A member that is no array of numbers or words."""
+
+
+class _Objects(FormatError):
+    """An array of Python objects."""
 
 
 def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -127,10 +160,12 @@ def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file, max_header_size=20_000)
+        if version == (3, 0) and dtype.names:  # the same but for names in UTF-8
+            dtype.names = tuple(name.encode("latin-1").decode() for name in dtype.names)
     except Exception as error:  # the header is Python text, parsing it can raise nearly anything
         raise FormatError(path, f"damaged NPY header: {str(error).splitlines()[0]}", offset=0) from error
     if dtype.hasobject:
-        raise FormatError(path, "holds Python objects, which are never loaded; expected numbers")
+        raise _Objects(path, "holds Python objects, which are never loaded; expected numbers")
     # NumPy cannot hold a shape whose size overflows, not even where another side is 0.
     whole = all(isinstance(n, int) and n >= 0 for n in shape)
     if not whole or math.prod(n or 1 for n in shape) * dtype.itemsize > _MOST:
@@ -138,41 +173,25 @@ def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.
     return shape, fortran, dtype
 
 
-def has_roles(names: Mapping[str, object] | Sequence[str]) -> bool:
-    """True if names tell at least time, column and row."""
-    return {"t", "x", "y"} <= {split_name(name)[0] for name in names}
-
-
 def source_of(path: Path, kind: str, arrays: Mapping[str, Any], options: ReadOptions, info: dict) -> Source:
     """Finds the events among named arrays."""
-    info = {**info}
     columns, names = _pick(path, arrays)
     lengths = {len(c) for c in columns}
     if len(lengths) != 1:
         raise FormatError(path, f"columns of different lengths: {sorted(lengths)}")
     for i, column in enumerate(columns):
-        if column.dtype.kind not in "biuf":
+        if column.dtype.kind not in _NUMBERS:
             raise FormatError(path, f"column {names[i] if names else i} holds {column.dtype}; expected numbers")
     sample = [np.asarray(c[:SAMPLE]) for c in columns]
-    unit = str(arrays["time_unit"]) if "time_unit" in arrays else None
-    plan = plan_columns(path, sample, options, names=names, unit=unit)
-    info.update(columns=plan.describe(len(columns)), time_unit=plan.unit)
+    facts = facts_of_items(path, {n: a for n, a in arrays.items() if not split_name(n).role and a.size <= 3}, options)
+    plan = plan_columns(path, sample, options, facts, total=len(columns[0]), names=names)
+    source = plan.source(kind, len(columns), facts, options, named="sensor_hw" in arrays)
+    source.info |= info
     if names:
-        info["names"] = list(names)
-    sensor_hw = _stated_sensor(arrays)
-    source = Source(path, kind, (), sensor_hw, info, countable_from_one="sensor_hw" not in arrays)
+        source.info["names"] = list(names)
     source.most = len(columns[0])
     source.chunks = slices(path, columns, plan, source)
     return source
-
-
-def _stated_sensor(arrays: Mapping[str, Any]) -> tuple[int, int] | None:
-    for key in SENSOR_KEYS:
-        value = arrays.get(key)
-        if value is not None and value.size == 2 and value.dtype.kind in "iu" and value.min() > 0:
-            height, width = (int(v) for v in value.reshape(-1))
-            return height, width
-    return None
 
 
 def _pick(path: Path, arrays: Mapping[str, Any]) -> tuple[list[Any], list[str] | None]:
@@ -180,10 +199,10 @@ def _pick(path: Path, arrays: Mapping[str, Any]) -> tuple[list[Any], list[str] |
     structured = [a for a in arrays.values() if a.dtype.names and has_roles(a.dtype.names)]
     if structured:
         flat = structured[0].reshape(-1)
-        names = [n for n in flat.dtype.names or () if flat.dtype[n].kind in "biuf"]
+        names = [n for n in flat.dtype.names or () if flat.dtype[n].kind in _NUMBERS or split_name(n).role]
         return [flat[name] for name in names], names
     if has_roles(arrays):
-        named = {n: a.reshape(-1) for n, a in arrays.items() if split_name(n)[0]}
+        named = {n: a.reshape(-1) for n, a in arrays.items() if split_name(n).role}
         return list(named.values()), list(named)
     matrices = [a for a in arrays.values() if a.ndim == 2 and a.size and a.dtype.kind in "biuf"]
     if matrices:

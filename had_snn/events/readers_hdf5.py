@@ -10,13 +10,25 @@ from typing import Any
 import numpy as np
 
 from had_snn.errors import FormatError, optional_import
+from had_snn.events.column_names import split_name
 from had_snn.events.decoders import Columns
-from had_snn.events.readers_columns import SAMPLE, ColumnPlan, check_finite, plan_columns, split_name
+from had_snn.events.facts import Facts, facts_of_items
+from had_snn.events.readers_columns import SAMPLE, ColumnPlan, check_finite, plan_columns
 from had_snn.events.recording import ReadOptions, Source, logger
 
 MOST_OBJECTS = 10_000
 PIECE = 1 << 18  # events at a time, a multiple of usual chunks
 ECF_FILTER = 36559  # Prophesee's codec for CD events
+FILTERS = {
+    307: "BZip2",
+    32001: "Blosc",
+    32004: "LZ4",
+    32008: "Bitshuffle",
+    32013: "ZFP",
+    32015: "Zstandard",
+    32017: "SZ",
+    32026: "Blosc2",
+}
 
 
 def open_hdf5(path: Path, options: ReadOptions) -> Source:
@@ -65,8 +77,8 @@ def _find_events(file: Any) -> dict[str, dict[str, Any]]:
         seen += 1
         if hasattr(item, "keys"):
             columns = {k: item[k] for k in item if hasattr(item[k], "shape") and len(item[k].shape) >= 1}
-            flat = {k: d for k, d in columns.items() if max(d.shape, default=0) == d.size and split_name(k)[0]}
-            if {"t", "x", "y", "p"} <= {split_name(k)[0] for k in flat}:
+            flat = {k: d for k, d in columns.items() if max(d.shape, default=0) == d.size and split_name(k).role}
+            if {"t", "x", "y", "p"} <= {split_name(k).role for k in flat}:
                 found[name] = flat
         elif _is_table(name, item):
             found[name] = {"table": item}
@@ -80,7 +92,7 @@ def _find_events(file: Any) -> dict[str, dict[str, Any]]:
 
 def _is_table(name: str, dataset: Any) -> bool:
     if dataset.dtype.names:
-        return {"t", "x", "y"} <= {split_name(n)[0] for n in dataset.dtype.names}
+        return {"t", "x", "y"} <= {split_name(n).role for n in dataset.dtype.names}
     return len(dataset.shape) == 2 and dataset.shape[1] == 4 and dataset.dtype.kind in "iuf" and "event" in name.lower()
 
 
@@ -96,17 +108,15 @@ def _open_group(path: Path, file: Any, name: str, datasets: dict[str, Any], opti
         if len({d.size for d in datasets.values()}) != 1:
             raise FormatError(path, f"columns of different lengths: {sorted({d.size for d in datasets.values()})}")
         sample = [np.asarray(d).reshape(-1)[:SAMPLE] if d.ndim > 1 else d[:SAMPLE] for d in datasets.values()]
-    offset = _scalar(file, name, "t_offset")
-    plan = plan_columns(path, sample, options, names=names, unit="us" if offset is not None else None)
-    info: dict[str, Any] = {"stream": name, "columns": plan.describe(len(sample)), "time_unit": plan.unit}
-    if offset is not None:
-        info["t_offset"] = offset
-    parent = file[name] if hasattr(file[name], "keys") else file[name].parent
-    sensor_hw = _sensor(file, parent)
-    source = Source(path, "hdf5", (), sensor_hw, info, countable_from_one=bool(file.userblock_size))
-    first, last = _span(file, options, count, offset or 0)
+    facts = _facts(path, file, name, datasets, options)
+    # DSEC's layout and Prophesee's count in microseconds without saying so.
+    unit = 0 if "ms_to_idx" in file or facts.offset is not None or name == "CD/events" else None
+    plan = plan_columns(path, sample, options, facts, total=count, names=names, unit=unit)
+    source = plan.source("hdf5", len(sample), facts, options, named=not file.userblock_size)
+    source.info["stream"] = name
+    first, last = _span(file, options, count, _Times(datasets, names, plan))
     source.most = max(last - first, 0)
-    source.chunks = _chunks(source, file, datasets, names, plan, first, last, offset or 0, options)
+    source.chunks = _chunks(source, file, datasets, names, plan, first, last, options)
     return source
 
 
@@ -118,7 +128,6 @@ def _chunks(
     plan: ColumnPlan,
     first: int,
     last: int,
-    offset: int,
     options: ReadOptions,
 ) -> Iterator[Columns]:
     table, path = datasets.get("table"), source.path
@@ -133,7 +142,7 @@ def _chunks(
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise _unreadable(path, datasets, error) from error
         check_finite(path, piece, start)
-        yield plan.apply(piece, source.room, offset)
+        yield plan.apply(piece, source.room)
         if options.progress is not None:
             options.progress(stop, last)
     file.close()
@@ -146,59 +155,91 @@ def _part(dataset: Any, start: int, stop: int) -> np.ndarray:
     return dataset[0, start:stop] if dataset.shape[0] == 1 else dataset[start:stop, 0]
 
 
-def _span(file: Any, options: ReadOptions, count: int, offset: int) -> tuple[int, int]:
-    """Events that a window can hold, from DSEC's index of the first event of each millisecond."""
-    if options.window is None or "ms_to_idx" not in file:
+class _Times:
+    """The times of single events, in microseconds."""
+
+    def __init__(self, datasets: dict[str, Any], names: list[str] | None, plan: ColumnPlan) -> None:
+        self._table: Any = datasets.get("table")
+        self._column = list(datasets.values())[plan.index["t"]] if self._table is None else None
+        self._plan = plan
+        self._name = names[plan.index["t"]] if names else None
+        self.offset_us = plan.offset_us
+
+    def __getitem__(self, index: int) -> int:
+        if self._column is not None:
+            t = _part(self._column, index, index + 1)
+        else:
+            rows = self._table[index : index + 1]
+            t = rows[self._name] if self._name else rows[:, self._plan.index["t"]]
+        return int(self._plan.times(t)[0])
+
+
+def _span(file: Any, options: ReadOptions, count: int, times: _Times) -> tuple[int, int]:
+    """Events that a window can hold, from DSEC's index of the first event of each millisecond.
+
+    The index counts milliseconds without the offset; some writers count them from the first event. Where neither fits
+    the events at the window's ends, all are read.
+    """
+    if options.window is None or "ms_to_idx" not in file or count == 0 or not len(file["ms_to_idx"]):
         return 0, count
     index = file["ms_to_idx"]
-    t0, t1 = (int(v) - offset for v in options.window)
-    first_ms, last_ms = max(t0 // 1000, 0), t1 // 1000 + 1
-    if not len(index) or first_ms >= len(index):
-        return (int(index[-1]), count) if len(index) else (0, count)
-    first = int(index[first_ms])
-    last = int(index[last_ms]) if 0 <= last_ms < len(index) else count
-    return max(min(first, count), 0), max(min(last, count), 0)
+    for zero in (times.offset_us, times[0], times[0] // 1000 * 1000):
+        t0, t1 = (int(v) - zero for v in options.window)
+        first_ms, last_ms = max(t0 // 1000, 0), max(t1 // 1000 + 1, 0)
+        first = int(index[min(first_ms, len(index) - 1)])
+        last = int(index[last_ms]) if last_ms < len(index) else count
+        before = first == 0 or (0 < first <= count and times[first - 1] < options.window[0])
+        behind = last == count or (first <= last < count and times[last] >= options.window[1])
+        if before and behind:
+            return first, last
+    logger.warning("%s: its ms_to_idx does not fit its times and is not used", file.filename)
+    return 0, count
 
 
-def _scalar(file: Any, name: str, key: str) -> int | None:
-    for place in (file, file[name] if hasattr(file[name], "keys") else file[name].parent):
-        if key in place and getattr(place[key], "size", 0) == 1 and place[key].dtype.kind in "iu":
-            return int(np.asarray(place[key]).reshape(-1)[0])
-    return None
+def _facts(path: Path, file: Any, name: str, datasets: dict[str, Any], options: ReadOptions) -> Facts:
+    """What attributes and scalars at the root, at the events' group, and at their datasets state."""
+    group = file[name] if hasattr(file[name], "keys") else file[name].parent
+    facts = Facts()
+    times = [d for key, d in datasets.items() if key == "table" or split_name(key).role == "t"]
+    for place in (file, group, *times) if group != file else (file, *times):
+        items = {k: _scalar(place[k]) for k in place} if hasattr(place, "keys") else {}
+        items |= dict(place.attrs)
+        items = {k: v for k, v in items.items() if v is not None and not split_name(k).role}
+        facts.add(facts_of_items(path, items, options))
+    return facts
 
 
-def _sensor(file: Any, group: Any) -> tuple[int, int] | None:
-    """Sensor size from attributes: Prophesee's `geometry` "WxH", e2vid's `sensor_resolution` (height, width), ours."""
-    for place in (group, file):
-        attributes = place.attrs
-        for key in ("sensor_hw", "sensor_resolution"):
-            if key in attributes and np.size(attributes[key]) >= 2:
-                height, width = (int(v) for v in np.asarray(attributes[key]).reshape(-1)[:2])
-                return (height, width) if height > 0 and width > 0 else None
-        geometry = attributes.get("geometry", "")
-        geometry = geometry.decode() if isinstance(geometry, bytes) else str(geometry)
-        width, _, height = geometry.partition("x")
-        if width.isdigit() and height.isdigit():
-            return int(height), int(width)
-        if "width" in attributes and "height" in attributes:
-            return int(attributes["height"]), int(attributes["width"])
+def _scalar(item: Any) -> Any:
+    """The content of a small dataset of numbers or words, or None."""
+    if not hasattr(item, "shape") or item.size is None:
+        return None
+    if item.attrs.get("MATLAB_class") == b"char" and 0 < item.size < 100:
+        return "".join(chr(code) for code in np.asarray(item).reshape(-1))
+    if item.size > 3 or item.dtype.kind not in "iufOS":
+        return None
+    with contextlib.suppress(TypeError):  # a reference is neither a number nor a word
+        return item.asstr()[()] if item.dtype.kind in "OS" else item[()]
     return None
 
 
 def _unreadable(path: Path, datasets: dict[str, Any], error: Exception) -> FormatError:
     """Says when a codec is missing, which the C library reports in words that help nobody."""
+    codecs: list[int] = []
     for dataset in datasets.values():
         with contextlib.suppress(AttributeError, RuntimeError, ValueError):
             pipeline = dataset.id.get_create_plist()
-            filters = [pipeline.get_filter(i)[0] for i in range(pipeline.get_nfilters())]
-            if ECF_FILTER in filters:
-                remedy = "install Prophesee's hdf5_ecf and set HDF5_PLUGIN_PATH, or convert to RAW"
-                return FormatError(path, "compressed with Prophesee's ECF codec, which is not installed", remedy=remedy)
-            if filters and "filter" in str(error):
-                return FormatError(
-                    path, f"compressed with filter {filters}, not available", remedy="pip install hdf5plugin"
-                )
-    return FormatError(path, f"damaged HDF5 file: {_line(error)}", offset=path.stat().st_size)
+            codecs += [pipeline.get_filter(i)[0] for i in range(pipeline.get_nfilters())]
+    available = optional_import("h5py", extra="data").h5z.filter_avail
+    if ECF_FILTER in codecs:
+        remedy = "install Prophesee's hdf5_ecf and set HDF5_PLUGIN_PATH, or convert to RAW"
+        return FormatError(path, "compressed with Prophesee's ECF codec, which is not installed", remedy=remedy)
+    if missing := [code for code in codecs if not available(code)]:
+        name = FILTERS.get(missing[0], "an unknown codec")
+        problem = f"compressed with {name} (HDF5 filter {missing[0]}), which is not installed"
+        return FormatError(path, problem, remedy="pip install hdf5plugin, or had-snn[data], which brings it")
+    known = [f"{FILTERS[code]}, which hdf5plugin reads" for code in codecs if code in FILTERS]
+    about = f" (compressed with {known[0]})" if known else ""
+    return FormatError(path, f"damaged HDF5 file: {_line(error)}{about}", offset=path.stat().st_size)
 
 
 def _line(error: Exception) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import FormatError
-from had_snn.events.readers_arrays import has_roles, source_of
+from had_snn.events.column_names import has_roles, split_name
+from had_snn.events.readers_arrays import source_of
 from had_snn.events.recording import ReadOptions, Source, logger
 
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15
-STRUCT, NUMERIC = 2, range(6, 16)
+STRUCT, WORDS, NUMERIC = 2, 4, range(6, 16)
 DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1"}
 DEEPEST = 4
 
@@ -29,7 +30,7 @@ class _Broken(Exception):
 
 @dataclass
 class _Variable:
-    """A matrix `[rows, columns]`, or the fields of a 1 x 1 struct."""
+    """A matrix `[rows, columns]` of numbers, one word, or the fields of a 1 x 1 struct."""
 
     name: str
     matrix: np.ndarray | None = None
@@ -76,7 +77,8 @@ def open_mat(path: Path, options: ReadOptions) -> Source:
         raise FormatError(path, f"no struct {wanted}; the file has {', '.join(structs)}")
     if len(structs) > 1 and options.stream is None:
         logger.info("%s: structs %s; reading %s (stream=... picks another)", path, ", ".join(structs), wanted)
-    return source_of(path, "mat", structs[wanted], options, {"stream": wanted})
+    facts = {name: matrix for name, matrix in matrices.items() if matrix.size <= 3 and not split_name(name).role}
+    return source_of(path, "mat", {**facts, **structs[wanted]}, options, {"stream": wanted})
 
 
 def _variable(data: memoryview, at: int, order: str) -> tuple[_Variable, int]:
@@ -144,6 +146,9 @@ def _matrix(data: memoryview, order: str, depth: int) -> _Variable:
         if len(numbers) != int(np.prod(shape, dtype=object)):
             raise _Broken(f"{len(numbers)} numbers in a matrix of {shape}")
         variable.matrix = numbers.reshape(shape, order="F")
+    elif content == WORDS and shape[0] == 1:
+        kind, body, _ = _element(data, at, order)
+        variable.matrix = np.array("".join(map(chr, _whole_numbers(kind, body, order))))
     elif content == STRUCT and shape == [1, 1] and depth < DEEPEST:
         variable.fields = _fields(data, at, order, depth)
     return variable

@@ -11,11 +11,14 @@ import numpy as np
 
 from had_snn.errors import FormatError
 from had_snn.events.decoders import Columns, Decoder
+from had_snn.events.facts import Facts, number_of
 from had_snn.events.readers_evt import evt_decoder, halves_are_swapped
 from had_snn.events.recording import ReadOptions, Source, decode_records
 
 MOST_HEADER = 1 << 16
+_CONTROLS = frozenset(range(0x20)) - {0x09} | {0x7F}
 DAT_RECORD = np.dtype("<u8")
+_LATEST = 1 << 62  # microseconds
 _SENSOR_OF_PLUGIN = (("gen41|gen4|imx636", (720, 1280)), ("gen31|gen3", (480, 640)), ("genx320", (320, 320)))
 
 
@@ -26,6 +29,9 @@ def open_raw(path: Path, options: ReadOptions) -> Source:
         start = file.tell()
     kind, legacy = _encoding(header)
     if kind is None:
+        named = foreign_encoding(header)
+        if named is not None:
+            raise unknown_encoding(path, named)
         raise FormatError(path, "the header names no encoding (evt or format)", remedy="format=evt2, evt21 or evt3")
     return _open_evt(path, kind, legacy, start, header, options)
 
@@ -36,7 +42,11 @@ def open_evt(kind: str) -> Callable[[Path, ReadOptions], Source]:
     def opener(path: Path, options: ReadOptions) -> Source:
         with path.open("rb") as file:
             header = read_header(file)
-            return _open_evt(path, kind, _encoding(header)[1], file.tell(), header, options)
+            start = file.tell()
+        named = _encoding(header)[0] or foreign_encoding(header)
+        if named not in (None, kind):
+            raise FormatError(path, f"format={kind} is stated, but its header says {named}", remedy="leave out format=")
+        return _open_evt(path, kind, _encoding(header)[1], start, header, options)
 
     return opener
 
@@ -47,13 +57,13 @@ def read_header(file: IO[bytes]) -> dict[str, str]:
     while file.tell() < MOST_HEADER:
         at = file.tell()
         line = file.readline(4096)
-        # Data may begin with the byte of a percent sign; a header line is text after "% ".
-        if not line.startswith(b"% ") or not line.endswith(b"\n") or not line.isascii():
+        # Data may begin with the byte of a percent sign; a header line is text after "% ", in any encoding.
+        if not line.startswith(b"% ") or not line.endswith(b"\n") or not _CONTROLS.isdisjoint(line[:-1].rstrip(b"\r")):
             if line.strip() != b"%" or not line.endswith(b"\n"):
                 file.seek(at)
                 break
             continue
-        key, _, value = line[2:].decode("ascii").strip().partition(" ")
+        key, _, value = line[2:].decode("latin-1").strip().partition(" ")
         header[key.lower()] = value.strip()
         if key.lower() == "end":
             break
@@ -63,6 +73,21 @@ def read_header(file: IO[bytes]) -> dict[str, str]:
 def is_raw(header: dict[str, str]) -> bool:
     """True if a header names an encoding of RAW files."""
     return _encoding(header)[0] is not None
+
+
+def foreign_encoding(header: dict[str, str]) -> str | None:
+    """The encoding that a header names, if it is none of those that are known (EVT4, HISTO3D, DIFF3D, ...)."""
+    if is_raw(header):
+        return None
+    if match := re.fullmatch(r"([A-Z][A-Z0-9_.-]+)(;.*)?", header.get("format", "")):
+        return match[1]
+    return f"EVT {header['evt']}" if re.fullmatch(r"\d+(\.\d+)?", header.get("evt", "")) else None
+
+
+def unknown_encoding(path: Path, name: str) -> FormatError:
+    """The refusal of a RAW file that holds something else than change events in a known encoding."""
+    remedy = "record or convert it as one of these, e.g. with metavision_file_to_hdf5"
+    return FormatError(path, f"RAW data encoded as {name}; known are EVT2, EVT2.1 and EVT3", remedy=remedy)
 
 
 def is_dat(header: dict[str, str]) -> bool:
@@ -79,30 +104,37 @@ def _encoding(header: dict[str, str]) -> tuple[str | None, bool]:
     return (kinds.get(name) if form.startswith("evt") or "evt" in header else None), legacy
 
 
-def _sensor(header: dict[str, str]) -> tuple[int, int] | None:
-    text = f"{header.get('geometry', '')};{header.get('format', '')}"
-    if match := re.match(r"(\d+)x(\d+)", text):
-        return int(match[2]), int(match[1])
-    width = re.search(r"width=(\d+)", text) or re.match(r"(\d+)", header.get("width", ""))
-    height = re.search(r"height=(\d+)", text) or re.match(r"(\d+)", header.get("height", ""))
-    if width and height and int(width[1]) and int(height[1]):
-        return int(height[1]), int(width[1])
+def _sensor(path: Path, header: dict[str, str], options: ReadOptions) -> tuple[int, int] | None:
+    """The sensor that a header states: its geometry, its sides, or else the camera's plugin."""
+    facts = Facts()
+    if match := re.match(r"(\d+)\s*x\s*(\d+)", header.get("geometry", "")):
+        facts.sensors.append(("geometry", (int(match[2]), int(match[1]))))
+    for place, text in (("format", header.get("format", "")), ("width, height", _sides(header))):
+        width, height = (re.search(rf"{side}=(\d+)", text) for side in ("width", "height"))
+        if width and height and int(width[1]) and int(height[1]):
+            facts.sensors.append((place, (int(height[1]), int(width[1]))))
+    if facts.sensors:
+        return facts.sensor_hw(path, options)
     for names, sensor_hw in _SENSOR_OF_PLUGIN:
         if re.search(names, header.get("plugin_name", "").lower()):
             return sensor_hw
     return None
 
 
+def _sides(header: dict[str, str]) -> str:
+    return f"width={header.get('width', '')};height={header.get('height', '')}"
+
+
 def _open_evt(path: Path, kind: str, legacy: bool, start: int, header: dict[str, str], options: ReadOptions) -> Source:
     info = {"encoding": kind, "header": header}
-    source = Source(path, "raw", (), _sensor(header), info)
+    source = Source(path, "raw", (), _sensor(path, header, options), info)
     if kind == "evt21" and "format" not in header:  # the oldest files do not tell the order of the halves
         with path.open("rb") as file:
             file.seek(start)
             legacy = halves_are_swapped(np.frombuffer(file.read(8 * 4096 // 8 * 8), np.uint8))
     decoder = evt_decoder(kind, legacy=legacy)
     source.most = (path.stat().st_size - start) // decoder.word.itemsize
-    shift = int(header["t_offset"]) if re.fullmatch(r"-?\d+", header.get("t_offset", "")) else 0
+    shift = _shift(path, header)
 
     def chunks() -> Iterator[Columns]:
         for events in decode_records(path, start, decoder, source, options):
@@ -110,6 +142,15 @@ def _open_evt(path: Path, kind: str, legacy: bool, start: int, header: dict[str,
 
     source.chunks = chunks()
     return source
+
+
+def _shift(path: Path, header: dict[str, str]) -> int:
+    """Microseconds to add to all times: the header's `t_offset`."""
+    text = header.get("t_offset", "0")
+    shift = number_of(text)
+    if shift is None or abs(shift) > _LATEST:
+        raise FormatError(path, f"its header's t_offset is {text!r}; expected microseconds that fit 64 bits")
+    return round(shift)
 
 
 def open_dat(path: Path, options: ReadOptions) -> Source:
@@ -123,7 +164,7 @@ def open_dat(path: Path, options: ReadOptions) -> Source:
         raise FormatError(path, f"DAT version {version}; only version 2 is known")
     if len(kind) < 2 or kind[1] != DAT_RECORD.itemsize or kind[0] == 14:
         raise FormatError(path, f"DAT record type {kind!r}; expected change events of 8 bytes", offset=start)
-    source = Source(path, "dat", (), _sensor(header), {"header": header})
+    source = Source(path, "dat", (), _sensor(path, header, options), {"header": header})
     source.most = (path.stat().st_size - start - 2) // DAT_RECORD.itemsize
 
     source.chunks = decode_records(path, start + 2, Decoder("dat", DAT_RECORD), source, options)

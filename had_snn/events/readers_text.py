@@ -7,6 +7,7 @@ of gigabytes pass in bounded memory.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,27 +16,34 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import FormatError
+from had_snn.events.column_names import split_name
 from had_snn.events.decoders import TEXT_BAD_LINE, Columns, TextParser
-from had_snn.events.readers_columns import UNITS, ColumnPlan, plan_columns
+from had_snn.events.facts import Facts, facts_of_text
+from had_snn.events.readers_columns import ColumnPlan, plan_columns
 from had_snn.events.recording import ReadOptions, Source, mend_or_raise, read_fully
+from had_snn.events.text_cells import Cells, open_lines
 
 BLOCK = 1 << 19  # what is parsed from it stays in the cache
 LONGEST_LINE = 4096
 SAMPLE_LINES = 5_000
+SNIFFED_LINES = 100
 _NO_NUMBERS = "no line of numbers; expected one event a line: t, x, y and polarity in any order"
-_SPLIT = re.compile(rb"[\s,;]+")
+_COMMENTS = b"#%/"
+_BRACKETS = re.compile(r"\s*([\[({<][^\])}>]*[\])}>])")
 _TO_BLANKS = bytes.maketrans(b",;\t\r", b"    ")
 
 
 @dataclass
 class _Head:
-    """What precedes the first event."""
+    """What precedes the first event, in bytes of UTF-8."""
 
     data_at: int = 0
     width: int = 0
     names: list[str] | None = None
-    sensor_hw: tuple[int, int] | None = None
-    facts: dict[str, str] = field(default_factory=dict)
+    cells: Cells = field(default_factory=Cells)
+    facts: Facts = field(default_factory=Facts)
+    exact: bool = True  # offsets are those of the file
+    scale: int = 1  # bytes of the file for one of UTF-8
 
 
 def open_text(path: Path, options: ReadOptions) -> Source:
@@ -51,87 +59,115 @@ def open_text(path: Path, options: ReadOptions) -> Source:
     Raises:
         FormatError: If the file holds no lines of numbers, or its columns do not look like events.
     """
-    head = _read_head(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(head.data_at)
-        block = file.read(BLOCK)
+    head, block = _read_head(path, options)
+    size = path.stat().st_size // head.scale
     lines = block.splitlines()
-    if head.data_at + len(block) < size and len(lines) > 1:
+    if len(block) == BLOCK and len(lines) > 1:
         lines.pop()  # may be cut in its middle
-    sample = _sample(lines[:SAMPLE_LINES], head.width)
+    sample = _sample(lines[:SAMPLE_LINES], head)
     if not len(sample):
         raise FormatError(path, _NO_NUMBERS, offset=head.data_at)
-    decimals = any(b"." in line for line in lines[:100])
-    unit = head.facts.get("time_unit")
-    plan = plan_columns(path, list(sample.T), options, names=head.names, unit=unit, decimals=decimals, at=head.data_at)
-    info = {"columns": plan.describe(head.width), "time_unit": plan.unit}
-    source = Source(path, "text", (), head.sensor_hw, info, countable_from_one="width" not in head.facts)
-    source.most = (size - head.data_at) * (len(lines) + 1) // max(len(block), 1) * 21 // 20
+    total = max(1, size - head.data_at) * (len(lines) + 1) // max(len(block), 1)
+    decimals = any(b"." in head.cells.plain(line) for line in lines[:SNIFFED_LINES])
+    columns, at = list(sample.T), head.data_at if head.exact else None
+    plan = plan_columns(path, columns, options, head.facts, total=total, names=head.names, decimals=decimals, at=at)
+    sized = any(place == "width, height" for place, _ in head.facts.sensors)
+    source = plan.source("text", head.width, head.facts, options, named=sized)
+    source.most = total * 21 // 20
     source.chunks = _chunks(path, head, plan, source, options)
     return source
 
 
-def _sample(lines: list[bytes], width: int) -> np.ndarray:
+def _sample(lines: list[bytes], head: _Head) -> np.ndarray:
     """Numbers of the lines that hold `width` of them, float64 `[n, width]`."""
     with contextlib.suppress(ValueError):
-        numbers = [float(token) for token in b" ".join(lines).translate(_TO_BLANKS).split()]
-        if len(numbers) == len(lines) * width:
-            return np.array(numbers).reshape(-1, width)
-    found = [_floats([token for token in _SPLIT.split(line.strip()) if token]) for line in lines]
-    return np.array([row for row in found if row is not None and len(row) == width], np.float64).reshape(-1, width)
+        numbers = [float(token) for token in head.cells.plain(b"\n".join(lines)).translate(_TO_BLANKS).split()]
+        if len(numbers) == len(lines) * head.width:
+            return np.array(numbers).reshape(-1, head.width)
+    found = [head.cells.numbers(line) for line in lines]
+    return np.array([row for row in found if row is not None and len(row) == head.width]).reshape(-1, head.width)
 
 
-def _floats(row: list[bytes]) -> list[float] | None:
-    try:
-        return [float(token) for token in row]
-    except ValueError:
-        return None
+def _read_head(path: Path, options: ReadOptions) -> tuple[_Head, bytes]:
+    """Reads comments, names and facts, and the first block of events behind them.
 
-
-def _read_head(path: Path) -> _Head:
-    """Skips comments and names; a line of two whole numbers before the events is the sensor's width and height."""
+    Names may stand in a comment. A line of two whole numbers before the events is the sensor's width and height.
+    """
     head = _Head()
-    with path.open("rb") as file:
+    before: list[str] = []
+    first_line: tuple[str, tuple[int, int]] | None = None
+    raw, head.exact, head.scale = open_lines(path)
+    with io.BufferedReader(raw, 1 << 16) as file:
         while True:
-            at = file.tell()
             line = file.readline(LONGEST_LINE)
-            if not line or at > BLOCK:
-                raise FormatError(path, _NO_NUMBERS, offset=at)
+            if not line or head.data_at > BLOCK:
+                raise FormatError(path, f"{_NO_NUMBERS}{_shown(before)}", offset=head.data_at if head.exact else None)
             if len(line) == LONGEST_LINE or b"\0" in line:
-                raise FormatError(path, f"not text: no line end within {LONGEST_LINE} bytes", offset=at)
-            text = line.strip()
-            if at == 0:
-                text = text.removeprefix(b"\xef\xbb\xbf")
-            tokens = [token for token in _SPLIT.split(text) if token]
-            if not tokens:
-                continue
-            if text[:1] in b"#%/":
-                head.facts.update(re.findall(r"(\w+)=(\w+)", text.decode("utf-8", "replace")))
-            elif _floats(tokens) is None:
-                named = re.split(rb"[,;\t]", text) if re.search(rb"[,;\t]", text) else tokens
-                head.names = [name.decode("utf-8", "replace") for name in named]
-            elif len(tokens) == 2 and head.sensor_hw is None and all(token.isdigit() for token in tokens):
-                head.sensor_hw = (int(tokens[1]), int(tokens[0]))
+                raise FormatError(path, f"not text: no line end within {LONGEST_LINE} bytes", offset=head.data_at)
+            text = line
+            if head.data_at == 0 and text.startswith(b"\xef\xbb\xbf"):
+                text, head.data_at = text[3:], 3
+            numbers = None if text[:1] in _COMMENTS else _numbers(text)
+            if numbers is None:
+                before += [_decoded(text)] if text.strip() else []
+            elif len(numbers) == 2 and first_line is None and all(n.is_integer() and n > 0 for n in numbers):
+                first_line = ("first line", (int(numbers[1]), int(numbers[0])))
             else:
-                head.data_at, head.width = at, len(tokens)
                 break
-    if head.names is not None and len(head.names) != head.width:
-        head.names = None
-    width, height = head.facts.get("width", ""), head.facts.get("height", "")
-    if width.isdigit() and height.isdigit():
-        head.sensor_hw = (int(height), int(width))
-    if head.facts.get("time_unit") not in UNITS:
-        head.facts.pop("time_unit", None)
-    return head
+            head.data_at += len(text)
+        block = text + file.read(BLOCK - len(text))
+    cells = Cells.of([line for line in block.splitlines()[:SNIFFED_LINES] if line[:1] not in _COMMENTS])
+    head.cells = cells or Cells()
+    head.width = len(head.cells.numbers(text) or ())
+    head.facts = facts_of_text(path, before, options)
+    head.facts.sensors += [first_line] if first_line else []
+    head.names = _names(path, before, head, options)
+    return head, block
+
+
+def _numbers(line: bytes) -> list[float] | None:
+    cells = Cells.of([line])
+    return cells.numbers(line) if cells is not None else None
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode().strip()
+    except UnicodeDecodeError:
+        return line.decode("latin-1").strip()
+
+
+def _shown(lines: list[str]) -> str:
+    return f"; it begins with {lines[0][:60]!r}" if lines else ""
+
+
+def _names(path: Path, lines: list[str], head: _Head, options: ReadOptions) -> list[str] | None:
+    """The names of the columns, from the last line before the events that names them."""
+    width = head.width
+    for line in reversed(lines):
+        comment = line[:1] in "#%/"
+        text = _BRACKETS.sub(lambda match: match[1].replace(" ", "\xa0"), line.lstrip("#%/ \t"))  # part of a name
+        separator = next((mark for mark in "\t;," if mark in text), " +")
+        named = [name.strip() for name in re.split(separator, text)]
+        while len(named) > width and not named[-1]:
+            named.pop()
+        roles = {split_name(name).role for name in named}
+        complete = {"t", "x", "y"} <= roles and ("p" in roles or width == 3)
+        if len(named) == width and (complete or (not comment and any(named))):
+            return named
+        if len(roles - {None}) > 2 and not comment and options.columns is None:
+            problem = f"names {len(named)} columns ({', '.join(named)}), but its lines hold {width} numbers"
+            remedy = "columns=... states the order of the numbers, with _ to skip one"
+            raise FormatError(path, problem, offset=head.data_at if head.exact else None, remedy=remedy)
+    return None
 
 
 def _chunks(path: Path, head: _Head, plan: ColumnPlan, source: Source, options: ReadOptions) -> Iterator[Columns]:
     total, at, rest = path.stat().st_size, head.data_at, 0
-    parser = TextParser(plan.index, head.width, UNITS[plan.unit])
+    parser, exact = TextParser(plan.index, head.width, plan.exponent), head.exact and head.cells.are_plain
     block = bytearray(LONGEST_LINE + BLOCK + 1)
-    with path.open("rb", buffering=0) as file:
-        file.seek(at)
+    with open_lines(path).file as file:
+        read_fully(file, memoryview(bytearray(at)))
         while True:
             read = read_fully(file, memoryview(block)[rest : rest + BLOCK])
             filled, last = rest + read, read < BLOCK
@@ -140,29 +176,34 @@ def _chunks(path: Path, head: _Head, plan: ColumnPlan, source: Source, options: 
                 block[filled : filled + 1] = b"\n"
                 filled += 1
             cut = filled if last else block.rfind(b"\n", 0, filled) + 1
+            text, stop = (block, cut) if head.cells.are_plain else _plain(head, block, cut)
             done = 0
-            while done < cut:
-                piece, done, why = parser.parse(block, done, cut)
+            while done < stop:
+                piece, done, why = parser.parse(text, done, stop)
                 if len(piece.t):
-                    yield piece
+                    yield piece._replace(t=piece.t + plan.offset_us) if plan.offset else piece
                 if why:
-                    stop = block.index(b"\n", done) + 1
-                    problem = _problem(bytes(block[done:stop]), why, head.width)
-                    if not (open_ended and stop == filled):
-                        raise FormatError(path, problem, offset=at + done)
-                    mend_or_raise(
-                        path, source.info, options, problem, mended="keeps the lines before it", offset=at + done
-                    )
+                    end = text.index(b"\n", done) + 1
+                    problem, where = _problem(bytes(text[done:end]), why, head.width), at + done if exact else None
+                    if not (open_ended and end == stop):
+                        raise FormatError(path, problem, offset=where)
+                    kept = "keeps the lines before it"
+                    mend_or_raise(path, source.info, options, problem, mended=kept, offset=where)
                     return
             rest = filled - cut
             if rest > LONGEST_LINE:
-                raise FormatError(path, f"no line end within {rest} bytes", offset=at + cut)
+                raise FormatError(path, f"no line end within {rest} bytes", offset=at + cut if exact else None)
             block[:rest] = block[cut:filled]
             at += cut
             if options.progress is not None:
-                options.progress(min(at, total), total)
+                options.progress(total if last else min(at * head.scale, total), total)
             if last:
                 return
+
+
+def _plain(head: _Head, block: bytearray, cut: int) -> tuple[bytes, int]:
+    text = head.cells.plain(bytes(block[:cut]))
+    return text, len(text)
 
 
 def _problem(line: bytes, why: int, width: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from io import FileIO
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from had_snn.errors import FormatError, InputError
 from had_snn.events.decoders import Columns, Decoder, Room, Scratch
 from had_snn.events.stream import EventStream
+from had_snn.events.units import stated_unit
 
 logger = logging.getLogger("had_snn")
 
@@ -66,8 +67,8 @@ class ReadOptions:
     Attributes:
         sensor_hw: Height and width in pixels.
         columns: Order of the columns of text and plain arrays, e.g. `"txyp"`; `"_"` skips one.
-        time_unit: `"s"`, `"ms"`, `"us"` or `"ns"`, for files that do not say.
-        polarity: The file's values for (darker, brighter), e.g. `(1, 2)`.
+        time_unit: `"s"`, `"ms"`, `"us"`, `"ns"` or a power of ten of one (`"1e-6 s"`), for files that do not say.
+        polarity: The file's values for (darker, brighter), e.g. `(1, 2)`; any other value is read as darker.
         origin: The file's number of the first pixel, 0 or 1.
         stream: Which stream to read where a file has several: an AEDAT4 stream id, a bag topic, an HDF5 group.
         window: Read only events of `[t0, t1)` microseconds.
@@ -86,8 +87,12 @@ class ReadOptions:
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.time_unit not in (None, "s", "ms", "us", "ns"):
-            raise InputError(f"time_unit is {self.time_unit!r}; expected s, ms, us or ns")
+        if self.time_unit is not None:
+            stated_unit(self.time_unit)
+        for name, expected in (("sensor_hw", "(height, width)"), ("polarity", "two different whole numbers")):
+            pair = getattr(self, name)
+            if pair is not None and not _is_pair(pair, positive=name == "sensor_hw"):
+                raise InputError(f"{name} is {pair!r}; expected {expected}")
         if self.origin not in (None, 0, 1):
             raise InputError(f"origin is {self.origin!r}; expected 0 or 1")
         if self.columns is not None and (
@@ -96,6 +101,15 @@ class ReadOptions:
             raise InputError(
                 f"columns is {self.columns!r}; expected t, x, y and p once each, and _ for others: txyp, xyp_t"
             )
+
+
+def _is_pair(pair: Any, *, positive: bool) -> bool:
+    try:
+        first, second = pair
+        whole = int(first) == first and int(second) == second
+    except (TypeError, ValueError):
+        return False
+    return whole and (min(first, second) > 0 if positive else first != second)
 
 
 @dataclass
@@ -111,6 +125,10 @@ class Source:
         load_frames: Reads the pictures, for formats that hold any.
         most: About how many events to expect, from the size of the file; room is reserved for as many.
         countable_from_one: True for formats without a rule for the first pixel's number (text, arrays, MATLAB).
+        order: The columns as they are read (`"txyp"`) where only their numbers tell it: x and y may be the other way
+            round.
+        clock: For mere columns of numbers, period in microseconds and zero of the 32-bit clock that their times may
+            come from.
         room: Where decoders write events; a piece is valid until the next one is asked for, unless `collect` has put
             its own arrays here.
     """
@@ -122,6 +140,8 @@ class Source:
     info: dict[str, Any] = field(default_factory=dict)
     load_frames: Callable[[], Frames | None] | None = None
     countable_from_one: bool = False
+    order: str | None = None
+    clock: tuple[int, int] | None = None
     most: int | None = None
     room: Room = field(default_factory=Scratch)
 
@@ -160,7 +180,7 @@ def walk_records(path: Path, start: int, dtype: np.dtype, source: Source, option
         mend_or_raise(path, source.info, options, problem, mended="keeps the records before it", offset=size - rest)
 
 
-def read_fully(file: FileIO, view: memoryview) -> int:
+def read_fully(file: RawIOBase, view: memoryview) -> int:
     """Fills `view` from an unbuffered file and returns how many bytes there were."""
     done = 0
     while done < len(view):

@@ -23,6 +23,7 @@ struct ReadText {
 namespace {
 
 enum { kDone = 0, kNotNumbers = 1, kTooLarge = 2 };
+const int kNotWhole = -0x7fffffff - 1;  // what a polarity with a fraction is read as; no number becomes it
 const had_u64 kMost = (had_u64)1 << 62;
 const had_u64 kPowers[20] = {1ull,
                              10ull,
@@ -114,7 +115,14 @@ inline bool round_number(const Number& number, int shift, had_i64& result) {
   return true;
 }
 
-inline int narrow(had_i64 value) {  // what does not fit is no pixel anyway, and the checks say so
+inline bool is_whole(const Number& number) {  // for exponents below 0
+  return number.digits == 0 || (number.exponent >= -19 && number.digits % kPowers[-number.exponent] == 0);
+}
+
+// What does not fit is no pixel anyway, and the checks say so; a -1 that was written as a number of 32 bits without a
+// sign is -1 again.
+inline int narrow(had_i64 value) {
+  if (value == 0xffffffffll) return -1;
   return value > 0x7fffffff ? 0x7fffffff : (value < -0x7fffffff ? -0x7fffffff : (int)value);
 }
 
@@ -153,8 +161,12 @@ HAD_EXPORT had_i64 had_read_text(ReadText* given) {
         if (round_number(number, r.shift, r.t[count])) value = 0;
         else why = kTooLarge;
       } else if (role > 0) {
-        if (!round_number(number, 0, value)) value = number.negative ? -(had_i64)kMost : (had_i64)kMost;
-        pixels[role - 1][count] = narrow(value);
+        if (role == 3 && number.exponent < 0 && !is_whole(number)) {
+          r.p[count] = kNotWhole;
+        } else {
+          if (!round_number(number, 0, value)) value = number.negative ? -(had_i64)kMost : (had_i64)kMost;
+          pixels[role - 1][count] = narrow(value);
+        }
       }
       at = after;
       while (is_separator(*at)) ++at;

@@ -49,9 +49,13 @@ def test_text_in_any_order(tmp_path, order, separator):
     assert recording.frames is None
 
 
-def test_text_with_y_before_x_is_noticed(tmp_path):
+def test_text_with_y_before_x_needs_a_stated_sensor_or_order(tmp_path, caplog):
     path = write_text(tmp_path / "e.txt", columns_of("tyxp"))
-    check(read_events(path))
+    check(read_events(path, sensor_hw=(180, 240)))
+    check(read_events(path, columns="tyxp"))
+    caplog.clear()
+    assert read_events(path).x.tolist() == Y.tolist()
+    assert "columns read as txyp; read as tyxp they would fit a 240x180 sensor (columns=" in caplog.text
 
 
 @pytest.mark.parametrize(("off", "on"), [(0, 1), (-1, 1), (1, 2)])
@@ -163,8 +167,10 @@ def test_events_outside_a_stated_sensor(tmp_path):
     path = write_text(tmp_path / "e.txt", columns_of("txyp"))
     with pytest.raises(FormatError, match="outside"):
         read_events(path, sensor_hw=(128, 128))
-    kept = read_events(path, sensor_hw=(128, 128), origin=0, repair=True)
-    assert len(kept) == ((X < 128) & (Y < 128)).sum()
+    kept = read_events(path, sensor_hw=(150, 220), origin=0, repair=True)
+    assert len(kept) == ((X < 220) & (Y < 150)).sum()
+    with pytest.raises(FormatError, match=r"would drop \d+ of 400 events"):
+        read_events(path, sensor_hw=(128, 128), origin=0, repair=True)
 
 
 def test_window(tmp_path):
