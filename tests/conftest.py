@@ -12,6 +12,7 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+FIELD_DATA = REAL_DATA.parent / "field"
 PROTOCOL_DATA = REAL_DATA.parent / "protocol"
 
 
@@ -21,6 +22,14 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"real recordings not found at {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def field_data() -> Path:
+    """Folder of situations from the field beside the repository; skipped, visibly, where there is none."""
+    if not FIELD_DATA.is_dir():
+        pytest.skip(f"situations from the field not found at {FIELD_DATA}")
+    return FIELD_DATA
 
 
 @pytest.fixture(scope="session")

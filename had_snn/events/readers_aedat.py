@@ -20,16 +20,18 @@ MOST_HEADER = 1 << 22
 RECORDS = {1: np.dtype((np.void, 6)), 2: np.dtype((np.void, 8))}  # address of 2 or 4 bytes, time of 4
 POLARITY_DTYPE = np.dtype([("data", "<u4"), ("t", "<i4")])
 PACKET_HEADER = struct.Struct("<hhiiiiii")
-CHIPS_HW = (
-    ("davis640", (480, 640)),
-    ("davis346", (260, 346)),
-    ("davis240", (180, 240)),
-    ("sbret", (180, 240)),
-    ("davis208", (192, 208)),
-    ("davis128", (128, 128)),
-    ("davis", (180, 240)),
-    ("dvs640", (480, 640)),
-)
+CHIPS_HW = {
+    "davis640": (480, 640),
+    "davis346": (260, 346),
+    "davis240": (180, 240),
+    "sbret": (180, 240),
+    "davis208": (192, 208),
+    "davis128": (128, 128),
+    "dvs640": (480, 640),
+    "dvs128": (128, 128),
+    "tmpdiff128": (128, 128),
+}
+PLAIN = ("dvs128", "tmpdiff128")  # without the DAVIS' pictures, and with addresses of 15 bits
 
 
 def open_aedat(path: Path, options: ReadOptions) -> Source:
@@ -37,13 +39,13 @@ def open_aedat(path: Path, options: ReadOptions) -> Source:
 
     Args:
         path: The file.
-        options: `sensor_hw` decides among DAVIS chips where the header names none.
+        options: `sensor_hw` states the size of a DAVIS where the header names no chip, or one that is not known.
 
     Returns:
         The source. Version 1 and 2 without a chip in the header are DVS128.
 
     Raises:
-        FormatError: If the header is damaged or names a version this does not know.
+        FormatError: If the header is damaged, or names a version or a chip that this does not know.
     """
     lines, start = _read_header(path)
     if not lines:
@@ -55,9 +57,7 @@ def open_aedat(path: Path, options: ReadOptions) -> Source:
         raise FormatError(path, f"AEDAT version {version!r}; known are 1, 2, 3 and 4", offset=0)
     dtype = RECORDS[int(version[0])]
     chip = next((line.split(":", 1)[1].strip() for line in lines if "AEChip:" in line), "")
-    davis_hw = next((hw for name, hw in CHIPS_HW if name in chip.lower()), None)
-    if davis_hw is not None and dtype.itemsize == 8:
-        davis_hw = options.sensor_hw or davis_hw
+    davis_hw = _davis(path, chip, options, wide=dtype.itemsize == 8)
     tick = next((line for line in lines if "Timestamps tick" in line), "1 us")
     if "1 us" not in tick:
         logger.warning("%s: %s; read as microseconds", path, tick.lstrip("# "))
@@ -67,8 +67,40 @@ def open_aedat(path: Path, options: ReadOptions) -> Source:
 
     height, width = davis_hw or (0, 0)
     decoder = Decoder("aedat", dtype, state=(-1, dtype.itemsize - 4, width, height))
-    source.chunks = decode_records(path, start, decoder, source, options)
+    chunks = decode_records(path, start, decoder, source, options)
+    if davis_hw is None and dtype.itemsize == 8 and not chip:
+        _check_addresses(path, start)
+    source.chunks = chunks
     return source
+
+
+def _davis(path: Path, chip: str, options: ReadOptions, *, wide: bool) -> tuple[int, int] | None:
+    """Height and width of the DAVIS whose addresses a file holds; None for a DVS128."""
+    name = chip.rsplit(".", 1)[-1].lower()
+    known = next((key for key in CHIPS_HW if name.startswith(key)), None)
+    if known in PLAIN:
+        return None
+    if known is not None and wide:
+        return options.sensor_hw or CHIPS_HW[known]
+    if not chip:
+        return options.sensor_hw if wide and tuple(options.sensor_hw or (128, 128)) != (128, 128) else None
+    if wide and "davis" in name and options.sensor_hw is not None:
+        return options.sensor_hw
+    problem = f"recorded by the chip {chip}, whose addresses are not known; known are {', '.join(CHIPS_HW)}"
+    states = "sensor_hw=(height, width) states the size of a DAVIS; jAER converts others"
+    raise FormatError(path, problem, remedy=states)
+
+
+def _check_addresses(path: Path, start: int) -> None:
+    """Refuses a file that names no chip where its addresses are not those of a DVS128."""
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(8 * 4096)
+    addresses = np.frombuffer(data[: len(data) // 8 * 8], ">u4")[::2]
+    wide = int(np.count_nonzero(addresses >> 16))
+    if wide:
+        problem = f"its header names no chip, and {wide} of the first {len(addresses)} addresses are no DVS128's"
+        raise FormatError(path, problem, remedy="sensor_hw=(height, width) states the size of a DAVIS")
 
 
 def _read_header(path: Path) -> tuple[list[str], int]:
@@ -100,7 +132,9 @@ def _open_version_3(path: Path, start: int, lines: list[str], options: ReadOptio
         raise FormatError(path, "the AEDAT 3 header has no end", offset=start)
     if not any("RAW" in line.upper() for line in lines if line.startswith("#Format")):
         raise FormatError(path, "compressed AEDAT 3; only RAW is known", remedy="convert it with cAER or DV")
-    source = Source(path, "aedat3", (), None, {"header": lines})
+    named = next((line.split(":", 1)[1].strip().lower() for line in lines if line.startswith("#Source")), "")
+    sensor_hw = next((hw for key, hw in CHIPS_HW.items() if named.startswith(key)), None)
+    source = Source(path, "aedat3", (), sensor_hw, {"header": lines})
     size = path.stat().st_size
 
     def chunks() -> Iterator[Columns]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from had_snn.errors import FormatError, optional_import
 from had_snn.events.decoders import Columns, Room, fresh, gather
+from had_snn.events.frame_depth import to_8_bits
 from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
 
 MAGIC = b"#!AER-DAT4.0\r\n"
@@ -26,7 +27,7 @@ EVENT_DTYPE = np.dtype(
     {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
 )
 COMPRESSIONS = ("none", "lz4", "lz4", "zstd", "zstd")
-CHANNELS = {0: 1, 16: 3, 24: 4, 2: 1, 18: 3, 26: 4}  # OpenCV type -> channels; 2, 18, 26 are 16 bit
+CHANNELS = {0: 1, 16: 3, 24: 4, 2: 1, 18: 3, 26: 4}  # OpenCV type -> channels; 2, 18, 26 are 16 bits, unsigned
 MAX_PACKET = 1 << 30  # bytes after decompression; real packets are thousands of times smaller
 
 
@@ -94,11 +95,13 @@ def open_aedat4(path: Path, options: ReadOptions) -> Source:
         for packet in _packets(path, data, (first, end, table_at), source, options):
             if packet.stream == pictures["id"]:
                 try:
-                    found.append(_frame(decompress(data[packet.start : packet.start + packet.size])))
+                    frame = _frame(path, decompress(data[packet.start : packet.start + packet.size]))
+                    found += [frame] if frame is not None else []
                 except _Broken as error:
                     _stop(path, source, options, error, packet)
                     break
-        return _stack(found, pictures["sensor_hw"])
+        images = to_8_bits(path, [image for image, *_ in found])
+        return _stack([(i, *rest) for i, (_, *rest) in zip(images, found, strict=True)], pictures["sensor_hw"])
 
     source.chunks = chunks()
     source.load_frames = load_frames
@@ -288,17 +291,21 @@ def _events(raw: bytes, room: Room = fresh) -> Columns:
     return Columns(t, x, y, np.not_equal(p, 0, out=p.view(np.bool_)).view(np.int8))
 
 
-def _frame(raw: bytes) -> tuple[np.ndarray, int, int, int, int]:
-    """Pixels `[h, w, channels]` uint8, start and end of the exposure, column and row of the top-left pixel."""
+def _frame(path: Path, raw: bytes) -> tuple[np.ndarray, int, int, int, int] | None:
+    """Pixels `[h, w, channels]` of 8 or 16 bits, start and end of the exposure, column and row of the top-left pixel.
+
+    None, with a warning, for a picture of a type that holds no such pixels (floats, signed or wider numbers).
+    """
     table = _root_of_packet(raw, b"FRME")
     kind, width, height = table.scalar(5, "<b", 0), table.scalar(6, "<h", 0), table.scalar(7, "<h", 0)
+    if kind not in CHANNELS:
+        logger.warning("%s: a picture of type %d is left out; known are 8 and 16 bits of grey or colour", path, kind)
+        return None
     pixels = table.vector(10)
-    channels, itemsize = CHANNELS.get(kind, 0), 2 if kind in (2, 18, 26) else 1
-    if channels == 0 or width < 0 or height < 0 or len(pixels) != width * height * channels * itemsize:
+    channels, itemsize = CHANNELS[kind], 2 if kind in (2, 18, 26) else 1
+    if width < 0 or height < 0 or len(pixels) != width * height * channels * itemsize:
         raise _Broken(f"a frame of type {kind}, {width}x{height}, with {len(pixels)} bytes")
-    if itemsize == 2:
-        pixels = (pixels.view("<u2") >> 8).astype(np.uint8)
-    image = pixels.reshape(height, width, channels)
+    image = (pixels.view("<u2") if itemsize == 2 else pixels).reshape(height, width, channels)
     image = image if channels == 1 else image[..., 2::-1]  # the file's order is BGR
     stamp = table.scalar(0, "<q", 0)
     start, end = table.scalar(3, "<q", 0) or stamp, table.scalar(4, "<q", 0) or stamp

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import FormatError
+from had_snn.events.frame_depth import depth_of, to_8_bits
 from had_snn.events.readers_aedat4 import (
     COMPRESSIONS,
     EVENT_DTYPE,
@@ -103,7 +104,8 @@ def index_aedat4(path: str | os.PathLike[str], *, repair: bool = False) -> Aedat
     for packet in file.packets():
         try:
             if file.pictures is not None and packet.stream == file.pictures["id"]:
-                times.append(_frame(file.raw(packet))[1:3])
+                frame = _frame(file.path, file.raw(packet))
+                times += [frame[1:3]] if frame is not None else []
             elif first is None and file.events is not None and packet.stream == file.events["id"]:
                 packed = _root_of_packet(file.raw(packet), b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
                 first = int(packed["t"][0]) if len(packed) else None
@@ -130,11 +132,20 @@ def read_aedat4_frames(path: str | os.PathLike[str], wanted: Sequence[int]) -> l
     """
     file = _File(Path(path), repair=False)
     packets = [p for p in file.packets() if file.pictures is not None and p.stream == file.pictures["id"]]
-    order = np.argsort([_frame(file.raw(packet))[2] for packet in packets], kind="stable")
+    ends, places, highest = [], [], 0
+    for packet in packets:
+        frame = _frame(file.path, file.raw(packet))
+        if frame is not None:
+            ends.append(frame[2])
+            places.append(packet)
+            highest = max(highest, int(frame[0].max(initial=0))) if frame[0].dtype.itemsize == 2 else highest
+    order, depth = np.argsort(ends, kind="stable"), depth_of([np.array(highest)])
     found = []
     for index in wanted:
-        if not 0 <= index < len(packets):
-            raise FormatError(path, f"no frame {index}; the recording holds {len(packets)}")
-        image = _frame(file.raw(packets[int(order[index])]))[0]
+        if not 0 <= index < len(places):
+            raise FormatError(path, f"no frame {index}; the recording holds {len(places)}")
+        frame = _frame(file.path, file.raw(places[int(order[index])]))
+        assert frame is not None
+        (image,) = to_8_bits(file.path, [frame[0]], depth=depth)
         found.append(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else np.ascontiguousarray(image))
     return found

@@ -7,6 +7,7 @@ hundred thousand events and a Python object for each is a hundred times slower t
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,14 +17,17 @@ import numpy as np
 
 from had_snn.errors import FormatError, optional_import
 from had_snn.events.decoders import Columns
+from had_snn.events.frame_depth import to_8_bits
 from had_snn.events.readers_evt import evt_decoder
 from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
 
 ROS1_MAGIC, MCAP_MAGIC, SQLITE_MAGIC = b"#ROSBAG V2.0", b"\x89MCAP0\r\n", b"SQLite format 3\0"
 ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
 PACKETS = ("event_camera_msgs/msg/EventPacket", "event_array_msgs/msg/EventArray")
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no message begins so: its first bytes name the order of its numbers
 IMAGE = "sensor_msgs/msg/Image"
 IMAGE_CHANNELS = {"mono8": 1, "8UC1": 1, "rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4}
+IMAGE_CHANNELS_16 = {"mono16": 1, "16UC1": 1, "rgb16": 3, "bgr16": 3, "16UC3": 3, "rgba16": 4, "bgra16": 4}
 # A message's event is 13 bytes in ROS 1. In ROS 2 (CDR) numbers are aligned to their size, which makes the first
 # event 14 bytes long and every further one 16, with its time two bytes later.
 _NAMES, _FORMATS = ["x", "y", "s", "ns", "p"], ["<u2", "<u2", "<u4", "<u4", "u1"]
@@ -33,7 +37,7 @@ MONO_DTYPE = np.dtype([("dt", "<u4"), ("x", "<u2"), ("y", "<u2")])
 
 
 def open_bag(path: Path, options: ReadOptions) -> Source:
-    """Opens a bag: a ROS 1 file, a ROS 2 folder, or a storage file inside such a folder.
+    """Opens a bag: a ROS 1 file, a ROS 2 folder, or one storage file (`.mcap`, `.db3`) of ROS 2.
 
     Args:
         path: The bag.
@@ -64,17 +68,42 @@ def open_bag(path: Path, options: ReadOptions) -> Source:
 
 
 def _open(path: Path) -> Any:
-    """A reader of `rosbags`, not yet opened."""
-    if path.is_file():
-        with path.open("rb") as file:
-            is_ros1 = file.read(len(ROS1_MAGIC)) == ROS1_MAGIC
-        if is_ros1:
-            return optional_import("rosbags.rosbag1", extra="ros").Reader(path)
-    folder = path if path.is_dir() else path.parent
-    if not (folder / "metadata.yaml").is_file():
-        remedy = f"ros2 bag reindex {folder}"
-        raise FormatError(path, f"a ROS 2 storage file without {folder / 'metadata.yaml'}", remedy=remedy)
-    return optional_import("rosbags.rosbag2", extra="ros").Reader(folder)
+    """A reader of `rosbags`, not yet open, for a ROS 1 file, a ROS 2 folder, or just the storage file that is named."""
+    if path.is_dir():
+        return optional_import("rosbags.rosbag2", extra="ros").Reader(path)
+    with path.open("rb") as file:
+        magic = file.read(16)
+    if magic.startswith(ROS1_MAGIC):
+        return optional_import("rosbags.rosbag1", extra="ros").Reader(path)
+    plugins = optional_import("rosbags.rosbag2", extra="ros").Reader.STORAGE_PLUGINS
+    return _Storage(plugins[".mcap" if magic.startswith(MCAP_MAGIC) else ".db3"](path))
+
+
+class _Storage:
+    """One storage file of a ROS 2 bag, without the `metadata.yaml` that may lie beside it."""
+
+    def __init__(self, storage: Any) -> None:
+        self._storage = storage
+
+    def __enter__(self) -> _Storage:
+        self._storage.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._storage.close()
+
+    @property
+    def connections(self) -> list[Any]:
+        """Its topics."""
+        return self._storage.connections
+
+    def messages(self, connections: list[Any]) -> Iterator[tuple[Any, int, bytes]]:
+        """Their messages, unpacked where each is compressed (which only the `metadata.yaml` would tell)."""
+        for connection, stamp, raw in self._storage.messages(connections):
+            if bytes(raw[:4]) == ZSTD_MAGIC:
+                zstandard = optional_import("zstandard", extra="data")
+                raw = zstandard.ZstdDecompressor().decompressobj().decompress(bytes(raw))
+            yield connection, stamp, raw
 
 
 def _topics(path: Path) -> Iterator[tuple[str, tuple[str, int]]]:
@@ -93,7 +122,7 @@ def _messages(path: Path, topic: str) -> Generator[_Message, None, None]:
     try:
         with _open(path) as reader:
             connections = [c for c in reader.connections if c.topic == topic]
-            cdr = type(reader).__module__.startswith("rosbags.rosbag2")
+            cdr = not type(reader).__module__.startswith("rosbags.rosbag1")
             for _, _, raw in reader.messages(connections=connections):
                 yield _Message(bytes(raw), cdr=cdr)
     except (FormatError, GeneratorExit):
@@ -210,31 +239,46 @@ def _mono(data: bytes, base_ns: int) -> Columns:
 
 
 def _frames(path: Path, topic: str) -> Frames | None:
-    images: list[np.ndarray] = []
-    stamps: list[int] = []
+    found: list[tuple[np.ndarray, int]] = []
+    skipped: Counter[str] = Counter()
     for message in _messages(path, topic):
-        stamp = message.header()
-        height, width = message.number("I"), message.number("I")
-        encoding = message.data().rstrip(b"\0").decode("ascii", "replace")
-        message.skip("B")
-        step, data = message.number("I"), message.data()
-        channels = IMAGE_CHANNELS.get(encoding)
-        if channels is None or step < width * channels or len(data) < step * height:
-            raise FormatError(
-                path, f"pictures of {topic} are {width}x{height} {encoding!r}; expected 8-bit grey or colour"
-            )
-        rows = np.frombuffer(data, np.uint8, step * height).reshape(height, step)[:, : width * channels]
-        image = rows.reshape(height, width, channels)
-        if channels > 1:
-            image = image[..., 2::-1] if encoding.startswith(("bgr", "8UC3")) else image[..., :3]
-        images.append(image[..., 0] if channels == 1 else image)
-        stamps.append(stamp)
-    if not images:
+        try:
+            stamp = message.header()
+            height, width = message.number("I"), message.number("I")
+            encoding = message.data().rstrip(b"\0").decode("ascii", "replace")
+            big = message.number("B")
+            step, data = message.number("I"), message.data()
+        except (ValueError, struct.error):
+            skipped["cut off"] += 1
+            continue
+        image = _image(data, encoding, (height, width, step), ">" if big else "<")
+        if image is None:
+            skipped[f"{width}x{height} {encoding!r}"] += 1
+        elif found and image.shape != found[0][0].shape:
+            skipped[f"{width}x{height}, where the first are {found[0][0].shape[1]}x{found[0][0].shape[0]}"] += 1
+        else:
+            found.append((image, stamp))
+    for what, count in skipped.items():
+        known = ", ".join([*IMAGE_CHANNELS, *IMAGE_CHANNELS_16])
+        logger.warning("%s: %d pictures of %s are left out: %s (known are %s)", path, count, topic, what, known)
+    if not found:
         return None
-    if len({image.shape for image in images}) > 1:
-        raise FormatError(path, f"pictures of {topic} differ in size")
-    times = np.array(stamps, np.int64)
-    return Frames(np.stack(images), times, times)
+    times = np.array([stamp for _, stamp in found], np.int64)
+    return Frames(np.stack(to_8_bits(path, [image for image, _ in found])), times, times)
+
+
+def _image(data: bytes, encoding: str, size: tuple[int, int, int], order: str) -> np.ndarray | None:
+    """Pixels of a message of `(height, width, bytes in a row)`, or None if they are of a kind that is not known."""
+    channels = IMAGE_CHANNELS.get(encoding) or IMAGE_CHANNELS_16.get(encoding)
+    dtype = np.dtype("u1" if encoding in IMAGE_CHANNELS else f"{order}u2")
+    height, width, step = size
+    if channels is None or step < width * channels * dtype.itemsize or len(data) < step * height:
+        return None
+    rows = np.frombuffer(data, np.uint8, step * height).reshape(height, step)[:, : width * channels * dtype.itemsize]
+    image = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
+    if channels == 1:
+        return image[..., 0]
+    return image[..., 2::-1] if encoding.startswith(("bgr", "8UC3", "16UC3")) else image[..., :3]
 
 
 def _size(path: Path) -> int | None:

@@ -89,6 +89,6 @@ class Bag:
             encoding=encoding,
             is_bigendian=0,
             step=image[0].nbytes,
-            data=image.reshape(-1),
+            data=np.ascontiguousarray(image).reshape(-1).view(np.uint8),
         )
         self.write(topic, message, t_us)

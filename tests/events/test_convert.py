@@ -35,7 +35,7 @@ def convert(monkeypatch, capsys):
         return code, written.out, written.err
 
     yield run
-    for name in ("convert", "entry", "progress"):
+    for name in ("convert", "entry", "progress", "reading"):
         sys.modules.pop(name, None)
 
 
