@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from entry import script
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from progress import progress
+from reading import read_options
 
 from had_snn.errors import InputError
 from had_snn.events.cache import open_cached
@@ -27,12 +28,10 @@ def run(cfg: DictConfig) -> Recording:
     if source.resolve() == target.resolve():
         raise InputError(f"in and out are both {source}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    options = {k: v for k, v in OmegaConf.to_container(cfg.read, resolve=True).items() if v is not None}
-    options |= {k: tuple(options[k]) for k in ("sensor_hw", "polarity") if k in options}
     # Through memory-mapped columns, so that a recording larger than memory can be converted too.
     with tempfile.TemporaryDirectory(prefix=".convert.", dir=target.parent) as folder:
         with progress("reading", unit="B") as bar:
-            recording = open_cached(source, cfg.cache or folder, progress=bar, **options)
+            recording = open_cached(source, cfg.cache or folder, progress=bar, **read_options(cfg.read))
         frames = recording.frames if cfg.frames else None
         with progress("writing", unit="events") as bar:
             write_events(recording.events, target, frames=frames, format=cfg.format, progress=bar)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from progress import progress
+from reading import read_options
 
 from had_snn.data.clips import Augmentation, ClipGeometry, ClipSampler
 from had_snn.data.layout_base import Layout
@@ -54,8 +55,6 @@ def sequences(data: DictConfig, split: str) -> Sequence[TrackingSequence]:
 
 def data_layout(data: DictConfig) -> Layout:
     """The data set on disk that a `data` config names."""
-    read = {name: value for name, value in _plain(data.read).items() if value is not None}
-    read = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
     return open_layout(
         data.layout,
         data.root,
@@ -63,7 +62,7 @@ def data_layout(data: DictConfig) -> Layout:
         skip_damaged=data.skip_damaged,
         absent_value=data.absent_value,
         length_tolerance=data.length_tolerance,
-        read=read,
+        read=read_options(data.read),
     )
 
 

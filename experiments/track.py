@@ -23,6 +23,7 @@ from entry import open_run, script
 from first_box import TimedBoxes, draw_box_by_hand, first_box, read_timed_boxes
 from omegaconf import DictConfig
 from progress import progress
+from reading import read_options
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
@@ -182,7 +183,7 @@ def summarise(cfg: DictConfig, run: Run, sensor_hw: tuple[int, int]) -> dict:
 def open_source(cfg: DictConfig, start_us: int | None, reach_us: int, stack: ExitStack) -> tuple:
     """The events up to the first box, its time, and what yields the rest once the tracker is there."""
     if not cfg.live:
-        events = read_events(cfg.recording)
+        events = read_events(cfg.recording, **read_options(cfg.read))
         if len(events) == 0:
             raise InputError(f"{cfg.recording} holds no events")
         start = start_us if start_us is not None else events.t_start
