@@ -94,7 +94,7 @@ def training_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
 
 
 def validation_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
-    """The sequences that `cfg.validation` names: a split, or every so manieth one held out of the training split."""
+    """The sequences that `cfg.validation` names: a split, or every n-th one held out of the training split."""
     wanted = cfg.validation
     if (wanted.get("split") is None) == (wanted.get("held_out") is None):
         raise InputError("validation needs split=NAME or held_out=N (every Nth training sequence), and not both")

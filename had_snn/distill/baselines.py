@@ -116,9 +116,9 @@ class PublicCodeDistillation(nn.Module):
             named = {"public_feature": F.mse_loss(tokens.roll(tokens.shape[1] // 2, dims=1), wanted)}
             named["public_response"] = centre_focal(student_map / 2, teacher_map / 2)
             # Fault 2: time is nowhere; the recurrence runs over tokens.
-            said, _ = self.student_gru(tokens)
-            heard, _ = self.teacher_gru(wanted)
-            named["public_temporal"] = F.mse_loss(self.student_map(said[:, -1]), self.teacher_map(heard[:, -1]))
+            ours, _ = self.student_gru(tokens)
+            theirs, _ = self.teacher_gru(wanted)
+            named["public_temporal"] = F.mse_loss(self.student_map(ours[:, -1]), self.teacher_map(theirs[:, -1]))
             named["public_transport"] = single_point_transport(student_map / 2, teacher_map / 2)
             total = sum((self.WEIGHTS[name] * value for name, value in named.items()), boxes.new_zeros(()))
         return {**named, "total": total}

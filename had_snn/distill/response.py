@@ -1,4 +1,4 @@
-"""Response level: where and how large the teacher says the target is, as far as the teacher deserves to be heard.
+"""Response level: where and how large the teacher says the target is, weighted by what the teacher knows better.
 
 Three terms per window: the Kullback-Leibler divergence from the teacher's to the student's spatial score distribution,
 both softened by a temperature, and GIoU and L1 between the teacher's box and the boxes of the student's cells where the
@@ -34,8 +34,8 @@ class ResponseOptions:
         giou: Weight of `1 - GIoU`. Where labels are exact, the teacher's boxes add little to them, and at the weights
             of the supervised losses they slow the learning of the score map.
         l1: Weight of the boxes' summed absolute difference, in crop sides.
-        margin: Gain in IoU over the student at which a teacher is heard fully; small, so that it is heard about all
-            that it knows better and not only about gross errors.
+        margin: Gain in IoU over the student at which a window has its full weight; small, so that all that a teacher
+            knows better counts and not only gross errors.
     """
 
     temperature: float = 1.0
