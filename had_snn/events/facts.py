@@ -33,7 +33,7 @@ _WIDTHS, _HEIGHTS = (
 _NOTHING = r"[^\d\n]{0,40}?"
 _TEXT_SIZE = re.compile(
     rf"\b(geometry|resolution|sensor(?:[ _-](?:size|hw|resolution|shape))?|dimensions?|image[ _-]size)\b"
-    rf"({_NOTHING})(?<![a-z0-9.-])(\d+)(?: ?px)?\s*[x*,; ]\s*(\d+)(?![\d.-])"
+    rf"({_NOTHING})(?<![a-z0-9.-])(\d+)(?: ?px)?\s*[x\u00d7*,; ]\s*(\d+)(?![\d.-])"
 )
 _TEXT_SIDE = re.compile(r"\b(width|height)\b\"?\s*[=:]?\s*(\d+)\b|\b(w|h)\s*[=:]\s*(\d+)\b")
 _TEXT_UNIT = re.compile(

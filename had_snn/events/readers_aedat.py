@@ -132,7 +132,7 @@ def _open_version_3(path: Path, start: int, lines: list[str], options: ReadOptio
         raise FormatError(path, "the AEDAT 3 header has no end", offset=start)
     if not any("RAW" in line.upper() for line in lines if line.startswith("#Format")):
         raise FormatError(path, "compressed AEDAT 3; only RAW is known", remedy="convert it with cAER or DV")
-    named = next((line.split(":", 1)[1].strip().lower() for line in lines if line.startswith("#Source")), "")
+    named = next((line.partition(":")[2].strip().lower() for line in lines if line.startswith("#Source")), "")
     sensor_hw = next((hw for key, hw in CHIPS_HW.items() if named.startswith(key)), None)
     source = Source(path, "aedat3", (), sensor_hw, {"header": lines})
     size = path.stat().st_size
