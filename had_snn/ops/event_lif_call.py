@@ -14,7 +14,7 @@ from had_snn.errors import InputError
 from had_snn.ops import build
 from had_snn.ops.event_bucket import EventBucket, bucket_events
 from had_snn.ops.event_lif import EventLIFState, PackedEvents, decay_rate
-from had_snn.ops.event_lif_kernels import EventForward, Window, output_hw, step_ends
+from had_snn.ops.event_lif_kernels import EventForward, output_hw, step_ends, window_of
 from had_snn.ops.surrogate import Neuron
 
 #: Sets of window lengths whose micro-steps are kept.
@@ -59,16 +59,9 @@ class EventLIFCall:
         self._weight = weight.detach().float().permute(1, 2, 3, 0).reshape(-1, channels).contiguous()
         self._rate = decay_rate(tau.detach()).float().contiguous()
         self._threshold = torch.ones(channels)
-        sites = out_hw[0] * out_hw[1]
+        neuron = Neuron(v_reset=0.0, slope=2.0, surrogate=0, soft=False, detach=True)
         constant = {"start": self._start, "weight": self._weight, "rate": self._rate, "threshold": self._threshold}
-        window = Window(
-            **build.addresses(**constant),
-            sites=samples * sites,
-            sites_per_sample=sites,
-            T=n_steps,
-            C=channels,
-            neuron=Neuron(v_reset=0.0, slope=2.0, surrogate=0, soft=False, detach=True),
-        )
+        window = window_of(self.counts.shape, neuron, entries=torch.empty(0), **constant)  # the rest at each call
         self._given = EventForward(window=window, **build.addresses(counts=self.counts))
         self._forward = build.bind("event_lif_forward", EventForward)
         self._buckets = EventBucket(

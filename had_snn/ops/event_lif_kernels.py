@@ -148,7 +148,7 @@ def event_lif_forward(
         neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
         given = {"weight": weight, "rate": rate, "gain": gain, "threshold": threshold, "v0": v0, "t_last0": last0}
         times = {"start": start, "bound": bound, "remaining": remaining, "scale": scale}
-        window = _window(counts.shape, neuron, entries=entries, **times, **given)
+        window = window_of(counts.shape, neuron, entries=entries, **times, **given)
         outputs = {"counts": counts, "membranes": membrane if membranes else None, "v": v, "t_last": t_last}
         _run("event_lif_forward", EventForward(window=window, **build.addresses(**outputs)), v.device)
     return counts, membrane, v, t_last + t_begin[:, None, None], entries, start, bound, remaining
@@ -178,7 +178,7 @@ def step_ends(t_begin: Tensor, t_end: Tensor, length_us: Tensor, n_steps: int) -
     return window[:, None] - remaining.floor().long(), remaining[:, 1:].contiguous()
 
 
-def _window(shape: Sequence[int], neuron: Neuron, *, entries: Tensor, **tensors: Tensor | None) -> Window:
+def window_of(shape: Sequence[int], neuron: Neuron, *, entries: Tensor, **tensors: Tensor | None) -> Window:
     """What both directions are given, for counts of `shape` `[T, N, Ho, Wo, C]`."""
     T, samples, height, width, channels = shape
     sites = samples * height * width
@@ -231,7 +231,7 @@ def event_lif_backward(
         neuron = Neuron(v_reset=v_reset, slope=slope, surrogate=surrogate, soft=soft, detach=detach)
         given = {"weight": weight, "rate": rate, "gain": gain, "threshold": threshold, "v0": v0, "t_last0": last0}
         times = {"start": start, "bound": bound, "remaining": remaining, "scale": scale}
-        window = _window(shape, neuron, entries=entries, **times, **given)
+        window = window_of(shape, neuron, entries=entries, **times, **given)
         potentials = None if on_cpu else weight.new_empty((entries.numel(), channels))
         grads = {"g_counts": g_counts, "g_membranes": g_membranes, "g_v": g_v, "potentials": potentials}
         grads |= {"g_weight": sums[0], "g_rate": sums[1], "g_gain": sums[2] if gain is not None else None}
@@ -259,8 +259,8 @@ def _run(name: str, given: EventForward | EventBackward, device: torch.device) -
 
 
 def _setup(ctx, inputs, output) -> None:
-    t_begin, scale, weight, rate, gain, threshold, v0, t_last0 = (inputs[5], *inputs[8:15])
-    v_reset, slope, surrogate, soft, detach, ctx.membranes = inputs[21:]
+    _t, _x, _y, _p, _offsets, t_begin, _t_end, _length, scale, weight, rate, gain, threshold, *options = inputs
+    v0, t_last0, *_geometry, v_reset, slope, surrogate, soft, detach, ctx.membranes = options
     counts, _membranes, _v, t_last, entries, start, bound, remaining = output
     ctx.save_for_backward(entries, start, bound, remaining, t_begin, scale, weight, rate, gain, threshold, v0, t_last0)
     ctx.shape, ctx.inputs = list(counts.shape), len(inputs)
