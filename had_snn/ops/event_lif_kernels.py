@@ -264,7 +264,7 @@ def _setup(ctx, inputs, output) -> None:
     counts, _membranes, _v, t_last, entries, start, bound, remaining = output
     ctx.save_for_backward(entries, start, bound, remaining, t_begin, scale, weight, rate, gain, threshold, v0, t_last0)
     ctx.shape, ctx.inputs = list(counts.shape), len(inputs)
-    ctx.neuron = {"v_reset": v_reset, "slope": slope, "surrogate": surrogate, "soft": soft, "detach": detach}
+    ctx.neuron = (v_reset, slope, surrogate, soft, detach)
     ctx.mark_non_differentiable(t_last, entries, start, bound, remaining)
     ctx.set_materialize_grads(False)
 
@@ -275,8 +275,8 @@ def _backward(ctx, g_counts, g_membranes, g_v, *_):
         return (None,) * ctx.inputs
     saved = ctx.saved_tensors
     *_, gain, _, v0, _ = saved
-    grads = {"g_counts": g_counts, "g_membranes": g_membranes, "g_v": g_v}
-    g_weight, g_rate, g_gain, g_threshold, g_v0 = event_lif_backward(*saved, **grads, shape=ctx.shape, **ctx.neuron)
+    given = [*saved, g_counts, g_membranes, g_v, ctx.shape, *ctx.neuron]
+    g_weight, g_rate, g_gain, g_threshold, g_v0 = event_lif_backward(*given)
     found = (g_weight, g_rate, None if gain is None else g_gain, g_threshold, None if v0 is None else g_v0)
     return (*(None,) * 9, *found, *(None,) * (ctx.inputs - 14))
 

@@ -228,10 +228,8 @@ def _check_factors(alpha: Tensor, threshold: Tensor) -> None:
 
 
 def _setup(ctx, inputs, output) -> None:
-    x, v0, alpha, threshold, channel_dim, v_reset, slope, surrogate, soft, detach, ctx.membranes, _keep = inputs
+    x, v0, alpha, threshold, *ctx.options, ctx.membranes, _keep = inputs
     ctx.save_for_backward(x, v0, alpha, threshold, output[3])
-    ctx.neuron = {"v_reset": v_reset, "slope": slope, "surrogate": surrogate, "soft": soft, "detach": detach}
-    ctx.channel_dim = channel_dim
     ctx.mark_non_differentiable(output[3])
     ctx.set_materialize_grads(False)
 
@@ -242,10 +240,8 @@ def _backward(ctx, g_s, g_v, g_h, _):
         return (None,) * 12
     x, v0, alpha, threshold, kept = ctx.saved_tensors
     g_h = g_h if ctx.membranes else None
-    upstream = {"g_s": g_s, "g_h": g_h, "g_v": g_v}
-    grads = lif_backward(
-        x, v0, alpha, threshold, kept, **upstream, channel_dim=ctx.channel_dim, **ctx.neuron, need=need
-    )
+    given = [x, v0, alpha, threshold, kept, g_s, g_h, g_v, *ctx.options, need]
+    grads = lif_backward(*given)
     return (*(g if n else None for g, n in zip(grads, need, strict=True)), *(None,) * 8)
 
 
