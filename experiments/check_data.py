@@ -16,7 +16,7 @@ from progress import progress
 from sources import data_layout
 
 from had_snn.atomic import atomic_file
-from had_snn.data.checks import CheckReport
+from had_snn.data.folder_report import CheckReport
 from had_snn.data.tiny_layouts import make_tiny
 from had_snn.errors import InputError
 

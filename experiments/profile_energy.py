@@ -39,7 +39,7 @@ from had_snn.profiling import (
 )
 from had_snn.profiling.page import write_page
 from had_snn.tracking import OnlineTracker
-from had_snn.tracking.teacher import TeacherTracker
+from had_snn.tracking.teacher_tracker import TeacherTracker
 
 TEACHERS = {"teacher_tiny": teacher_tiny, "teacher_small": teacher_small, "teacher_base": teacher_base}
 

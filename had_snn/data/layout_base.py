@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from had_snn.data.checks import CheckReport, Problem, SplitCount, worst_first
+from had_snn.data.folder_report import CheckReport, Problem, SplitCount, worst_first
 from had_snn.data.labels import has_area, read_flags, share_of_contradictions
 from had_snn.data.layout_plan import Entry, LayoutOptions, Plan, Unusable
 from had_snn.data.lazy import LazyEvents, LazyFrames, LazyList, RecordingPool

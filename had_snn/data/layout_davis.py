@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from had_snn.data.checks import Problem, folder_names
+from had_snn.data.folder_report import Problem, folder_names
 from had_snn.data.labels import read_rows
 from had_snn.data.layout_fe108 import PUBLISHED
 from had_snn.data.layout_frames import FrameLayout

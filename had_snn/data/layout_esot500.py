@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from had_snn.data.checks import Problem, listed
+from had_snn.data.folder_report import Problem, listed
 from had_snn.data.labels import has_area, read_names, read_rows
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_frames import cached_index

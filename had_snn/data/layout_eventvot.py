@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from had_snn.data.checks import Problem, folder_names
+from had_snn.data.folder_report import Problem, folder_names
 from had_snn.data.labels import read_boxes
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Entry, Plan, split_folders

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from had_snn.data.checks import Problem, folder_names, listed
+from had_snn.data.folder_report import Problem, folder_names, listed
 from had_snn.data.layout_frames import FrameLayout
 from had_snn.data.layout_plan import Entry, Plan
 from had_snn.errors import FormatError

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from had_snn.data.checks import Problem, folder_names, listed
+from had_snn.data.folder_report import Problem, folder_names, listed
 from had_snn.data.labels import has_area, object_names, read_columns, read_rows
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Entry, Plan

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.atomic import atomic_file
-from had_snn.data.checks import listed
+from had_snn.data.folder_report import listed
 from had_snn.data.labels import has_area, read_boxes
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Plan

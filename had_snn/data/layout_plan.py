@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from had_snn.data.checks import Problem, folder_names, listed
+from had_snn.data.folder_report import Problem, folder_names, listed
 from had_snn.data.pictures import Pictures
 from had_snn.events.recording import Recording
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from had_snn.distill.baselines import PlainDistillation, PublicCodeDistillation
+from had_snn.distill.comparisons import PlainDistillation, PublicCodeDistillation
 from had_snn.distill.membrane import MembraneAlignment
 from had_snn.distill.response import ResponseDistillation, ResponseOptions
 from had_snn.distill.signals import StudentSignals, TeacherSignals, check_signals

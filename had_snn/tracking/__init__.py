@@ -1,7 +1,7 @@
 """The online tracker and what trackers share: the rules that turn network outputs into boxes, state on disk."""
 
 from had_snn.tracking.follower import BoxFollower, Estimate, FollowerState, TrackingPolicy
-from had_snn.tracking.teacher import TeacherTracker
+from had_snn.tracking.teacher_tracker import TeacherTracker
 from had_snn.tracking.tracker import OnlineTracker
 
 __all__ = ["BoxFollower", "Estimate", "FollowerState", "OnlineTracker", "TeacherTracker", "TrackingPolicy"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from had_snn.distill.baselines import single_point_transport
+from had_snn.distill.comparisons import single_point_transport
 from had_snn.distill.spike_rate import SpikeRateAlignment, TransportOptions, mass_from_saliency
 
 

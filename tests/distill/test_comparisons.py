@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from had_snn.distill.baselines import PlainDistillation, PublicCodeDistillation, centre_focal, single_point_transport
+from had_snn.distill.comparisons import PlainDistillation, PublicCodeDistillation, centre_focal, single_point_transport
 from had_snn.distill.signals import StudentSignals, TeacherSignals
 
 
