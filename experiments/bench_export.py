@@ -35,7 +35,8 @@ from had_snn.export.adapters import OPENERS
 from had_snn.export.chips import chip_report
 from had_snn.export.clocked_stem import fixed_gain, stem_convergence
 from had_snn.export.deployed import DeployedStudent
-from had_snn.export.nir import template_kernel, to_graph, write_nir
+from had_snn.export.lowering import template_kernel, to_graph
+from had_snn.export.nir import write_nir
 from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.reference_runner import run_events, thinned
 from had_snn.export.rounding import Rounding

@@ -29,7 +29,8 @@ from had_snn.export.adapters import OPENERS
 from had_snn.export.chips import chip_lines, chip_report, chip_table
 from had_snn.export.clocked_stem import STEM_CONV, STEM_LIF, fixed_gain
 from had_snn.export.deployed import DeployedStudent
-from had_snn.export.nir import HOST, load_nir, part_of, stored_notes, template_kernel, to_graph, write_nir
+from had_snn.export.lowering import template_kernel, to_graph
+from had_snn.export.nir import HOST, load_nir, part_of, stored_notes, write_nir
 from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.rounding import Rounding
 from had_snn.export.search_graph import INPUT, OUTPUT, SearchGraph, run_graph
@@ -37,7 +38,7 @@ from had_snn.export.verify import line, table, verify
 from had_snn.geometry import check_box, search_crop
 from had_snn.models import SpikingTracker
 from had_snn.tracking import OnlineTracker
-from had_snn.viz.graph import Box, draw_graph
+from had_snn.viz.layer_graph import Box, draw_graph
 
 PARTS = ("body", "stem", "one_piece")
 

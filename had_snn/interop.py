@@ -1,4 +1,4 @@
-"""The same student on other libraries' neurons: the judge in parity tests and the rival in benchmarks.
+"""The same student on other libraries' neurons: the reference in parity tests and what benchmarks compare with.
 
     rival = rebuild(student, "spikingjelly")      # or "snntorch"
     output = rival.read_window(events, kernel)
@@ -37,7 +37,7 @@ def _import(name: str) -> ModuleType:
 
 
 class ForeignLIF(nn.Module):
-    """Has the face of `had_snn.models.neurons.LIF` and another library's neuron inside.
+    """Takes the place of `had_snn.models.neurons.LIF`, with another library's neuron inside.
 
     Args:
         original: Gives the time constant (shared, not copied).

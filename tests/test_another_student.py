@@ -64,28 +64,29 @@ class SideBranchTracker(SpikingTracker):
 
     def graph(self) -> Graph:
         build, backbone = GraphBuilder(self), self.backbone
-        first = build.lif(backbone.lif1, build.conv(backbone.conv1, STEM))
-        current = build.conv(backbone.conv2, first)
+        add = build.add
+        first = add(backbone.lif1, add(backbone.conv1, STEM))
+        current = add(backbone.conv2, first)
         for block in backbone.blocks:
-            current = build.sum(block.shortcut, current, build.conv(block.conv, build.lif(block.lif, current)))
-        features = build.lif(backbone.lif_out, current)
-        matched = build.norm(self.match_norm, build.match(self.matching, features))
-        beside = build.sum(self.side_sum, build.conv(self.side_conv, first), build.conv(self.side_features, features))
-        side, late = build.lif(self.side_lif, beside), build.lif(self.late_lif, beside)
-        mixed = build.sum(
+            current = add(block.shortcut, current, add(block.conv, add(block.lif, current)))
+        features = add(backbone.lif_out, current)
+        matched = add(self.match_norm, add(self.matching, features))
+        beside = add(self.side_sum, add(self.side_conv, first), add(self.side_features, features))
+        side, late = add(self.side_lif, beside), add(self.late_lif, beside)
+        mixed = add(
             self.mix,
-            build.conv(self.mix_match, matched),
-            build.conv(self.side_mix, side),
-            build.conv(self.mix_search, features),
+            add(self.mix_match, matched),
+            add(self.side_mix, side),
+            add(self.mix_search, features),
         )
-        spikes = build.lif(self.lif_mix, mixed)
-        joined = build.sum(
+        spikes = add(self.lif_mix, mixed)
+        joined = add(
             self.join,
-            build.conv(self.conv_head, spikes),
-            build.conv(self.side_head, side),
-            build.conv(self.late_conv, late),
+            add(self.conv_head, spikes),
+            add(self.side_head, side),
+            add(self.late_conv, late),
         )
-        return build.graph(self.readout, build.lif(self.lif_head, joined), outside=(self.stem, self.integrator))
+        return build.graph(add(self.readout, add(self.lif_head, joined)), outside=(self.stem, self.integrator))
 
 
 def stream(seed: int, count: int, side: int, *, t0: int = 0, duration: int = 40_000) -> EventStream:

@@ -1,8 +1,8 @@
 """The student outside PyTorch: NIR files, simulators, chips."""
 
 from had_snn.export.deployed import DeployedStudent
-from had_snn.export.lowering import search_graph
-from had_snn.export.nir import graph_to_nir, read_nir, template_kernel, to_graph, to_nir, write_nir
+from had_snn.export.lowering import search_graph, template_kernel, to_graph
+from had_snn.export.nir import graph_to_nir, read_nir, to_nir, write_nir
 from had_snn.export.rounding import Rounding, round_graph
 from had_snn.export.search_graph import SearchGraph, Trace, run_graph
 from had_snn.export.verify import table, verify

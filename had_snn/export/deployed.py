@@ -13,18 +13,18 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from had_snn.errors import ExportError
 from had_snn.events.stream import EventBatch
 from had_snn.export.search_graph import SearchGraph, Trace, run_graph
-from had_snn.models import MicroSteps, StudentConfig, Taps, TrackerOutput
+from had_snn.models import MicroSteps, Taps, TrackerOutput
 from had_snn.models.graph import STEM
 from had_snn.models.head import split_readout
-from had_snn.models.search import SearchModule
+from had_snn.models.search import AroundStudent, SearchModule
 
 
-class DeployedStudent(nn.Module):
+class DeployedStudent(AroundStudent):
     """A `SearchNetwork` for one template.
 
     Args:
@@ -38,28 +38,8 @@ class DeployedStudent(nn.Module):
     def __init__(
         self, student: SearchModule, graph: SearchGraph, *, run: Callable[[Tensor], Trace] | None = None
     ) -> None:
-        super().__init__()
-        self.student, self.graph = student.eval(), graph
-        self.run = run or partial(run_graph, graph)
-
-    @property
-    def config(self) -> StudentConfig:
-        """The student's plain numbers."""
-        return self.student.config
-
-    @property
-    def grid(self) -> int:
-        """Cells per side of the output maps."""
-        return self.student.grid
-
-    @property
-    def device(self) -> torch.device:
-        """Where the student is."""
-        return self.student.device
-
-    def gain_at(self, rate: float) -> float:
-        """See `SearchNetwork.gain_at`."""
-        return self.student.gain_at(rate)
+        super().__init__(student)
+        self.graph, self.run = graph, run or partial(run_graph, graph)
 
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
         """The student's kernel for these events; must be the template that was baked in.

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from had_snn.errors import ExportError
+from had_snn.errors import ExportError, InputError
+from had_snn.events.stream import EventBatch, EventStream
+from had_snn.export.deployed import fingerprint
+from had_snn.export.rounding import Rounding, round_graph
 from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph
-from had_snn.models.graph import MATCH, STEM, ConvNode, Graph, LIFNode, MatchNode, Mixing, NormNode, is_pointwise
+from had_snn.geometry import check_box, search_crop
+from had_snn.models.graph import MATCH, STEM, Graph, Mixing, Node, is_pointwise
 from had_snn.models.grids import fold, scale_and_shift
 from had_snn.models.search import SearchModule
 from had_snn.models.stem import EventLIFStem
@@ -26,11 +34,10 @@ def check_exportable(student: SearchModule) -> Graph:
         raise ExportError(f"{type(student).__name__} cannot be exported: only the spiking student has an event graph")
     if type(student.stem) is not EventLIFStem:
         raise ExportError(f"stem: {type(student.stem).__name__} has no counterpart in NIR; expected EventLIFStem")
-    graph = student.graph()
-    reason = graph.obstacle()
-    if reason is not None:
-        raise ExportError(f"{reason}; NIR tools cannot express it")
-    return graph
+    try:
+        return student.graph()
+    except InputError as error:
+        raise ExportError(f"{error}; NIR tools cannot express it") from error
 
 
 @torch.no_grad()
@@ -70,12 +77,87 @@ def search_graph(
     )
 
 
+def template_kernel(
+    student: SearchModule,
+    events: EventStream,
+    box_xywh: Sequence[float] | np.ndarray,
+    *,
+    t_us: int | None = None,
+    n_steps: int | None = None,
+) -> Tensor:
+    """Reads a template as the tracker does.
+
+    Args:
+        student: The network.
+        events: Sensor events; those of the last window before `t_us` show the target.
+        box_xywh: The target's box at `t_us`, sensor pixels.
+        t_us: Time of the box; the end of `events` when None.
+        n_steps: Micro-steps per window; the configured number when None.
+
+    Returns:
+        Correlation kernel `[1, C, k, k]`.
+    """
+    config = student.config
+    box = check_box(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw)
+    end = int(t_us if t_us is not None else events.t_end)
+    crop = search_crop(box, factor=config.template_factor, size=config.template_size)
+    window = events.slice_time(end - config.window_us, end).crop(crop)
+    if len(window) == 0:
+        raise ExportError(
+            f"no events in the template's crop between {end - config.window_us} and {end} us: give another box or time"
+        )
+    batch = EventBatch.pack([window], [end - config.window_us], [end])
+    boxes = torch.from_numpy(crop.relative_box(box)[None]).float()
+    device = student.device
+    with torch.no_grad():
+        return student.encode_template(batch.to(device), boxes.to(device), n_steps=n_steps).cpu()
+
+
+def to_graph(
+    student: SearchModule,
+    template_events: EventStream,
+    box_xywh: Sequence[float] | np.ndarray,
+    *,
+    t_us: int | None = None,
+    n_steps: int | None = None,
+    rounding: Rounding | None = Rounding(),  # noqa: B008 (frozen)
+    fuse_matching: bool = True,
+) -> SearchGraph:
+    """The student's search branch for one template.
+
+    Args:
+        student: The network.
+        template_events: Sensor events up to the template's time.
+        box_xywh: The target's box, sensor pixels.
+        t_us: Time of the box; the end of `template_events` when None.
+        n_steps: Micro-steps per window; the configured number when None.
+        rounding: Number formats that make every machine agree (see `rounding`); None keeps the weights as trained,
+            where potentials within a few `1e-7` of the threshold may be decided differently elsewhere.
+        fuse_matching: See `search_graph`.
+
+    Returns:
+        The graph, ready for `to_nir`, `run_graph` and `DeployedStudent`.
+    """
+    kernel = template_kernel(student, template_events, box_xywh, t_us=t_us, n_steps=n_steps)
+    graph = search_graph(student, kernel, n_steps=n_steps, fuse_matching=fuse_matching)
+    if rounding is not None:
+        graph = round_graph(graph, rounding)
+    template = {
+        "box_xywh": [float(v) for v in np.asarray(box_xywh, dtype=np.float64)],
+        "t_us": int(t_us if t_us is not None else template_events.t_end),
+        "source": template_events.source,
+        "fingerprint": fingerprint(kernel).tolist(),
+    }
+    config = json.loads(json.dumps(asdict(student.config)))  # tuples become lists, as the file will give them back
+    return graph.with_nodes(graph.nodes, student=config, sensor_hw=list(template_events.sensor_hw), template=template)
+
+
 def file_names(graph: Graph) -> dict[str, str]:
     """Names of nodes in a file, where dots are not allowed: `backbone.blocks.0.lif` becomes `block0_lif`."""
     names: dict[str, str] = {}
     for path, node in graph.nodes.items():
         container, *rest = re.sub(r"s\.(\d+)", r"\1", path).split(".")
-        short = MATCH if isinstance(node, MatchNode) else "_".join(rest) or container
+        short = MATCH if node.kind == "match" else "_".join(rest) or container
         taken = short in (*names.values(), INPUT, OUTPUT) or short[0].isdigit()
         names[path] = path.replace(".", "_") if taken else short
     return names
@@ -100,13 +182,13 @@ class _Lowering:
             if name in self.made:
                 continue
             sources = [made for source in node.sources for made in self.made[source]]
-            if isinstance(node, LIFNode):
+            if node.kind == "lif":
                 self._neurons(node, sources)
-            elif isinstance(node, ConvNode):
+            elif node.kind == "conv":
                 if int(node.conv.padding[0]) != node.conv.kernel_size[0] // 2:
                     raise ExportError(f"{name}: padding {node.conv.padding[0]}; expected half the kernel, rounded down")
                 self._conv(name, self.names[name], *fold(node.conv, node.norm), sources, stride=node.conv.stride[0])
-            elif isinstance(node, MatchNode):
+            elif node.kind == "match":
                 self._check(kernel, node, self.shapes[sources[0]][0])
                 mixed = [mixing for mixing in mixings if mixing.match is node]
                 if fuse:
@@ -117,28 +199,28 @@ class _Lowering:
                 self.made[name] = sources
 
     @staticmethod
-    def _check(kernel: Tensor, node: MatchNode, channels: int) -> None:
-        side = node.matching.kernel
+    def _check(kernel: Tensor, node: Node, channels: int) -> None:
+        side = node.side
         # A kernel of another student or of several templates would broadcast silently.
         if kernel.shape != (1, channels, side, side):
             raise ExportError(
                 f"template kernel has the shape {tuple(kernel.shape)}, expected one template of this student"
             )
 
-    def _correlation(self, node: MatchNode, kernel: Tensor, sources: list[str]) -> None:
+    def _correlation(self, node: Node, kernel: Tensor, sources: list[str]) -> None:
         """The correlation and the norm behind it, written out dense."""
         readers = self.graph.readers(node.name)
-        norms = [reader for reader in readers if isinstance(reader, NormNode)]
+        norms = [reader for reader in readers if reader.kind == "norm"]
         if norms and len(readers) > 1:
             raise ExportError(f"{norms[0].name}: a norm shares the matched maps; only one reader can be folded")
         depthwise, shift = _scaled(kernel, norms[0] if norms else None)
         dense = torch.diag_embed(depthwise.permute(1, 2, 0)).permute(2, 3, 0, 1)
         self._conv(node.name, self.names[node.name], dense, shift, sources)
 
-    def _fused(self, node: MatchNode, kernel: Tensor, mixings: list[Mixing], sources: list[str]) -> None:
+    def _fused(self, node: Node, kernel: Tensor, mixings: list[Mixing], sources: list[str]) -> None:
         """The correlation, its norm and the 1x1 convolutions that mix its maps, as one convolution."""
         for index, mixing in enumerate(mixings):
-            if not is_pointwise(mixing.conv.conv):
+            if not is_pointwise(mixing.conv):
                 raise ExportError(f"{mixing.conv.name}: only a 1x1 convolution can be joined; pass fuse_matching=False")
             depthwise, shift = _scaled(kernel, mixing.norm)
             mix, bias = (part.cpu() for part in fold(mixing.conv.conv, mixing.conv.norm))
@@ -160,7 +242,7 @@ class _Lowering:
         self.shapes[name] = (len(weight), -(-height // stride), -(-width // stride))
         self.made[node] = [name]
 
-    def _neurons(self, node: LIFNode, sources: list[str]) -> None:
+    def _neurons(self, node: Node, sources: list[str]) -> None:
         name = self.names[node.name]
         self.shapes[name] = self._connect(name, sources)
         alpha = float(decay_factor(node.lif.log_tau.detach().cpu().double().exp().float(), self.dt_us))
@@ -173,9 +255,9 @@ class _Lowering:
         return self.shapes[sources[0]]
 
 
-def _scaled(kernel: Tensor, norm: NormNode | None) -> tuple[Tensor, Tensor]:
+def _scaled(kernel: Tensor, norm: Node | None) -> tuple[Tensor, Tensor]:
     """Depth-wise weights `[C, k, k]` and shift `[C]` of the correlation and the norm behind it."""
-    if norm is None:
+    if norm is None or norm.norm is None:
         return kernel[0], kernel.new_zeros(kernel.shape[1])
     scale, shift = (part.cpu() for part in scale_and_shift(norm.norm))
     return kernel[0] * scale[:, None, None], shift

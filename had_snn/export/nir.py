@@ -11,10 +11,8 @@ metadata.
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,12 @@ import numpy as np
 import torch
 
 from had_snn.atomic import atomic_file
-from had_snn.errors import ExportError, FormatError, optional_import
-from had_snn.events.stream import EventBatch, EventStream
-from had_snn.export.deployed import fingerprint
-from had_snn.export.lowering import search_graph
-from had_snn.export.rounding import Rounding, input_scales, round_graph
+from had_snn.errors import FormatError, optional_import
+from had_snn.events.stream import EventStream
+from had_snn.export.lowering import to_graph
+from had_snn.export.rounding import input_scales
 from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph
-from had_snn.geometry import check_box, search_crop
-from had_snn.models import SpikingTracker
-
-logger = logging.getLogger("had_snn")
+from had_snn.models.search import SearchModule
 
 #: Nominal time step of the file in seconds; snnTorch and SpikingJelly assume it.
 NOMINAL_DT = 1e-4
@@ -40,92 +34,10 @@ NOMINAL_DT = 1e-4
 LAYOUT = 1
 
 
-def template_kernel(
-    student: SpikingTracker,
-    events: EventStream,
-    box_xywh: Sequence[float] | np.ndarray,
-    *,
-    t_us: int | None = None,
-    n_steps: int | None = None,
-) -> torch.Tensor:
-    """Reads a template as the tracker does.
-
-    Args:
-        student: The network.
-        events: Sensor events; those of the last window before `t_us` show the target.
-        box_xywh: The target's box at `t_us`, sensor pixels.
-        t_us: Time of the box; the end of `events` when None.
-        n_steps: Micro-steps per window; the configured number when None.
-
-    Returns:
-        Correlation kernel `[1, C, k, k]`.
-    """
-    config = student.config
-    box = check_box(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw)
-    end = int(t_us if t_us is not None else events.t_end)
-    crop = search_crop(box, factor=config.template_factor, size=config.template_size)
-    window = events.slice_time(end - config.window_us, end).crop(crop)
-    if len(window) == 0:
-        raise ExportError(
-            f"no events in the template's crop between {end - config.window_us} and {end} us: give another box or time"
-        )
-    batch = EventBatch.pack([window], [end - config.window_us], [end])
-    boxes = torch.from_numpy(crop.relative_box(box)[None]).float()
-    device = student.device
-    with torch.no_grad():
-        return student.encode_template(batch.to(device), boxes.to(device), n_steps=n_steps).cpu()
-
-
-def to_graph(
-    student: SpikingTracker,
-    template_events: EventStream,
-    box_xywh: Sequence[float] | np.ndarray,
-    *,
-    t_us: int | None = None,
-    n_steps: int | None = None,
-    rounding: Rounding | None = Rounding(),  # noqa: B008 (frozen)
-    fuse_matching: bool = True,
-) -> SearchGraph:
-    """The student's search branch for one template.
-
-    Args:
-        student: The network.
-        template_events: Sensor events up to the template's time.
-        box_xywh: The target's box, sensor pixels.
-        t_us: Time of the box; the end of `template_events` when None.
-        n_steps: Micro-steps per window; the configured number when None.
-        rounding: Number formats that make every machine agree (see `rounding`); None keeps the weights as trained,
-            where potentials within a few `1e-7` of the threshold may be decided differently elsewhere.
-        fuse_matching: See `search_graph`.
-
-    Returns:
-        The graph, ready for `to_nir`, `run_graph` and `DeployedStudent`.
-    """
-    kernel = template_kernel(student, template_events, box_xywh, t_us=t_us, n_steps=n_steps)
-    graph = search_graph(student, kernel, n_steps=n_steps, fuse_matching=fuse_matching)
-    if rounding is not None:
-        graph = round_graph(graph, rounding)
-    template = {
-        "box_xywh": [float(v) for v in np.asarray(box_xywh, dtype=np.float64)],
-        "t_us": int(t_us if t_us is not None else template_events.t_end),
-        "source": template_events.source,
-        "fingerprint": fingerprint(kernel).tolist(),
-    }
-    config = json.loads(json.dumps(asdict(student.config)))  # tuples become lists, as the file will give them back
-    return graph.with_nodes(graph.nodes, student=config, sensor_hw=list(template_events.sensor_hw), template=template)
-
-
 def to_nir(
-    student: SpikingTracker,
-    template_events: EventStream,
-    box_xywh: Sequence[float] | np.ndarray,
-    *,
-    t_us: int | None = None,
-    n_steps: int | None = None,
-    rounding: Rounding | None = Rounding(),  # noqa: B008 (frozen)
-    fuse_matching: bool = True,
+    student: SearchModule, template_events: EventStream, box_xywh: Sequence[float] | np.ndarray, **options: Any
 ) -> Any:
-    """`to_graph` and `graph_to_nir` in one call; arguments as in `to_graph`.
+    """`to_graph` and `graph_to_nir` in one call; arguments are those of `to_graph`.
 
     Returns:
         A `nir.NIRGraph`; write it with `write_nir`.
@@ -133,10 +45,7 @@ def to_nir(
     Raises:
         ExportError: If the student has a part that NIR cannot express, with the module's path and the reason.
     """
-    graph = to_graph(
-        student, template_events, box_xywh, t_us=t_us, n_steps=n_steps, rounding=rounding, fuse_matching=fuse_matching
-    )
-    return graph_to_nir(graph)
+    return graph_to_nir(to_graph(student, template_events, box_xywh, **options))
 
 
 def graph_to_nir(graph: SearchGraph) -> Any:

@@ -57,7 +57,7 @@ def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> Sear
     return fine.with_nodes(nodes, fine_ratio=ratio)
 
 
-def apart(graph: SearchGraph) -> SearchGraph:
+def unshared(graph: SearchGraph) -> SearchGraph:
     """Gives every LIF layer convolutions of its own: one that feeds several layers is written once for each."""
     nodes: dict[str, Conv | Neurons] = {}
     edges = [edge for edge in graph.edges if edge[0] not in graph.convolutions and edge[1] not in graph.convolutions]
@@ -141,7 +141,7 @@ def one_piece(
             coarse_input = student.stem(seen, n_steps=student.config.n_steps)[0].cpu()
             frames = event_frames(seen, dt_us=dt_us, first=0, steps=body.n_steps)
             fine_input = run_graph(front, frames).readout
-        body = match_rates(apart(body), search_graph(student, kernel), fine_input, coarse_input)
+        body = match_rates(unshared(body), search_graph(student, kernel), fine_input, coarse_input)
     edges = tuple(edge for edge in front.edges if edge[1] != OUTPUT)
     edges += tuple((STEM_LIF if source == INPUT else source, target) for source, target in body.edges)
     notes = {**body.info, **front.info, "part": "one piece", **info}

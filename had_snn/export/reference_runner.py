@@ -1,4 +1,4 @@
-"""Executes an exported network event by event, in NumPy, as an independent judge.
+"""Executes an exported network event by event, in NumPy, as an independent reference.
 
 No convolution is called: every spike walks along its own synapses and adds its weights to the potentials that it
 reaches, and only then do neurons decide. That gives spike counts that share no code with the kernels or with any

@@ -27,7 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
-from had_snn.errors import InputError
+from had_snn.errors import ExportError, InputError
 from had_snn.export.search_graph import Conv, Neurons, SearchGraph
 from had_snn.models.grids import connected
 
@@ -175,7 +175,11 @@ def _needs_odd(graph: SearchGraph, feeding: list[str], group: list[str]) -> set[
         if not chosen & set(sources):
             chosen.add(sources[0])
     for name in group:
-        assert len(chosen & set(graph.sources(name))) == 1, name
+        if len(chosen & set(graph.sources(name))) != 1:
+            raise ExportError(
+                f"{name}: its biases cannot be rounded so that no potential meets the threshold; export "
+                "with rounding=None"
+            )
     return chosen
 
 

@@ -19,25 +19,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from had_snn.errors import ExportError, HadError, InputError, MissingExtraError
+from had_snn.errors import ExportError, InputError, MissingExtraError
 from had_snn.export.adapters import OPENERS
-from had_snn.export.apart import JUDGES, judge_version, run_judge
+from had_snn.export.external import EXTERNAL, external_version, run_external
 from had_snn.export.nir import read_nir
 from had_snn.export.reference_runner import run_events
 from had_snn.export.search_graph import SearchGraph, Trace, run_graph
 
 logger = logging.getLogger("had_snn")
 
-#: The judge that executes spike by spike in NumPy.
+#: The reference that executes spike by spike in NumPy.
 EVENTS = "event_by_event"
 
 #: What `verify` runs when nothing is asked for.
 DEFAULT = ("norse", "snntorch", "spikingjelly", "sinabs")
 #: All that there is. The `_own` entries leave a simulator's own neuron as it comes; spyx has no other.
-KNOWN = (*OPENERS, EVENTS, *JUDGES)
+KNOWN = (*OPENERS, EVENTS, *EXTERNAL)
 
-#: Windows that a judge in another environment gets at once: starting one costs more than holding them.
-_APART_CHUNK = 50
+#: Windows that a simulator in another environment gets at once: starting one costs more than holding them.
+_EXTERNAL_CHUNK = 50
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def _verify_one(
     except Exception as error:  # noqa: BLE001
         return _absent("failed", f"{type(error).__name__}: {error}")
     tally = _Tally(graph)
-    chunk = max(chunk, _APART_CHUNK) if name in JUDGES else chunk
+    chunk = max(chunk, _EXTERNAL_CHUNK) if name in EXTERNAL else chunk
     for start in range(0, windows.shape[1], chunk):
         counts = windows[:, start : start + chunk]
         ours = run_graph(graph, counts, with_membranes=True)
@@ -134,8 +134,8 @@ def _open(name: str, path: str | Path, graph: SearchGraph):
         if any(source in stored.convolutions for conv in stored.convolutions for source in stored.sources(conv)):
             raise InputError("a convolution reads real values of another one, which are no events; fuse the matching")
         return (lambda counts, feed: (run_events(stored, counts, feed=feed).trace, "")), "", "spikes walk one by one"
-    if name in JUDGES:
-        return (lambda counts, feed: run_judge(name, path, graph, counts, feed)), judge_version(name), ""
+    if name in EXTERNAL:
+        return (lambda counts, feed: run_external(name, path, graph, counts, feed)), external_version(name), ""
     simulation = OPENERS[name](path, graph)
     return (lambda counts, feed: (simulation.run(counts, feed=feed), "")), simulation.version, simulation.notes
 
@@ -170,8 +170,8 @@ class _Tally:
         for layer in self.layers:
             same = ours.spikes[layer] == theirs.spikes[layer]
             self.counts[layer]["mismatches_alone"] += int((~same).sum())
-            apart = (ours.membranes[layer] - theirs.membranes[layer]).abs() * same
-            self.membranes[layer] = max(self.membranes[layer], float(apart.max()))
+            error = (ours.membranes[layer] - theirs.membranes[layer]).abs() * same
+            self.membranes[layer] = max(self.membranes[layer], float(error.max()))
             self.potentials[layer] = max(self.potentials[layer], float(ours.membranes[layer].abs().max()))
 
     def _guaranteed(self, layer: str) -> bool:
@@ -232,10 +232,3 @@ def table(report: dict[str, dict[str, Any]]) -> str:
 def membrane_error(entry: dict[str, Any]) -> float:
     """Largest difference of potentials in any layer where spikes agree, in thresholds."""
     return max(layer["membrane_error"] for layer in entry["layers"].values())
-
-
-def require_exact(report: dict[str, dict[str, Any]]) -> None:
-    """Raises `HadError` where a simulator that ran does not agree in every spike."""
-    wrong = [line(name, entry) for name, entry in report.items() if entry["status"] in ("differs", "failed")]
-    if wrong:
-        raise HadError("; ".join(wrong))

@@ -3,7 +3,7 @@
 from had_snn.models.clock import MicroSteps
 from had_snn.models.network import SearchNetwork
 from had_snn.models.outputs import Taps, TrackerOutput
-from had_snn.models.state import SearchState
+from had_snn.models.search_state import SearchState
 from had_snn.models.student import SpikingTracker, student_base, student_tiny
 from had_snn.models.student_config import StudentConfig
 from had_snn.models.teacher import RGBETeacher, TeacherConfig, teacher_base, teacher_small, teacher_tiny

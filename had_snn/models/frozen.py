@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from had_snn.errors import InputError
 from had_snn.models.clock import MicroSteps
-from had_snn.models.graph import STEM, ConvNode, Graph, Mixing, Node, NormNode, is_pointwise
+from had_snn.models.graph import STEM, Graph, Node, is_pointwise
 from had_snn.models.grids import connected, fold, scale_and_shift, to_grid
 from had_snn.models.layers import ClockedLayers
 from had_snn.models.neurons import LeakyReadout
@@ -109,11 +109,10 @@ class FrozenStudent(SearchModule):
         self.stem = FrozenStem(student.stem.channels, kernel=student.stem.kernel, stride=student.stem.stride)
         self.stem.load_state_dict(student.stem.state_dict())
         self.integrator, self.readout = OrderedReadout(student.integrator), graph.readout.conv
-        self._graph, self._names = graph, graph.names()
+        self._graph, self._names = graph, {node.module: name for name, node in graph.nodes.items()}
         # Registered under the nodes' names, so that they move with the network; a path's dots are not allowed.
-        for name, node in graph.nodes.items():
-            for _, part, _ in node.parts():
-                self.add_module(name.replace(".", "_"), part)
+        for module, name in self._names.items():
+            self.add_module(name.replace(".", "_"), module)
         self._trunk, self._branch = graph.upto(graph.features), graph.upto(graph.readout.source)
         self.to(student.device).eval().requires_grad_(False)
 
@@ -144,30 +143,24 @@ class FrozenStudent(SearchModule):
     def round_kernel(self, kernel: Tensor) -> Tensor:
         """Rounds template kernels `[N, C, k, k]` so that correlation and 1x1 convolution are exact together."""
         scales = []
-        for weight, rest in self._mixed:
-            reach = (kernel.abs().sum(dim=(2, 3)) @ weight.abs().T + rest).amax(dim=1)
-            scales.append(torch.exp2(_BITS - reach.log2().ceil() - _mix_grid(weight)))
+        for mixed, spiking in _groups(self._graph):
+            if mixed is not None:
+                weight, bias = _numbers(mixed)
+                rest = sum((_reach(node.source, *_numbers(node)) for node in spiking), start=bias.abs())
+                reach = (kernel.abs().sum(dim=(2, 3)) @ weight[:, :, 0, 0].abs().T + rest).amax(dim=1)
+                scales.append(torch.exp2(_BITS - reach.log2().ceil() - _mix_grid(weight)))
         scale = torch.stack(scales).amin(dim=0)[:, None, None, None]
         return (kernel * scale).round() / scale
-
-    @property
-    def _mixed(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """By 1x1 convolution of the matched maps: its weights `[K, C]`, and the largest current besides `[K]`."""
-        for group in _groups(self._graph):
-            spiking = [node for node in group if self._graph.match_behind(node) is None]
-            for node in group:
-                if node in spiking:
-                    continue
-                assert node.conv.bias is not None
-                rest = node.conv.bias.abs()
-                for other in spiking:
-                    assert other.conv.bias is not None
-                    rest = rest + _reach(other.source, other.conv.weight, other.conv.bias)
-                yield node.conv.weight[:, :, 0, 0], rest
 
 
 def _mix_grid(weight: Tensor) -> int:
     return _MIX_BITS - math.ceil(math.log2(max(float(weight.abs().max()), 2.0**-20)))
+
+
+def _numbers(node: Node) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a frozen convolution."""
+    assert node.conv.bias is not None
+    return node.conv.weight, node.conv.bias
 
 
 def _reach(source: str, weight: Tensor, bias: Tensor) -> Tensor:
@@ -175,26 +168,21 @@ def _reach(source: str, weight: Tensor, bias: Tensor) -> Tensor:
     return weight.abs().sum(dim=(1, 2, 3)) * (COUNT_LIMIT if source == STEM else 1.0) + bias.abs()
 
 
-def _groups(graph: Graph) -> list[list[ConvNode]]:
-    """Convolutions whose currents add up somewhere, in order."""
-    links = [(node.name, node.name) for node in graph.convs]
+def _groups(graph: Graph) -> Iterator[tuple[Node | None, list[Node]]]:
+    """Convolutions whose currents add up somewhere: the one of the matched maps, if any, and those of spikes."""
+    links = [(node.name, node.name) for node in graph.all("conv")]
     for node in graph.nodes.values():
-        leaves = [leaf.name for leaf in graph.currents(node.name)]
-        links += itertools.pairwise(leaves)
-    return [[node for node in graph.convs if node.name in group] for group in connected(links)]
+        links += itertools.pairwise(leaf.name for leaf in graph.currents(node.name))
+    for names in connected(links):
+        group = [node for node in graph.all("conv") if node.name in names]
+        matched = [node for node in group if graph.match_behind(node) is not None]
+        for node in matched:
+            if len(matched) > 1 or not is_pointwise(node):
+                raise InputError(f"{node.name}: of matched maps, one 1x1 convolution in a sum has a frozen form")
+        yield (matched[0] if matched else None), [node for node in group if node not in matched]
 
 
-def obstacle(student: SearchModule) -> str | None:
-    """Why a student has no frozen form, with the part that is in the way; None where it has one."""
-    if type(student.stem) is not EventLIFStem:
-        return f"stem={student.config.stem} ({type(student.stem).__name__}) has no frozen form"
-    graph = student.graph()
-    for mixing in graph.mixings():
-        if not is_pointwise(mixing.conv.conv):
-            return f"{mixing.conv.name}: only a 1x1 convolution of the matched maps has a frozen form"
-    return graph.obstacle()
-
-
+@torch.no_grad()
 def freeze(student: SearchModule) -> FrozenStudent:
     """The inference copy of a student; see the head of this file.
 
@@ -205,37 +193,50 @@ def freeze(student: SearchModule) -> FrozenStudent:
         A student in evaluation mode, on the same device, without gradients.
 
     Raises:
-        InputError: If a part of the student has no frozen form; it runs as it was trained.
+        InputError: If a part of the student has no frozen form.
     """
     if isinstance(student, FrozenStudent):
         return student
-    reason = obstacle(student)
-    if reason is not None:
-        raise InputError(f"{reason}; the student runs as it was trained")
-    return FrozenStudent(student, _rounded(student.graph()))
-
-
-@torch.no_grad()
-def _rounded(graph: Graph) -> Graph:
-    """The graph with norms folded and weights on their grids, in modules of its own."""
-    folded = {node.name: tuple(v.float() for v in fold(node.conv, node.norm)) for node in graph.convs}
-    mixings = {mixing.conv.name: mixing for mixing in graph.mixings()}
-    nodes: dict[str, Node] = {}
-    for group in _groups(graph):
-        matched = [mixings[node.name] for node in group if node.name in mixings]
-        beside = [node for node in group if node.name not in mixings]
-        if not matched:
-            _round_together(group, folded)
-        for mixing in matched:
-            _round_mixing(mixing, beside, folded)
+    if type(student.stem) is not EventLIFStem:
+        raise InputError(f"stem={student.config.stem} ({type(student.stem).__name__}) has no frozen form")
+    graph, nodes = student.graph(), dict[str, Node]()
+    rounded = _rounded(graph)
     for name, node in graph.nodes.items():
-        if isinstance(node, ConvNode):
+        if node.kind == "conv":
             behind = graph.match_behind(node)
             source = node.source if behind is None else behind[0].name
-            nodes[name] = ConvNode(name, (source,), _with_weights(node.conv, *folded[name]))
-        elif not isinstance(node, NormNode):
+            nodes[name] = Node(name, (source,), _with_weights(node.conv, *rounded[name]))
+        elif node.kind != "norm":
             nodes[name] = copy.deepcopy(node)
-    return Graph(nodes, graph.output)
+    return FrozenStudent(student, Graph(nodes, graph.output))
+
+
+def _rounded(graph: Graph) -> dict[str, tuple[Tensor, ...]]:
+    """Weight and bias of every convolution, with norms folded, on their grids."""
+    found = {node.name: tuple(v.float() for v in fold(node.conv, node.norm)) for node in graph.all("conv")}
+    norms = {mixing.conv.name: mixing.norm for mixing in graph.mixings()}
+    for mixed, spiking in _groups(graph):
+        if mixed is None:
+            reach = torch.stack([_reach(node.source, *found[node.name]) for node in spiking]).sum(dim=0)
+            grid = _BITS - math.ceil(math.log2(max(float(reach.max()), 2.0**-20)))
+            found |= {node.name: tuple(to_grid(v, grid) for v in found[node.name]) for node in spiking}
+            continue
+        # The norm of the correlation goes into the 1x1 convolution behind it, and so do the other biases.
+        weight, bias = found[mixed.name]
+        total, norm = bias.double(), norms[mixed.name]
+        if norm is not None and norm.norm is not None:
+            scale, shift = scale_and_shift(norm.norm)
+            total = total + weight[:, :, 0, 0].double() @ shift
+            weight = (weight * scale[:, None, None]).float()
+        for node in spiking:
+            total = total + found[node.name][1]
+        grid = _mix_grid(weight)
+        # The kernel has at least four bits behind the point, so these are on the grid of the whole current.
+        found[mixed.name] = (to_grid(weight, grid), to_grid(total.float(), grid + 4))
+        for node in spiking:
+            weight, bias = found[node.name]
+            found[node.name] = (to_grid(weight, grid + 4), torch.zeros_like(bias))
+    return found
 
 
 def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
@@ -244,28 +245,3 @@ def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     made = nn.Conv2d(inputs, outputs, side, stride=conv.stride[0], padding=int(conv.padding[0]))
     made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
     return made
-
-
-def _round_together(group: list[ConvNode], folded: dict[str, tuple[Tensor, ...]]) -> None:
-    """Rounds convolutions whose currents add up, so that float32 holds the largest current exactly."""
-    reach = torch.stack([_reach(node.source, *folded[node.name]) for node in group]).sum(dim=0)
-    grid = _BITS - math.ceil(math.log2(max(float(reach.max()), 2.0**-20)))
-    folded |= {node.name: tuple(to_grid(v, grid) for v in folded[node.name]) for node in group}
-
-
-def _round_mixing(mixing: Mixing, beside: list[ConvNode], folded: dict[str, tuple[Tensor, ...]]) -> None:
-    """Folds the norm of the correlation into the 1x1 convolution behind it and rounds it and what stands beside it."""
-    weight, bias = folded[mixing.conv.name]
-    total = bias.double()
-    if mixing.norm is not None:
-        scale, shift = scale_and_shift(mixing.norm.norm)
-        total = total + weight[:, :, 0, 0].double() @ shift
-        weight = (weight * scale[:, None, None]).float()
-    for node in beside:
-        total = total + folded[node.name][1]
-    grid = _mix_grid(weight)
-    # The kernel has at least four bits behind the point, so these are on the grid of the whole current.
-    folded[mixing.conv.name] = (to_grid(weight, grid), to_grid(total.float(), grid + 4))
-    for node in beside:
-        other, moved = folded[node.name]
-        folded[node.name] = (to_grid(other, grid + 4), torch.zeros_like(moved))

@@ -22,6 +22,25 @@ STEM = "stem"
 #: Name of the correlation with the template and what mixes its maps, where they are one convolution.
 MATCH = "match"
 
+#: What a node can be. Passes replace modules by what they know of them, and subclasses may compute something else, so
+#: the class itself must be one of these.
+KINDS: dict[type[nn.Module], str] = {
+    nn.Conv2d: "conv",
+    ConvNorm: "conv",
+    nn.BatchNorm2d: "norm",
+    LIF: "lif",
+    DepthwiseMatching: "match",
+    Sum: "sum",
+}
+#: What each kind of node may read.
+_READS = {
+    "conv": (STEM, "lif", "match", "norm"),
+    "norm": ("match",),
+    "match": ("lif",),
+    "sum": ("conv", "sum"),
+    "lif": ("conv", "sum"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -30,10 +49,17 @@ class Node:
     Attributes:
         name: Path of its module in the network.
         sources: Names of what it reads.
+        module: What it computes with.
     """
 
     name: str
     sources: tuple[str, ...]
+    module: nn.Module
+
+    @property
+    def kind(self) -> str:
+        """One of the values of `KINDS`."""
+        return KINDS[type(self.module)]
 
     @property
     def source(self) -> str:
@@ -41,83 +67,41 @@ class Node:
         (source,) = self.sources
         return source
 
-    def parts(self) -> list[tuple[str, nn.Module, type[nn.Module]]]:
-        """Its modules with their paths, and the class that passes know each of them by."""
-        raise NotImplementedError
+    @property
+    def conv(self) -> nn.Conv2d:
+        """The convolution of a node that is one."""
+        found = self.module.conv if isinstance(self.module, ConvNorm) else self.module
+        assert isinstance(found, nn.Conv2d)
+        return found
+
+    @property
+    def norm(self) -> nn.BatchNorm2d | None:
+        """The norm behind the convolution, or the norm itself."""
+        found = self.module.norm if isinstance(self.module, ConvNorm) else self.module
+        return found if isinstance(found, nn.BatchNorm2d) else None
+
+    @property
+    def lif(self) -> LIF:
+        """The neurons of a node that has some."""
+        assert isinstance(self.module, LIF)
+        return self.module
+
+    @property
+    def side(self) -> int:
+        """Cells per side of the kernel of a node that matches."""
+        assert isinstance(self.module, DepthwiseMatching)
+        return self.module.kernel
 
     def compute(self, layers: ClockedLayers, kernel: Tensor | None, *inputs: Tensor) -> Tensor:
         """Runs it on `[T, N, C, H, W]`."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, eq=False)
-class ConvNode(Node):
-    """A convolution and the norm behind it, if there is one."""
-
-    conv: nn.Conv2d
-    norm: nn.BatchNorm2d | None = None
-
-    def parts(self) -> list[tuple[str, nn.Module, type[nn.Module]]]:
-        if self.norm is None:
-            return [(self.name, self.conv, nn.Conv2d)]
-        return [(f"{self.name}.conv", self.conv, nn.Conv2d), (f"{self.name}.norm", self.norm, nn.BatchNorm2d)]
-
-    def compute(self, layers: ClockedLayers, kernel: Tensor | None, *inputs: Tensor) -> Tensor:
-        y = self.conv(inputs[0].flatten(0, 1))
-        return (y if self.norm is None else self.norm(y)).unflatten(0, inputs[0].shape[:2])
-
-
-@dataclass(frozen=True, eq=False)
-class NormNode(Node):
-    """A batch norm of its own."""
-
-    norm: nn.BatchNorm2d
-
-    def parts(self) -> list[tuple[str, nn.Module, type[nn.Module]]]:
-        return [(self.name, self.norm, nn.BatchNorm2d)]
-
-    def compute(self, layers: ClockedLayers, kernel: Tensor | None, *inputs: Tensor) -> Tensor:
-        return self.norm(inputs[0].flatten(0, 1)).unflatten(0, inputs[0].shape[:2])
-
-
-@dataclass(frozen=True, eq=False)
-class LIFNode(Node):
-    """A layer of clocked LIF neurons."""
-
-    lif: LIF
-
-    def parts(self) -> list[tuple[str, nn.Module, type[nn.Module]]]:
-        return [(self.name, self.lif, LIF)]
-
-    def compute(self, layers: ClockedLayers, kernel: Tensor | None, *inputs: Tensor) -> Tensor:
-        return layers.fire(self.lif, inputs[0])
-
-
-@dataclass(frozen=True, eq=False)
-class MatchNode(Node):
-    """The depth-wise correlation with the template's kernel."""
-
-    matching: DepthwiseMatching
-
-    def parts(self) -> list[tuple[str, nn.Module, type[nn.Module]]]:
-        return [(self.name, self.matching, DepthwiseMatching)]
-
-    def compute(self, layers: ClockedLayers, kernel: Tensor | None, *inputs: Tensor) -> Tensor:
-        assert kernel is not None
-        return layers.match(self.matching, inputs[0], kernel)
-
-
-@dataclass(frozen=True, eq=False)
-class SumNode(Node):
-    """Currents that meet."""
-
-    sum: Sum
-
-    def parts(self) -> list[tuple[str, nn.Module, type[nn.Module]]]:
-        return [(self.name, self.sum, Sum)]
-
-    def compute(self, layers: ClockedLayers, kernel: Tensor | None, *inputs: Tensor) -> Tensor:
-        return self.sum(*inputs)
+        if self.kind == "lif":
+            return layers.fire(self.module, inputs[0])
+        if self.kind == "match":
+            assert kernel is not None
+            return layers.match(self.module, inputs[0], kernel)
+        if isinstance(self.module, (ConvNorm, Sum)):
+            return self.module(*inputs)
+        return self.module(inputs[0].flatten(0, 1)).unflatten(0, inputs[0].shape[:2])
 
 
 @dataclass(frozen=True)
@@ -131,10 +115,10 @@ class Mixing:
         beside: 1x1 convolutions of the same features, whose currents join those of `conv`.
     """
 
-    match: MatchNode
-    norm: NormNode | None
-    conv: ConvNode
-    beside: tuple[ConvNode, ...]
+    match: Node
+    norm: Node | None
+    conv: Node
+    beside: tuple[Node, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +137,9 @@ class Graph:
         """The nodes that read a node."""
         return [node for node in self.nodes.values() if name in node.sources]
 
-    @property
-    def convs(self) -> list[ConvNode]:
-        """The convolutions."""
-        return [node for node in self.nodes.values() if isinstance(node, ConvNode)]
+    def all(self, kind: str) -> list[Node]:
+        """The nodes of a kind."""
+        return [node for node in self.nodes.values() if node.kind == kind]
 
     @property
     def features(self) -> str:
@@ -165,17 +148,15 @@ class Graph:
         Raises:
             InputError: If there are none, or several: a template has one kernel.
         """
-        found = {node.source for node in self.nodes.values() if isinstance(node, MatchNode)}
+        found = {node.source for node in self.all("match")}
         if len(found) != 1:
             raise InputError(f"{len(found)} layers are matched with the template ({', '.join(found)}); expected one")
         return found.pop()
 
     @property
-    def readout(self) -> ConvNode:
+    def readout(self) -> Node:
         """The read-out convolution."""
-        node = self.nodes[self.output]
-        assert isinstance(node, ConvNode)
-        return node
+        return self.nodes[self.output]
 
     def upto(self, name: str) -> Graph:
         """The part that a node is computed from, with it."""
@@ -187,33 +168,31 @@ class Graph:
     def currents(self, name: str) -> list[Node]:
         """The nodes whose values add up in a node: those behind sums, or itself."""
         node = self.nodes[name]
-        return [leaf for s in node.sources for leaf in self.currents(s)] if isinstance(node, SumNode) else [node]
+        return [leaf for s in node.sources for leaf in self.currents(s)] if node.kind == "sum" else [node]
 
     def channels(self, name: str) -> int:
         """Channels of a layer of neurons."""
-        (conv, *_) = (leaf for leaf in self.currents(self.nodes[name].source) if isinstance(leaf, ConvNode))
-        return conv.conv.out_channels
+        return self.currents(self.nodes[name].source)[0].conv.out_channels
 
-    def match_behind(self, node: ConvNode) -> tuple[MatchNode, NormNode | None] | None:
+    def match_behind(self, node: Node) -> tuple[Node, Node | None] | None:
         """The correlation that a convolution reads, and a norm between them; None where it reads spikes."""
         source = self.nodes.get(node.source)
-        if isinstance(source, NormNode) and isinstance(match := self.nodes.get(source.source), MatchNode):
-            return match, source
-        return (source, None) if isinstance(source, MatchNode) else None
+        if source is not None and source.kind == "norm":
+            return self.nodes[source.source], source
+        return None if source is None or source.kind != "match" else (source, None)
 
     def mixings(self) -> list[Mixing]:
         """What is made of the matched maps, with every 1x1 convolution of the same features beside it."""
         found = []
-        for node in self.convs:
+        for node in self.all("conv"):
             behind = self.match_behind(node)
             if behind is None:
                 continue
-            (reader, *others), features = self.readers(node.name), behind[0].source
-            beside = []
-            if isinstance(reader, SumNode) and not others:
-                leaves = [self.nodes[source] for source in reader.sources if len(self.readers(source)) == 1]
-                beside = [leaf for leaf in leaves if isinstance(leaf, ConvNode) and leaf.source == features]
-            found.append(Mixing(*behind, node, tuple(leaf for leaf in beside if is_pointwise(leaf.conv))))
+            (reader, *others), beside = self.readers(node.name), []
+            if reader.kind == "sum" and not others:
+                alone = [self.nodes[source] for source in reader.sources if len(self.readers(source)) == 1]
+                beside = [n for n in alone if n.kind == "conv" and n.source == behind[0].source and is_pointwise(n)]
+            found.append(Mixing(*behind, node, tuple(beside)))
         return found
 
     def run(self, counts: Tensor, kernel: Tensor | None, layers: ClockedLayers) -> Tensor:
@@ -232,32 +211,15 @@ class Graph:
             values[name] = node.compute(layers, kernel, *(values[source] for source in node.sources))
         return values[self.output]
 
-    def names(self) -> dict[nn.Module, str]:
-        """The name of every module that `ClockedLayers` runs."""
-        return {part: name for name, node in self.nodes.items() for _, part, _ in node.parts()}
 
-    def obstacle(self) -> str | None:
-        """What no pass can express, by the module's path, or None: passes replace modules by what they know of them."""
-        for node in self.nodes.values():
-            for path, module, known in node.parts():
-                # Subclasses may compute something else, so the class itself must be known.
-                reason = _reason(module) if type(module) is known else f"{type(module).__name__}, not {known.__name__}"
-                if reason is not None:
-                    return f"{path}: {reason}"
-            for source in node.sources:
-                found = type(self.nodes.get(source))
-                if found not in _READS[type(node)]:
-                    what = f"{source}, which is {'the stem' if source == STEM else found.__name__}"
-                    return f"{node.name} ({type(node).__name__}): reads {what}; such a layer has no known meaning"
-        return None
-
-
-def is_pointwise(conv: nn.Conv2d) -> bool:
+def is_pointwise(node: Node) -> bool:
     """Whether a convolution looks at one cell: 1x1, stride 1."""
+    conv = node.conv
     return tuple(conv.kernel_size) == (1, 1) and tuple(conv.stride) == (1, 1) and tuple(conv.padding) == (0, 0)
 
 
-def _reason(module: nn.Module) -> str | None:
+def _unsupported(module: nn.Module) -> str | None:
+    """Why a module of a known class is no layer that every pass can express."""
     if getattr(module, "reset", "hard") != "hard":
         return "soft reset; only neurons with reset='hard' can be frozen or exported"
     if isinstance(module, LIF) and module.log_tau.numel() != 1:
@@ -275,18 +237,8 @@ def _reason(module: nn.Module) -> str | None:
     return None
 
 
-#: What each kind of node may read; the stem's counts are no node.
-_READS: dict[type[Node], tuple[type, ...]] = {
-    ConvNode: (type(None), LIFNode, MatchNode, NormNode),
-    NormNode: (MatchNode,),
-    MatchNode: (LIFNode,),
-    SumNode: (ConvNode, SumNode),
-    LIFNode: (ConvNode, SumNode),
-}
-
-
 class GraphBuilder:
-    """Collects the nodes of a network; each method adds one and returns its name, to be read by others.
+    """Collects the nodes of a network.
 
     Args:
         network: The network; node names are the paths of its modules.
@@ -296,56 +248,52 @@ class GraphBuilder:
         self.network, self.nodes = network, dict[str, Node]()
         self.paths = {module: path for path, module in network.named_modules()}
 
-    def _add(self, node: Node) -> str:
-        unknown = [source for source in node.sources if source != STEM and source not in self.nodes]
-        if unknown or node.name in self.nodes:
-            raise InputError(
-                f"{node.name}: {f'reads {unknown[0]}, which is no node' if unknown else 'is a node already'}"
-            )
+    def add(self, module: nn.Module, *sources: str) -> str:
+        """Adds a layer.
+
+        Args:
+            module: One of the network's modules.
+            *sources: What it reads, by name: `STEM` or what `add` returned. Sums read several.
+
+        Returns:
+            The node's name.
+
+        Raises:
+            InputError: If no pass could express it, with the module's path and the reason.
+        """
+        node = Node(self.paths[module], sources, module)
+        for part in module.modules() if type(module) is ConvNorm else (module,):
+            path = self.paths[part]
+            if type(part) not in KINDS:
+                raise InputError(f"{path}: {type(part).__name__} is no layer that a graph can hold")
+            reason = _unsupported(part)
+            if reason is not None:
+                raise InputError(f"{path}: {reason}")
+        for source in sources:
+            kind = STEM if source == STEM else self.nodes[source].kind
+            if kind not in _READS[node.kind]:
+                raise InputError(f"{node.name}: a {node.kind} that reads {source}, a {kind}, has no known meaning")
+        if node.name in self.nodes or len(set(sources)) != len(sources):
+            raise InputError(f"{node.name}: what is used twice is one node that two read, what is added twice a weight")
         self.nodes[node.name] = node
         return node.name
 
-    def conv(self, module: ConvNorm | nn.Conv2d, source: str) -> str:
-        """A convolution, with or without a norm."""
-        if isinstance(module, ConvNorm):
-            return self._add(ConvNode(self.paths[module], (source,), module.conv, module.norm))
-        return self._add(ConvNode(self.paths[module], (source,), module))
-
-    def norm(self, module: nn.BatchNorm2d, source: str) -> str:
-        """A batch norm of its own."""
-        return self._add(NormNode(self.paths[module], (source,), module))
-
-    def lif(self, module: LIF, source: str) -> str:
-        """A layer of neurons."""
-        return self._add(LIFNode(self.paths[module], (source,), module))
-
-    def match(self, module: DepthwiseMatching, source: str) -> str:
-        """The correlation with the template."""
-        return self._add(MatchNode(self.paths[module], (source,), module))
-
-    def sum(self, module: Sum, *sources: str) -> str:
-        """Currents that meet."""
-        if len(set(sources)) != len(sources):
-            raise InputError(f"{self.paths[module]}: adds a current to itself; a weight of 2 says the same")
-        return self._add(SumNode(self.paths[module], sources, module))
-
-    def graph(self, readout: nn.Conv2d, source: str, *, outside: tuple[nn.Module, ...]) -> Graph:
-        """The graph that ends with the read-out convolution.
+    def graph(self, output: str, *, outside: tuple[nn.Module, ...]) -> Graph:
+        """The graph that ends with a read-out convolution.
 
         Args:
-            readout: The convolution.
-            source: The spikes that it reads.
+            output: The convolution.
             outside: Modules that are no part of the graph: the stem and the leaky read-out.
 
         Raises:
             InputError: If a node leads nowhere, or a module with parameters is no node.
         """
-        graph = Graph(self.nodes, self.conv(readout, source))
-        idle = self.nodes.keys() - graph.upto(graph.output).nodes.keys()
+        graph = Graph(self.nodes, output)
+        idle = self.nodes.keys() - graph.upto(output).nodes.keys()
         if idle:
             raise InputError(f"{', '.join(sorted(idle))}: nothing on the way to the read-out reads it")
-        held = [part for node in self.nodes.values() for _, part, _ in node.parts()]
-        known = {id(p) for module in (*held, *outside) for p in module.parameters()}
+        held = (*(node.module for node in self.nodes.values()), *outside)
+        known = {id(p) for module in held for p in module.parameters()}
         left = [name for name, p in self.network.named_parameters() if id(p) not in known]
         if left:
             raise InputError(f"{left[0].rpartition('.')[0]}: the network has it, its graph() does not")

@@ -10,7 +10,7 @@ from torch import Tensor
 from had_snn.events.stream import EventBatch
 from had_snn.models.clock import MicroSteps
 from had_snn.models.outputs import TrackerOutput
-from had_snn.models.state import SearchState
+from had_snn.models.search_state import SearchState
 from had_snn.models.student_config import StudentConfig
 
 

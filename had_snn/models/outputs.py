@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from had_snn.models.state import SearchState
+from had_snn.models.search_state import SearchState
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,12 @@ from had_snn.models.layers import ClockedLayers
 from had_snn.models.matching import DepthwiseMatching
 from had_snn.models.neurons import LeakyReadout
 from had_snn.models.outputs import Taps, TrackerOutput
-from had_snn.models.state import SearchState
+from had_snn.models.search_state import SearchState
 from had_snn.models.stem import EventLIFStem
 from had_snn.models.student_config import StudentConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class SearchModule(nn.Module):
@@ -134,3 +138,30 @@ def _output(maps: Tensor, layers: ClockedLayers) -> TrackerOutput:
         output.activity = layers.features.detach().mean(dim=(0, 3, 4))
     output.taps = layers.taps
     return output
+
+
+class AroundStudent:
+    """What networks around a student have from it.
+
+    Args:
+        student: The network inside.
+    """
+
+    template_is_fixed = False
+
+    def __init__(self, student: SearchModule) -> None:
+        self.student = student.eval()
+        self.config, self.grid = student.config, student.grid
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return self.student.device
+
+    def eval(self) -> Self:
+        """There is no other mode."""
+        return self
+
+    def gain_at(self, rate: float) -> float:
+        """See `SearchNetwork.gain_at`."""
+        return self.student.gain_at(rate)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
 from had_snn.models.clock import MicroSteps
-from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze, obstacle
+from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
 from had_snn.models.head import split_readout
 from had_snn.models.network import SearchNetwork
 from had_snn.models.outputs import TrackerOutput
-from had_snn.models.search import SearchModule
+from had_snn.models.search import AroundStudent, SearchModule
+from had_snn.models.search_state import SearchState
 from had_snn.models.spike_plan import SpikePlan
-from had_snn.models.state import SearchState
 from had_snn.ops.spike_conv import SpikeWeights
 
 BACKENDS = ("auto", "dense", "spikes")
@@ -26,7 +26,7 @@ BACKENDS = ("auto", "dense", "spikes")
 MAX_PLANS = 8
 
 
-class SpikeDrivenStudent:
+class SpikeDrivenStudent(AroundStudent):
     """Runs a student from spike to spike.
 
     Args:
@@ -40,24 +40,15 @@ class SpikeDrivenStudent:
         12
     """
 
-    template_is_fixed = False
+    student: FrozenStudent
 
     def __init__(self, student: SearchModule, *, dense_above: float | None = None) -> None:
-        self.student = freeze(student)
-        self.config, self.grid, self.device = self.student.config, self.student.grid, self.student.device
+        super().__init__(freeze(student))
         if self.device.type != "cpu":
             raise InputError("spike-driven inference runs on a CPU; move the student there or use its dense layers")
         self.dense_above, self._features = dense_above, self.student.graph().features
-        self._packed = {node.name: _packed(node.conv) for node in self.student.graph().convs}
+        self._packed = {node.name: _packed(node.conv) for node in self.student.graph().all("conv")}
         self._plans: dict[tuple[int, int], SpikePlan] = {}
-
-    def eval(self) -> SpikeDrivenStudent:
-        """There is no other mode."""
-        return self
-
-    def gain_at(self, rate: float) -> float:
-        """See `SearchNetwork.gain_at`."""
-        return self.student.gain_at(rate)
 
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
         """See `FrozenStudent.encode_template`."""
@@ -129,17 +120,15 @@ def search_network(student: SearchNetwork, backend: str = "auto") -> SearchNetwo
     """
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
-    if not isinstance(student, SearchModule):
-        reason = type(student).__name__
-    else:
-        reason = None if isinstance(student, FrozenStudent) else obstacle(student)
-    if reason is not None or not isinstance(student, SearchModule):
+    spiking = backend == "spikes" or (backend == "auto" and student.device.type == "cpu")
+    try:
+        if not isinstance(student, SearchModule):
+            raise InputError(f"{type(student).__name__} is itself what runs")
+        return SpikeDrivenStudent(student) if spiking else freeze(student)
+    except InputError as error:
         if backend == "spikes":
-            raise InputError(f"{reason}: does not run from spike to spike; use backend='auto'")
+            raise InputError(f"{error}: it does not run from spike to spike; use backend='auto'") from error
         return student
-    if backend == "spikes" or (backend == "auto" and student.device.type == "cpu"):
-        return SpikeDrivenStudent(student)
-    return freeze(student)
 
 
 def _packed(conv: nn.Conv2d) -> SpikeWeights:

@@ -18,8 +18,8 @@ from torch import Tensor
 from had_snn.events.stream import EventBatch
 from had_snn.models.clock import MicroSteps
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent
-from had_snn.models.graph import STEM, ConvNode, LIFNode, MatchNode, Node, SumNode
-from had_snn.models.state import SearchState
+from had_snn.models.graph import STEM, Node
+from had_snn.models.search_state import SearchState
 from had_snn.ops import EventLIFState, decay_factor, lif_multi_step
 from had_snn.ops.event_lif_call import EventLIFCall
 from had_snn.ops.spike_conv import SpikeConvCall, SpikeCorrelateCall, SpikeList, SpikeListCall, SpikeWeights
@@ -69,7 +69,7 @@ class _Layer:
 
     def __init__(
         self,
-        node: LIFNode,
+        node: Node,
         conv: tuple[str, SpikeList, SpikeWeights] | None,
         added: Tensor | None,
         *,
@@ -161,13 +161,12 @@ class SpikePlan:
         self.fired: dict[str, Tensor] = {}
         self._currents: dict[str, Tensor] = {}
         self._work: list[Callable[[_Call], object]] = []
-        for node in self.graph.nodes.values():
-            if isinstance(node, LIFNode):
-                self._add_neurons(node)
+        for node in self.graph.all("lif"):
+            self._add_neurons(node)
         readout = self.graph.readout
         self.readout = SpikeConvCall(self.spikes[readout.source], packed[readout.name], neurons=False)
 
-    def _add_neurons(self, node: LIFNode) -> None:
+    def _add_neurons(self, node: Node) -> None:
         """The neurons of a node, and whatever must be computed before them."""
         name = node.source
         conv, others = self._last_convolution(name)
@@ -177,7 +176,7 @@ class SpikePlan:
             None if conv is None else (conv.source, self.spikes[conv.source], self.packed[conv.name]),
             added,
             keep_current=conv is not None and len(self.graph.readers(name)) > 1,
-            keep_fired=any(isinstance(reader, MatchNode) for reader in self.graph.readers(node.name)),
+            keep_fired=any(reader.kind == "match" for reader in self.graph.readers(node.name)),
             dense_above=self.dense_above,
         )
         self._work.append(layer.run)
@@ -187,14 +186,14 @@ class SpikePlan:
         if layer.fired is not None:
             self.fired[node.name] = layer.fired
 
-    def _last_convolution(self, name: str) -> tuple[ConvNode | None, list[str]]:
+    def _last_convolution(self, name: str) -> tuple[Node | None, list[str]]:
         """The convolution to run together with the neurons that read a current, and what must be added to it."""
         node = self.graph.nodes[name]
         if name not in self._currents:
-            for source in reversed(node.sources if isinstance(node, SumNode) else (name,)):
+            for source in reversed(node.sources if node.kind == "sum" else (name,)):
                 conv = self.graph.nodes[source]
                 alone = source == name or (source not in self._currents and len(self.graph.readers(source)) == 1)
-                if alone and isinstance(conv, ConvNode) and conv.source in self.spikes:
+                if alone and conv.kind == "conv" and conv.source in self.spikes:
                     return conv, [other for other in node.sources if source != name and other != source]
         return None, [name]
 
@@ -212,7 +211,7 @@ class SpikePlan:
         if added is not None and (name in self._currents or len(self.graph.readers(name)) > 1):
             return self._plus(self._current(name, None), added)
         if name not in self._currents:
-            if isinstance(node, SumNode):
+            if node.kind == "sum":
                 made = self._summed(node.sources)
             elif node.source in self.spikes:
                 call = SpikeConvCall(self.spikes[node.source], self.packed[name], neurons=False, current=added)
@@ -235,7 +234,6 @@ class SpikePlan:
 
     def _matched(self, node: Node) -> Tensor:
         """The current of a 1x1 convolution of the matched maps."""
-        assert isinstance(node, ConvNode)
         match, weight, bias = self.graph.nodes[node.source], node.conv.weight[:, :, 0, 0], node.conv.bias
         assert bias is not None
         weight, fired = weight.T.contiguous(), self.fired[match.source]

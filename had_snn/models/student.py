@@ -127,15 +127,16 @@ class SpikingTracker(SearchModule):
     def graph(self) -> Graph:
         """See `SearchModule.graph`."""
         build, backbone = GraphBuilder(self), self.backbone
-        current = build.conv(backbone.conv2, build.lif(backbone.lif1, build.conv(backbone.conv1, STEM)))
+        add = build.add
+        current = add(backbone.conv2, add(backbone.lif1, add(backbone.conv1, STEM)))
         for block in backbone.blocks:
             assert isinstance(block, ResidualBlock)
-            current = build.sum(block.shortcut, current, build.conv(block.conv, build.lif(block.lif, current)))
-        features = build.lif(backbone.lif_out, current)
-        matched = build.norm(self.match_norm, build.match(self.matching, features))
-        mixed = build.sum(self.mix, build.conv(self.mix_match, matched), build.conv(self.mix_search, features))
-        spikes = build.lif(self.lif_head, build.conv(self.conv_head, build.lif(self.lif_mix, mixed)))
-        return build.graph(self.readout, spikes, outside=(self.stem, self.integrator))
+            current = add(block.shortcut, current, add(block.conv, add(block.lif, current)))
+        features = add(backbone.lif_out, current)
+        matched = add(self.match_norm, add(self.matching, features))
+        mixed = add(self.mix, add(self.mix_match, matched), add(self.mix_search, features))
+        spikes = add(self.lif_head, add(self.conv_head, add(self.lif_mix, mixed)))
+        return build.graph(add(self.readout, spikes), outside=(self.stem, self.integrator))
 
     def forward(
         self, template: EventBatch, template_boxes: Tensor, search: EventBatch, *, taps: Taps | None = None

@@ -32,13 +32,21 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.events.stream import EventBatch
-from had_snn.models import MicroSteps, SearchState, StudentConfig, Taps, TrackerOutput
-from had_snn.models.graph import MATCH, STEM, ConvNode, Graph, LIFNode, MatchNode, Mixing, SumNode, is_pointwise
-from had_snn.models.search import SearchModule
+from had_snn.models import MicroSteps, SearchState, Taps, TrackerOutput
+from had_snn.models.graph import MATCH, STEM, Graph, Mixing, Node, is_pointwise
+from had_snn.models.search import AroundStudent, SearchModule
 from had_snn.profiling.kernel_synapses import KernelSynapses
 from had_snn.profiling.profile import Profile
 from had_snn.profiling.records import LayerProfile, NeuronProfile
-from had_snn.profiling.signals import Population, Recorder, Signal, WindowSums
+from had_snn.profiling.spike_sums import (
+    Recorder,
+    Signal,
+    WindowSums,
+    correlation,
+    folded_shape,
+    population_of,
+    populations,
+)
 from had_snn.profiling.synops import ConvShape
 
 _BYTES = 4  # float32 weights and membranes
@@ -48,7 +56,7 @@ _BYTES = 4  # float32 weights and membranes
 _HOLD = 200_000
 
 
-class CountedStudent:
+class CountedStudent(AroundStudent):
     """A `SearchNetwork` that counts what it does; takes its student's place in a tracker.
 
     Args:
@@ -56,15 +64,14 @@ class CountedStudent:
         name: Its name in tables.
     """
 
-    template_is_fixed = False
-
     def __init__(self, student: SearchModule, *, name: str = "student") -> None:
-        self.student, self.graph = student, student.graph()
+        super().__init__(student)
+        self.graph = student.graph()
         parameters = sum(p.numel() for p in student.parameters())
         self._profile = Profile(name, "spiking", parameters=parameters)
         stem = student.stem
         self._stem = ConvShape.square(2, stem.channels, stem.kernel, stride=stem.stride, padding=stem.padding)
-        self._mixings = [mixing for mixing in self.graph.mixings() if is_pointwise(mixing.conv.conv)]
+        self._mixings = [mixing for mixing in self.graph.mixings() if is_pointwise(mixing.conv)]
         staged = [[mixing.conv.name, *(node.name for node in mixing.beside)] for mixing in self._mixings]
         self._forms = {name: "staged" for names in staged for name in names}
         order = list(self.graph.nodes)
@@ -74,35 +81,11 @@ class CountedStudent:
         self._layers: dict[tuple[str, str], LayerProfile] = {}
         self._neurons: dict[tuple[str, str], NeuronProfile] = {}
         self._sampled = False
-        self._pruned = {node.name for node in self.graph.convs if (node.conv.weight == 0).any()}
-        populations = _populations(self.graph, self._mixings)
+        self._pruned = {node.name for node in self.graph.all("conv") if (node.conv.weight == 0).any()}
+        read = populations(self.graph, self._mixings)
         self._recorders = {
-            branch: Recorder(self._stem, populations, keep=bool(self._pruned)) for branch in ("search", "template")
+            branch: Recorder(self._stem, read, keep=bool(self._pruned)) for branch in ("search", "template")
         }
-
-    @property
-    def config(self) -> StudentConfig:
-        """The student's plain numbers."""
-        return self.student.config
-
-    @property
-    def grid(self) -> int:
-        """Cells per side of the output maps."""
-        return self.student.grid
-
-    @property
-    def device(self) -> torch.device:
-        """Where the student is."""
-        return self.student.device
-
-    def eval(self) -> CountedStudent:
-        """Puts the network into evaluation mode."""
-        self.student.eval()
-        return self
-
-    def gain_at(self, rate: float) -> float:
-        """See `SearchNetwork.gain_at`."""
-        return self.student.gain_at(rate)
 
     @property
     def profile(self) -> Profile:
@@ -189,7 +172,7 @@ class CountedStudent:
     # -- what is counted -------------------------------------------------------------------------------------------
 
     def _count_stem(self, sums: WindowSums, branch: str) -> None:
-        layer = self._layer(STEM, branch, "events", [self.student.stem], position="first")
+        layer = self._layer(STEM, branch, "events", self.student.stem, position="first")
         layer.add(
             sums.bins,
             input_spikes=sums.events,
@@ -207,45 +190,46 @@ class CountedStudent:
         """Every node of a graph, in order; cells of a node are its channels times its sites."""
         cells: dict[str, int] = {}
         for name, node in graph.nodes.items():
-            if isinstance(node, LIFNode):
+            if node.kind == "lif":
                 self._population(name, branch, sums.bins, sums.spikes[name])
-            elif isinstance(node, SumNode):
+            elif node.kind == "sum":
                 cells[name] = cells[node.sources[0]]
                 copies = sum(len(graph.readers(source)) > 1 for source in node.sources)
                 if copies:
                     layer = self._layer(name, branch, "spikes")
                     layer.add(sums.bins, additions=copies * sums.spikes[STEM].steps * cells[name])
-            elif isinstance(node, MatchNode):
+            elif node.kind == "match":
                 self._count_matching(node, sums.spikes[node.source], sums.bins)
-            elif isinstance(node, ConvNode):
+            elif node.kind == "conv":
                 cells[name] = self._count_conv(node, branch, sums)
                 if name in self._folds:
                     self._count_folded(self._folds[name], sums)
 
-    def _count_conv(self, node: ConvNode, branch: str, sums: WindowSums) -> int:
+    def _count_conv(self, node: Node, branch: str, sums: WindowSums) -> int:
         """A convolution; returns its cells."""
-        source = _population_of(self.graph, node)
+        source = population_of(self.graph, node)
         signal, shape = sums.spikes[source], ConvShape.of(node.conv)
         position = "last" if node.name == self.graph.output else ""
-        modules = [module for _, module, _ in node.parts()]
         kind = signal.population.kind
-        layer = self._layer(node.name, branch, kind, modules, position=position, form=self._forms.get(node.name, ""))
+        layer = self._layer(
+            node.name, branch, kind, node.module, position=position, form=self._forms.get(node.name, "")
+        )
         cells = shape.out_channels * math.prod(shape.outputs(signal.size_hw))
         biased = node.norm is not None or node.conv.bias is not None
         weight = node.conv.weight if node.name in self._pruned else None
         layer.add(sums.bins, additions=signal.steps * cells * biased, **signal.uses(shape, weight=weight))
         return cells
 
-    def _count_matching(self, node: MatchNode, features: Signal, bins: Tensor) -> None:
+    def _count_matching(self, node: Node, features: Signal, bins: Tensor) -> None:
         layer = self._layer(node.name, "search", "spikes", form="staged")
-        shape = _correlation(node, features.channels)
+        shape = correlation(node, features.channels)
         layer.parameters = features.channels * math.prod(shape.kernel)
         layer.parameter_bytes = layer.parameters * _BYTES
         layer.add(bins, **features.uses(shape) | {"effective": features.count.weighted[:, 0]})
 
     def _count_folded(self, mixing: Mixing, sums: WindowSums) -> None:
         """The matching and what mixes its maps as one dense convolution."""
-        features, shape = sums.spikes[self.graph.features], _folded(mixing)
+        features, shape = sums.spikes[self.graph.features], folded_shape(mixing)
         name = MATCH if len(self._mixings) == 1 else f"{MATCH}.{mixing.conv.name}"
         layer = self._layer(name, "search", "spikes", form="folded")
         layer.parameters = shape.out_channels * (shape.in_channels * math.prod(shape.kernel) + 1)
@@ -256,7 +240,7 @@ class CountedStudent:
 
     def _count_kernel(self, sums: WindowSums, kernel: Tensor) -> None:
         """Averaging, weighing and scaling the template's rates: three multiplications a tap, T - 1 additions a cell."""
-        (match, *_) = (node for node in self.graph.nodes.values() if isinstance(node, MatchNode))
+        match = self.graph.all("match")[0]
         layer = self._layer(f"{match.name}.kernel", "template", "real", form="host")
         taps, features = kernel[0].numel(), sums.spikes[self.graph.features]
         layer.add(
@@ -281,14 +265,14 @@ class CountedStudent:
         name: str,
         branch: str,
         inputs: str,
-        modules: Sequence[nn.Module] = (),
+        module: nn.Module | None = None,
         *,
         form: str = "",
         position: str = "",
     ) -> LayerProfile:
         key = (branch, name)
         if key not in self._layers:
-            numbers = [p for module in modules for p in module.parameters()]
+            numbers = list(module.parameters()) if module is not None else []
             layer = LayerProfile(
                 name,
                 branch,
@@ -322,37 +306,3 @@ class CountedStudent:
         population.add(bins, each, signal.count.fired)
         if signal.over_windows is not None:
             population.add_spikes(signal.over_windows)
-
-
-def _population_of(graph: Graph, node: ConvNode) -> str:
-    """What a convolution reads: spikes, or the matched maps behind a norm, which only scales them."""
-    behind = graph.match_behind(node)
-    return node.source if behind is None else behind[0].name
-
-
-def _correlation(node: MatchNode, channels: int) -> ConvShape:
-    """The matching as a convolution."""
-    side = node.matching.kernel
-    return ConvShape.square(channels, channels, side, padding=side // 2, groups=channels)
-
-
-def _folded(mixing: Mixing) -> ConvShape:
-    """The matching and what mixes its maps as one convolution."""
-    conv, side = mixing.conv.conv, mixing.match.matching.kernel
-    return ConvShape.square(conv.in_channels, conv.out_channels, side, padding=side // 2)
-
-
-def _populations(graph: Graph, mixings: Sequence[Mixing]) -> dict[str, Population]:
-    """What convolutions read, by name, with every convolution that reads it."""
-    kinds = {STEM: "counts"}
-    kinds |= {name: "spikes" for name, node in graph.nodes.items() if isinstance(node, LIFNode)}
-    kinds |= {name: "real" for name, node in graph.nodes.items() if isinstance(node, MatchNode)}
-    readers: dict[str, list[ConvShape]] = {name: [] for name in kinds}
-    for node in graph.convs:
-        readers[_population_of(graph, node)].append(ConvShape.of(node.conv))
-    for node in graph.nodes.values():
-        if isinstance(node, MatchNode):
-            readers[node.source].append(_correlation(node, graph.channels(node.source)))
-    for mixing in mixings:
-        readers[mixing.match.source].append(_folded(mixing))
-    return {name: Population(kind, tuple(readers[name])) for name, kind in kinds.items()}

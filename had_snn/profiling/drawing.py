@@ -37,12 +37,12 @@ def bars(values: dict[str, float], *, unit: str, marked: Sequence[str] = (), dec
         decades: A logarithmic axis from the power of ten below the smallest value, with a line at each.
     """
     top = max(values.values(), default=0.0) or 1.0
-    left, room, step = 260, 560, 18
+    left, span, step = 260, 560, 18
     parts, low = [], math.floor(math.log10(min(values.values()))) if decades and values else 0
     high = math.ceil(math.log10(top)) if decades else 0
 
     def length(value: float) -> float:
-        return room * ((math.log10(value) - low) / max(1, high - low) if decades else value / top)
+        return span * ((math.log10(value) - low) / max(1, high - low) if decades else value / top)
 
     for power in range(low, high + 1) if decades else ():
         x = left + length(10.0**power)
@@ -53,7 +53,7 @@ def bars(values: dict[str, float], *, unit: str, marked: Sequence[str] = (), dec
         parts.append(_text(left - 8, y + 12, name, "end"))
         parts.append(_rect(left, y + 2, max(0.5, length(value)), step - 5, colour, f"{name}: {value:.4g} {unit}"))
         parts.append(_text(left + length(value) + 5, y + 12, f"{value:.3g} {unit}"))
-    return _svg(left + room + 120, step * len(values) + (20 if decades else 6), parts, f"bars in {unit}")
+    return _svg(left + span + 120, step * len(values) + (20 if decades else 6), parts, f"bars in {unit}")
 
 
 def _shade(share: float) -> str:

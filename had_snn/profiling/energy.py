@@ -19,7 +19,7 @@ The event-driven stem is counted by its events under every rule, never by T * H 
 events times the textbook fan-out, under the others with true borders. Networks without spikes cost a MAC per synapse:
 true borders under `EXACT`, the textbook number under `SDTRACK` and `SPIKEFET`, non-zero inputs under `NEUROBENCH`.
 
-None of these includes memory traffic, which dominates on most machines: `Profile.memory_mj` gives it apart.
+None of these includes memory traffic, which dominates on most machines: `Profile.memory_mj` gives it separately.
 """
 
 from __future__ import annotations

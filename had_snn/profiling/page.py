@@ -95,7 +95,7 @@ def _variants(profiles: list[Profile]) -> str:
         shares = [p.energy_mj(template=mode) for mode in ("amortised", "every", "none")]
         rows.append([p.name, *shares, p.energy_mj(folded=True), p.memory_mj()])
     columns = ["exact, mJ per output", "template over its track", "template every output", "without template"]
-    text = _table([*columns, "matching folded", "memory traffic (apart)"], rows)
+    text = _table([*columns, "matching folded", "memory traffic (separate)"], rows)
     other = [[p.name, *(p.energy_mj(EXACT, cost) for cost in COSTS)] for p in profiles]
     return text + _table(["exact, other cost tables", *(cost.name for cost in COSTS)], other)
 

@@ -125,14 +125,15 @@ class ConvShape:
             padding = tuple((int(p), int(p)) for p in conv.padding)
         return cls(conv.in_channels, conv.out_channels, kernel, tuple(conv.stride), padding, dilation, conv.groups)
 
-    def _axes(self, spatial: tuple[int, ...]) -> list[tuple[int, int, int, tuple[int, int], int]]:
+    def axes(self, spatial: tuple[int, ...]) -> list[tuple[int, int, int, tuple[int, int], int]]:
+        """What `axis_fan_out` takes, for each axis of an input of these sizes."""
         if len(spatial) != len(self.kernel):
             raise InputError(f"expected {len(self.kernel)} spatial sizes, found {tuple(spatial)}")
         return list(zip(spatial, self.kernel, self.stride, self.padding, self.dilation, strict=True))
 
     def outputs(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
         """Spatial sizes of the output."""
-        return tuple(axis_outputs(*axis) for axis in self._axes(spatial))
+        return tuple(axis_outputs(*axis) for axis in self.axes(spatial))
 
     def fan_out(self, spatial: tuple[int, ...]) -> Tensor:
         """Synapses that leave each input position, over all output channels: float64 `[*spatial]`, whole numbers."""
@@ -140,7 +141,7 @@ class ConvShape:
 
     def dense(self, spatial: tuple[int, ...]) -> int:
         """Synapses of the whole layer, padding left out."""
-        reach = math.prod(sum(axis_fan_out(*axis)) for axis in self._axes(spatial))
+        reach = math.prod(sum(axis_fan_out(*axis)) for axis in self.axes(spatial))
         return reach * self.in_channels * (self.out_channels // self.groups)
 
     def textbook(self, spatial: tuple[int, ...]) -> int:
@@ -152,7 +153,7 @@ class ConvShape:
 @lru_cache(maxsize=64)
 def _fan_out(shape: ConvShape, spatial: tuple[int, ...]) -> Tensor:
     reach = torch.ones((), dtype=torch.float64)
-    for axis in shape._axes(spatial):
+    for axis in shape.axes(spatial):
         reach = reach[..., None] * torch.tensor(axis_fan_out(*axis), dtype=torch.float64)
     return reach * (shape.out_channels // shape.groups)
 
@@ -212,7 +213,7 @@ def tap_inputs(active: Tensor, shape: ConvShape) -> Tensor:
         float64 `[N, C, k, k]`, whole numbers.
     """
     readers = []
-    for size, kernel, stride, padding, dilation in shape._axes(tuple(active.shape[-2:])):
+    for size, kernel, stride, padding, dilation in shape.axes(tuple(active.shape[-2:])):
         outputs = axis_outputs(size, kernel, stride, padding, dilation)
         position = torch.arange(outputs) * stride - padding[0] + torch.arange(kernel)[:, None] * dilation
         reads = (position[:, :, None] == torch.arange(size)).any(dim=1)

@@ -33,9 +33,9 @@ def test_wide_weights_and_large_maps_are_named(student, template):
     wide = chip_report(to_graph(student, *template, t_us=40_000))
     assert not wide["speck"]["fits"]
     assert any("16 bits" in reason for reason in wide["speck"]["reasons"])
-    apart = chip_report(to_graph(student, *template, t_us=40_000, fuse_matching=False))
-    assert any(reason.startswith("mix_match: reads real values") for reason in apart["speck"]["reasons"])
-    assert any("speck: does not fit" in line for line in chip_lines(apart))
+    separate = chip_report(to_graph(student, *template, t_us=40_000, fuse_matching=False))
+    assert any(reason.startswith("mix_match: reads real values") for reason in separate["speck"]["reasons"])
+    assert any("speck: does not fit" in line for line in chip_lines(separate))
 
 
 def test_layers_are_placed_on_cores_that_hold_them(student, template):

@@ -21,8 +21,8 @@ from had_snn.export.clocked_stem import (
     stem_convergence,
     stem_graph,
 )
-from had_snn.export.lowering import search_graph
-from had_snn.export.nir import template_kernel, write_nir
+from had_snn.export.lowering import search_graph, template_kernel
+from had_snn.export.nir import write_nir
 from had_snn.export.onepiece import OnePieceStudent, fine_graph, one_piece
 from had_snn.export.search_graph import Neurons, SearchGraph, run_graph
 from had_snn.tracking import OnlineTracker
@@ -30,7 +30,7 @@ from had_snn.tracking import OnlineTracker
 from .conftest import random_events, search_batch
 
 
-def apart(seed: int, side: int, count: int) -> EventBatch:
+def distinct_times(seed: int, side: int, count: int) -> EventBatch:
     """A window whose events all have different times."""
     rng = np.random.default_rng(seed)
     t = np.sort(rng.choice(8_000, count, replace=False))
@@ -39,7 +39,7 @@ def apart(seed: int, side: int, count: int) -> EventBatch:
 
 
 def test_the_mismatch_falls_to_zero_with_the_step(student):
-    batch, stem = apart(3, 48, 1500), copy.deepcopy(student.stem)
+    batch, stem = distinct_times(3, 48, 1500), copy.deepcopy(student.stem)
     stem.weight.data *= 3  # as busy as a trained one
     curve = stem_convergence(stem, batch, n_steps=4, dts_us=(2000.0, 500.0, 100.0, 10.0, 1.0))
     shares = [point["mismatch"] for point in curve]
@@ -194,10 +194,10 @@ def test_matched_rates_are_those_of_the_trained_clock(student, template):
         wanted = spikes.float().sum(dim=(0, 1, 3, 4))
         busy = wanted > 20
         assert busy.any()
-        apart = (found[name].float().sum(dim=(0, 1, 3, 4)) / wanted)[busy]
-        assert (apart.log().abs() < 0.3).float().mean() > 0.9, name
+        ratio = (found[name].float().sum(dim=(0, 1, 3, 4)) / wanted)[busy]
+        assert (ratio.log().abs() < 0.3).float().mean() > 0.9, name
         off = abs(before[name].sum() / spikes.sum() - 1)
         assert abs(found[name].sum() / spikes.sum() - 1) < max(0.1, off)
-    # A convolution that feeds two layers is scaled for each of them apart.
+    # A convolution that feeds two layers is scaled for each of them on its own.
     assert "conv2_to_lif_out" in matched.nodes
     assert "conv2_to_lif_out" not in plain.nodes

@@ -10,7 +10,7 @@ from torch import nn
 
 from had_snn.errors import ExportError
 from had_snn.export import run_graph, search_graph, to_graph
-from had_snn.export.nir import template_kernel
+from had_snn.export.lowering import template_kernel
 from had_snn.models import Taps
 
 from .conftest import make_student, search_batch

@@ -8,12 +8,11 @@ import sys
 import pytest
 import torch
 
-from had_snn.errors import ExportError, HadError, InputError
+from had_snn.errors import ExportError, InputError
 from had_snn.export import DeployedStudent, read_nir, run_graph, table, to_graph, verify, write_nir
 from had_snn.export.adapters import OPENERS
 from had_snn.export.reference_runner import run_events, thinned
 from had_snn.export.search_graph import Neurons
-from had_snn.export.verify import require_exact
 from had_snn.tracking import OnlineTracker
 
 from .conftest import make_student, random_events
@@ -43,7 +42,6 @@ def test_no_spike_differs(path, counts, name):
     assert entry["spikes"] == sum(layer["spikes"] for layer in entry["layers"].values()) > 1000
     assert all(layer["spikes"] > 50 and layer["status"] == "exact" for layer in entry["layers"].values())
     assert max(layer["membrane_error"] for layer in entry["layers"].values()) < 1e-5
-    require_exact(report)
     assert f"| {name} |" in table(report)
 
 
@@ -77,8 +75,6 @@ def test_a_wrong_network_is_found_and_located(path, graph, counts, name):
     assert set(alone.values()) == {0}
     assert entry["layers"]["lif_head"]["mismatches"] > 0
     assert entry["layers"]["lif1"]["mismatches"] == 0
-    with pytest.raises(HadError, match=name):
-        require_exact({name: entry})
 
 
 def test_unknown_names_and_other_windows_are_refused(path, counts):

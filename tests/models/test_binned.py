@@ -54,6 +54,7 @@ def test_controls_have_the_students_size_and_train(stem, random_batch):
 
 
 def test_binned_stem_carries_its_state(random_batch):
+    torch.manual_seed(0)
     stem, events = BinnedStem(4), random_batch(1, 24)
     counts, membranes, state = stem(events, n_steps=4)
     assert counts.shape == membranes.shape == (4, 1, 4, 6, 6)

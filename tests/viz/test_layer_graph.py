@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from had_snn.errors import InputError
-from had_snn.viz.graph import Box, draw_graph, ranks
+from had_snn.viz.layer_graph import Box, draw_graph, ranks
 
 EDGES = [("a", "b"), ("b", "c"), ("a", "c"), ("c", "d")]
 

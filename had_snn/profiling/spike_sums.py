@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from had_snn.events.stream import EventBatch
+from had_snn.models.graph import STEM, Graph, Mixing, Node
 from had_snn.ops import SpikeCount, SpikeCounter
 from had_snn.profiling.records import rate_bin
 from had_snn.profiling.synops import ConvShape, effective_synops, event_synops
@@ -26,6 +27,38 @@ class Population:
 
     kind: str
     readers: tuple[ConvShape, ...]
+
+
+def population_of(graph: Graph, node: Node) -> str:
+    """What a convolution reads: spikes, or the matched maps behind a norm, which only scales them."""
+    behind = graph.match_behind(node)
+    return node.source if behind is None else behind[0].name
+
+
+def correlation(node: Node, channels: int) -> ConvShape:
+    """The matching as a convolution."""
+    side = node.side
+    return ConvShape.square(channels, channels, side, padding=side // 2, groups=channels)
+
+
+def folded_shape(mixing: Mixing) -> ConvShape:
+    """The matching and what mixes its maps as one convolution."""
+    conv, side = mixing.conv.conv, mixing.match.side
+    return ConvShape.square(conv.in_channels, conv.out_channels, side, padding=side // 2)
+
+
+def populations(graph: Graph, mixings: Sequence[Mixing]) -> dict[str, Population]:
+    """What convolutions read, by name, with every convolution that reads it."""
+    kinds = {STEM: "counts"}
+    kinds |= {node.name: "spikes" for node in graph.all("lif")} | {node.name: "real" for node in graph.all("match")}
+    readers: dict[str, list[ConvShape]] = {name: [] for name in kinds}
+    for node in graph.all("conv"):
+        readers[population_of(graph, node)].append(ConvShape.of(node.conv))
+    for node in graph.all("match"):
+        readers[node.source].append(correlation(node, graph.channels(node.source)))
+    for mixing in mixings:
+        readers[mixing.match.source].append(folded_shape(mixing))
+    return {name: Population(kind, tuple(readers[name])) for name, kind in kinds.items()}
 
 
 class Signal:

@@ -1,4 +1,4 @@
-"""rockpool: its importer knows no Conv2d and fails on LIF, so its neurons are judged alone, convolutions in NumPy.
+"""rockpool: its importer knows no Conv2d and fails on LIF, so its neurons are run alone, convolutions in NumPy.
 
 Its LIF decays by `exp(-dt / tau)`, adds inputs without NIR's factor, fires at `>=`, subtracts the threshold for every
 spike and sends as many as fit. Its constructor takes another spike function; one that fires once and sends what the
@@ -31,7 +31,7 @@ def run(network: Network, counts: np.ndarray, feed: dict[str, np.ndarray]) -> An
     own = sys.argv[4:] == ["own"]
     try:
         from_nir(network.stored)
-        importer = "its importer took the file, only its neurons are judged"
+        importer = "its importer took the file, only its neurons are run"
     except Exception as error:  # noqa: BLE001 (any failure is the finding)
         importer = f"its importer: {type(error).__name__}: {error}"
 

@@ -1,4 +1,4 @@
-"""Simulators in an environment of their own: the protocol with a judge of ours, and the real ones where they are."""
+"""Simulators in an environment of their own: the protocol with one of ours, and the real ones where they are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from had_snn.errors import ExportError, MissingExtraError
-from had_snn.export import apart, run_graph, table, verify, write_nir
-from had_snn.export.apart import JUDGES, judge_version, run_judge
+from had_snn.export import external, run_graph, table, verify, write_nir
+from had_snn.export.external import EXTERNAL, external_version, run_external
 
 EXACT = ("brian2", "nengo", "rockpool")
-SCRIPTS = Path(apart.__file__).parent / "judges"
+SCRIPTS = Path(external.__file__).parent / "simulator_scripts"
 
-NUMPY_JUDGE = """
+NUMPY_SIMULATOR = """
 import sys
 sys.path.insert(0, {scripts!r})
 import numpy as np
@@ -49,23 +49,23 @@ def path(graph, tmp_path_factory):
     return path
 
 
-def our_judge(tmp_path, monkeypatch, spoil: str = "") -> None:
-    """Puts a judge written in NumPy, run by this Python, in the place of nengo."""
-    script = tmp_path / "numpy_judge.py"
-    script.write_text(NUMPY_JUDGE.format(scripts=str(SCRIPTS), spoil=spoil))
+def our_simulator(tmp_path, monkeypatch, spoil: str = "") -> None:
+    """Puts a simulator written in NumPy, run by this Python, in the place of nengo."""
+    script = tmp_path / "run_numpy.py"
+    script.write_text(NUMPY_SIMULATOR.format(scripts=str(SCRIPTS), spoil=spoil))
     monkeypatch.setenv("HAD_SNN_SIMULATORS", sys.executable)
-    monkeypatch.setitem(JUDGES, "nengo", (str(script), "numpy", ()))
+    monkeypatch.setitem(EXTERNAL, "nengo", (str(script), "numpy", ()))
 
 
-def test_a_judge_that_knows_only_the_file_agrees(path, counts, tmp_path, monkeypatch):
-    our_judge(tmp_path, monkeypatch)
+def test_a_simulator_that_knows_only_the_file_agrees(path, counts, tmp_path, monkeypatch):
+    our_simulator(tmp_path, monkeypatch)
     entry = verify(path, counts, simulators=["nengo"])["nengo"]
     assert (entry["status"], entry["mismatches"], entry["version"]) == ("exact", 0, np.__version__)
     assert max(layer["membrane_error"] for layer in entry["layers"].values()) < 1e-5
 
 
-def test_a_deviating_judge_is_located(path, counts, tmp_path, monkeypatch):
-    our_judge(tmp_path, monkeypatch, spoil='network.nodes["lif_mix"].v_threshold *= 1.25')
+def test_a_deviating_simulator_is_located(path, counts, tmp_path, monkeypatch):
+    our_simulator(tmp_path, monkeypatch, spoil='network.nodes["lif_mix"].v_threshold *= 1.25')
     entry = verify(path, counts, simulators=["nengo"])["nengo"]
     assert entry["status"] == "differs"
     assert entry["rate"] == entry["mismatches"] / entry["spikes"] > 0
@@ -74,20 +74,20 @@ def test_a_deviating_judge_is_located(path, counts, tmp_path, monkeypatch):
     assert set(alone.values()) == {0}
 
 
-def test_a_failing_judge_is_reported_with_its_last_words(graph, path, counts, tmp_path, monkeypatch):
-    our_judge(tmp_path, monkeypatch, spoil='raise RuntimeError("no such neuron")')
+def test_a_failing_simulator_is_reported_with_its_last_words(graph, path, counts, tmp_path, monkeypatch):
+    our_simulator(tmp_path, monkeypatch, spoil='raise RuntimeError("no such neuron")')
     with pytest.raises(ExportError, match=r"nengo failed on .*no such neuron"):
-        run_judge("nengo", path, graph, counts)
+        run_external("nengo", path, graph, counts)
     report = verify(path, counts, simulators=["nengo"])
     assert report["nengo"]["status"] == "failed"
     assert "no such neuron" in table(report)
 
 
 def test_fed_spikes_reach_the_layers_behind(graph, path, counts, tmp_path, monkeypatch):
-    our_judge(tmp_path, monkeypatch)
+    our_simulator(tmp_path, monkeypatch)
     trace = run_graph(graph, counts)
     silent = {name: torch.zeros_like(spikes) for name, spikes in trace.spikes.items()}
-    found, _ = run_judge("nengo", path, graph, counts, silent)
+    found, _ = run_external("nengo", path, graph, counts, silent)
     assert torch.equal(found.spikes["lif1"], trace.spikes["lif1"])
     torch.testing.assert_close(found.readout, run_graph(graph, counts, feed=silent).readout)
 
@@ -95,12 +95,12 @@ def test_fed_spikes_reach_the_layers_behind(graph, path, counts, tmp_path, monke
 def test_a_missing_environment_is_named(path, counts, tmp_path, monkeypatch):
     monkeypatch.setenv("HAD_SNN_SIMULATORS", str(tmp_path / "python"))
     with pytest.raises(MissingExtraError, match="make simulators"):
-        judge_version("brian2")
+        external_version("brian2")
     assert verify(path, counts, simulators=["brian2"])["brian2"]["status"] == "not installed"
     monkeypatch.setenv("HAD_SNN_SIMULATORS", sys.executable)
-    monkeypatch.setitem(JUDGES, "brian2", ("brian2_judge.py", "no-such-package", ()))
+    monkeypatch.setitem(EXTERNAL, "brian2", ("run_brian2.py", "no-such-package", ()))
     with pytest.raises(MissingExtraError, match="has no no-such-package"):
-        judge_version("brian2")
+        external_version("brian2")
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -122,11 +122,11 @@ def test_the_convolution_in_numpy_is_torchs(stride):
     np.testing.assert_allclose(protocol.convolve(node, x), expected.numpy(), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", EXTERNAL)
 def test_real_simulators(path, counts, name):
     """Those that can be set right agree in every spike; the others differ already in the first layer."""
     try:
-        judge_version(name)
+        external_version(name)
     except MissingExtraError as error:
         pytest.skip(str(error))
     report = verify(path, counts, simulators=[name])

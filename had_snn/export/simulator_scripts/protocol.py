@@ -1,9 +1,9 @@
-"""What the judges share: scripts that run an exported file in a simulator, in that simulator's own environment.
+"""What these scripts share, which run an exported file in a simulator, in that simulator's own environment.
 
-    python brian2_judge.py student.nir request.npz answer.npz
+    python run_brian2.py student.nir request.npz answer.npz
 
 They know NIR, numpy and their simulator, and nothing of this package. `request.npz` holds the stem's spike counts
-`counts` `[T, N, C, H, W]` and, when layers are to be judged one by one, spikes `feed/LAYER` that the layers behind
+`counts` `[T, N, C, H, W]` and, when layers are to be compared one by one, spikes `feed/LAYER` that the layers behind
 LAYER get instead of the simulator's own. `answer.npz` holds `spikes/LAYER` (bool) and `membranes/LAYER` (after the
 reset, in thresholds), both `[T, N, ...]`, `readout` `[T, N, 5, G, G]`, `version` and `notes`.
 """
