@@ -1,6 +1,6 @@
 """The networks: the spiking student and the RGB+event teacher."""
 
-from had_snn.models.clock import MicroSteps
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.network import SearchNetwork
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.models.search_state import SearchState

@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
-from had_snn.models.clock import MicroSteps
 from had_snn.models.graph import STEM, Graph, Node, is_pointwise
 from had_snn.models.grids import connected, fold, scale_and_shift, to_grid
 from had_snn.models.layers import ClockedLayers
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.neurons import LeakyReadout
 from had_snn.models.outputs import Taps
 from had_snn.models.search import SearchModule

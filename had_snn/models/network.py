@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from had_snn.events.stream import EventBatch
-from had_snn.models.clock import MicroSteps
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.outputs import TrackerOutput
 from had_snn.models.search_state import SearchState
 from had_snn.models.student_config import StudentConfig

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from had_snn.models.clock import MicroSteps
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.student_config import StudentConfig
 from had_snn.ops import Surrogate, atan, lif_multi_step
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.events.stream import EventBatch
-from had_snn.models.clock import MicroSteps
 from had_snn.models.graph import STEM, Graph
 from had_snn.models.head import split_readout
 from had_snn.models.layers import ClockedLayers
 from had_snn.models.matching import DepthwiseMatching
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.neurons import LeakyReadout
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.models.search_state import SearchState

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.models.clock import MicroSteps
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.ops import EventLIFState
 
 

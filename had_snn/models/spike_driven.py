@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from had_snn.errors import InputError
 from had_snn.events.stream import EventBatch
-from had_snn.models.clock import MicroSteps
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
 from had_snn.models.head import split_readout
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.network import SearchNetwork
 from had_snn.models.outputs import TrackerOutput
 from had_snn.models.search import AroundStudent, SearchModule

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from had_snn.events.stream import EventBatch
-from had_snn.models.clock import MicroSteps
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent
 from had_snn.models.graph import STEM, Node
+from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.search_state import SearchState
 from had_snn.ops import EventLIFState, decay_factor, lif_multi_step
 from had_snn.ops.event_lif_call import EventLIFCall
