@@ -6,8 +6,10 @@
     if __name__ == "__main__":
         main()
 
-An error that the library raises on purpose, an unknown option or a missing one becomes one line on stderr and exit
-code 2; anything else is a bug and keeps its traceback. A run folder is made by `open_run`, after inputs were checked.
+All options pass one check (`had_snn.commands.check`) before a script does anything. An error that the library raises
+on purpose, an option that is unknown, missing or of the wrong kind, and a disk that is full become one line on stderr
+and exit code 2; anything else is a bug and keeps its traceback. A run folder is made by `open_run`, after inputs were
+checked.
 """
 
 from __future__ import annotations
@@ -22,18 +24,22 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from torch import nn
 
 from had_snn import __version__
+from had_snn.commands.check import check_options, outputs
+from had_snn.commands.start import OF_THE_MACHINE, check_start, check_writable, lock_folder, own_output, release_folders
 from had_snn.errors import HadError, InputError
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
@@ -55,14 +61,23 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], object]], Calla
         def guarded(cfg: DictConfig) -> object:
             # Here and not around Hydra, which would print a line of its own about the failed job.
             try:
+                _prepare(config_name, cfg)
                 return main(cfg)
             except (HadError, OmegaConfBaseException) as error:
                 _stop(str(error))
+            except OSError as error:
+                if error.errno not in OF_THE_MACHINE:
+                    raise
+                _stop(str(error))
+            finally:
+                release_folders()
 
         @functools.wraps(main)
         def run() -> None:
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+            if mistake := next((m for m in map(_mistake_in, sys.argv[1:]) if m), None):
+                _stop(mistake)
             try:
                 hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(guarded)()
             except (HydraException, OmegaConfBaseException) as error:
@@ -79,6 +94,78 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], object]], Calla
 def _stop(message: str, *, code: int = 2) -> None:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def _prepare(job: str, cfg: DictConfig) -> None:
+    """Checks options and machine; a job of several that were started together gets an output of its own."""
+    typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    _check(job, cfg, typed)
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raw = str(cfg._get_node("out")._value()) if "out" in cfg else ""  # pyright: ignore
+        for option, place, path in list(outputs(job, _plain(cfg))):
+            if "hydra:job" not in raw and "hydra.job" not in raw and option == "out":
+                cfg.out = own_output(path, HydraConfig.get().job.num, kind=place.kind)
+    check_start(job, _plain(cfg))
+
+
+def _check(job: str, cfg: DictConfig, typed: list[str]) -> None:
+    """Checks all options and puts in place what is meant by them."""
+    for name, value in check_options(job, _plain(cfg), typed).items():
+        OmegaConf.update(cfg, name, value, merge=False)
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """A config as plain values; `???` where a value, or one that it refers to, has yet to be given."""
+    found: dict[str, Any] = {}
+    for name in cfg:
+        try:
+            value = "???" if OmegaConf.is_missing(cfg, name) else cfg[name]
+        except InterpolationToMissingValueError:
+            value = "???"
+        if isinstance(value, DictConfig):
+            value = _plain(value)
+        found[str(name)] = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+    return found
+
+
+_FLAGS = ("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info")
+
+
+def _mistake_in(argument: str) -> str | None:
+    """What is wrong with an argument that Hydra would refuse in words of its own, if anything is."""
+    if argument.startswith("-"):
+        name = argument.split("=")[0]
+        if name.startswith("--") and name not in (*_FLAGS, "--shell-completion") and "config" not in name:
+            return (
+                f"{argument}: options have no dashes; write {argument.lstrip('-')}{'' if '=' in argument else '=...'}"
+            )
+        return None
+    key, equals, value = argument.partition("=")
+    if argument in ("all", "hydra", "job"):  # values of --cfg and --info
+        return None
+    if not equals and not argument.startswith("~"):
+        return (
+            f"{argument!r} is no option: options are name=value, without blanks around =; a value with blanks or "
+            f"special signs is quoted twice, {_quoted('name', argument)}"
+        )
+    try:
+        parsed = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return (
+            f"{argument}: a value with special signs is quoted twice, once for the shell: {_quoted(key, value)}; "
+            "a list is [a,b]"
+        )
+    if parsed.is_sweep_override() and not {"-m", "--multirun"} & {*sys.argv}:
+        return (
+            f"{argument}: a comma divides the jobs of --multirun; a list is {key}=[{value}], a name with a comma "
+            f"{_quoted(key, value)}"
+        )
+    return None
+
+
+def _quoted(key: str, value: str) -> str:
+    plain = value.strip("\"'")
+    return f"""'{key}="{plain}"'"""
 
 
 def versions() -> dict[str, str]:
@@ -119,6 +206,7 @@ def open_run(cfg: DictConfig) -> Path:
         The folder, holding `config.yaml` (resolved), `versions.json`, and `log.txt`, which log lines go to from now on.
     """
     folder = Path(cfg.out)
+    check_writable(folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         if not any(option.startswith("out=") for option in overrides):
@@ -126,6 +214,7 @@ def open_run(cfg: DictConfig) -> Path:
         if os.environ.get("RANK", "0") != "0":
             return folder
     folder.mkdir(parents=True, exist_ok=True)
+    lock_folder(folder)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     record = {"seed": cfg.get("seed"), "versions": versions()}
     if HydraConfig.initialized():
@@ -145,6 +234,8 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
         cfg = loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
         with open_dict(cfg):
             del cfg["hydra"]
-        return cfg
-    with hydra.initialize_config_dir(CONFIGS, version_base="1.3"):
-        return hydra.compose(config_name, overrides)
+    else:
+        with hydra.initialize_config_dir(CONFIGS, version_base="1.3"):
+            cfg = hydra.compose(config_name, overrides)
+    _check(config_name, cfg, overrides)
+    return cfg

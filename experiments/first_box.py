@@ -60,8 +60,10 @@ def parse_box(box: Any) -> np.ndarray:
 
 
 def is_file_name(box: Any) -> bool:
-    """Whether `box=` names a file: words that are neither `draw` nor four numbers."""
-    return isinstance(box, str) and box != "draw" and any(c.isalpha() for c in box.replace("e", ""))
+    """Whether `box=` names a file: one that is there, or words that are neither `draw` nor four numbers."""
+    if not isinstance(box, str) or box == "draw":
+        return False
+    return Path(box).is_file() or any(c.isalpha() for c in box.replace("e", ""))
 
 
 def first_box(box: str | ListConfig | None, *, start_us: int | None, target: str | None) -> tuple[Any, int | None]:

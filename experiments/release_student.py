@@ -29,6 +29,7 @@ from sources import sequences
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import RELEASED, load_student, load_teacher, round_to_half, save_weights
+from had_snn.commands.start import require_same
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
@@ -51,19 +52,6 @@ MADE_WITH = (
     "half",
 )
 WHAT = "spiking event-only tracker, event-driven stem, clocked stages, depth-wise matching, centre head"
-
-
-def require_same(cfg: DictConfig, folder: Path) -> None:
-    """Refuses a run folder whose results were made with other options; notes the options of a new one."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    wanted, path = {name: plain[name] for name in MADE_WITH}, folder / "made_with.json"
-    before = json.loads(path.read_text()) if path.is_file() else wanted
-    if other := [name for name in MADE_WITH if before.get(name) != wanted[name]]:
-        told = ", ".join(f"{name}={before.get(name)} (now {wanted[name]})" for name in other)
-        raise InputError(f"{folder} was made with {told}; give another out= folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=1) + "\n")
 
 
 def trained(cfg: DictConfig, folder: Path) -> tuple[Path, Path | None]:
@@ -133,7 +121,8 @@ def run(cfg: DictConfig) -> Path:
     """Trains, tests and counts what is missing; writes the weights and their card, and returns the weights' path."""
     if not str(cfg.name).isidentifier():
         raise InputError(f"name={cfg.name!r}: give the plain name that load_student shall know, e.g. name=tiny")
-    require_same(cfg, Path(cfg.out))
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    require_same(Path(cfg.out), {name: plain[name] for name in MADE_WITH})
     folder = open_run(cfg)
     torch.set_num_threads(1)
     student_path, teacher_path = trained(cfg, folder)

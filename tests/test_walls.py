@@ -19,6 +19,7 @@ STOREYS = [
     {"had_snn.interop", "had_snn.checkpoint", "had_snn.profiling", "had_snn.export", "had_snn.tracking"},
     {"had_snn.train"},
     {"had_snn.evaluate"},
+    {"had_snn.commands"},
     {"experiments"},
 ]
 # Neighbours on one storey that may look at each other, where the design says so.

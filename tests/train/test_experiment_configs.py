@@ -92,7 +92,6 @@ def test_slurm_jobs_have_folders_of_their_own_and_go_on_after_a_timeout():
     assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")
     assert cfg.hydra.launcher.gpus_per_node == 1
     assert cfg.hydra.launcher.max_num_timeout == 10
-    assert cfg._get_node("out")._value() == "${hydra:sweep.dir}/${hydra:job.num}"
 
 
 def test_a_sweep_searches_numbers_that_exist():

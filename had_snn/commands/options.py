@@ -1,0 +1,340 @@
+"""Every option of every job, with the rule of what it may be.
+
+An option has one meaning in all jobs that have it; what differs in one of them stands under that job's name. Names are
+those of the configs (`fit.iterations`); `*` stands for any name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from had_snn.commands.rules import Anything, Either, Fields, Flag, Many, Maybe, Number, Place, Rule, Text, Whole, Word
+from had_snn.distill.hierarchy import MODES
+
+SIMULATORS = ("norse", "snntorch", "spikingjelly", "sinabs")
+SEPARATE = ("event_by_event", "brian2", "nengo", "rockpool", "nengo_own", "rockpool_own", "spyx")
+BASELINES = ("static", "mean_shift", "csrt_events", "csrt_frames", "kcf_events", "kcf_frames")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+LAYOUTS = ("fe108", "fe240hz", "visevent", "coesot", "eventvot", "esot500", "folder")
+
+COUNT, SOME = Whole(1), Whole(0)
+SHARE, POSITIVE = Number(0, 1), Number(above=True)
+SEED = Whole(0, 2**32 - 1)
+PERIOD_US = Whole(1, 10**10)
+TIME_US = Maybe(Whole(-(2**62), 2**62))
+SENSOR = Many(Whole(1, 65535), 2, 2, "height and width, [260,346]")
+FILE, FOLDER = Place("file"), Place("folder")
+MADE_FILE, MADE_FOLDER = Place("file", written=True), Place("folder", written=True)
+TEXTS = Many(Text())
+NAMES = Many(Text("a name"), 1)
+COUNTS = Many(COUNT, 1)
+NUMBERS = Many(Number(-1e9, 1e9), 1)
+MODALITIES = Many(Word(("rgb", "events")), 1)
+PROTOCOL = Word(("toolkit", "pytracking", "visible", "clock"))
+WEIGHTS = Text("a released name (tiny) or a student.safetensors")
+ACCELERATOR = Word(("cpu", "cuda", "auto"))
+VALIDATION = Fields({"split": Maybe(Text()), "held_out": Maybe(Whole(2)), "limit": Maybe(COUNT)})
+COLOURS = Many(Number(0, 10), 3, 3)
+
+_FIT: dict[str, Rule] = {
+    "_target_": Word(("had_snn.train.loop.FitConfig",)),
+    "iterations": COUNT,
+    "batch_size": Whole(1, 65536),
+    "accumulate": Whole(1, 10**4),
+    "learning_rate": Number(0, 100, above=True),
+    "weight_decay": Number(0, 100),
+    "warmup": SOME,
+    "gradient_clip": POSITIVE,
+    "ema_decay": Number(0, 1, below=True),
+    "precision": Word(PRECISIONS),
+    "sync_norm": Flag(),
+    "log_every": COUNT,
+    "checkpoint_every": SOME,
+    "validate_every": SOME,
+    "patience": SOME,
+    "loader_threads": Whole(1, 256),
+    "loader_processes": Whole(0, 256),
+}
+_CROPS: dict[str, Rule] = {
+    "window_us": Whole(1, 10**7),
+    "template_size": Whole(8, 4096),
+    "template_factor": Number(0, 100, above=True),
+    "search_size": Whole(8, 4096),
+    "search_factor": Number(0, 100, above=True),
+    "match_kernel": Whole(1, 255),
+}
+_STUDENT: dict[str, Rule] = {
+    "_target_": Word(("had_snn.models.student_tiny", "had_snn.models.student_base")),
+    "_convert_": Word(("all",)),
+    "stem": Word(("events", "binned", "quantised")),
+    "stem_channels": Whole(1, 65536),
+    "stem_kernel": Whole(1, 64),
+    "channels": Many(Whole(1, 65536), 3, 3),
+    "blocks": Whole(0, 1000),
+    "strides": Many(Whole(1, 16), 2, 2),
+    "n_steps": Whole(1, 1024),
+    "tau_us": POSITIVE,
+    **_CROPS,
+}
+_TEACHER: dict[str, Rule] = {
+    "_target_": Word(tuple(f"had_snn.models.teacher_{size}" for size in ("tiny", "small", "base"))),
+    "dim": Whole(1, 65536),
+    "depth": Whole(1, 1000),
+    "heads": Whole(1, 1024),
+    "mlp_ratio": Number(0, 100, above=True),
+    "patch": Whole(1, 256),
+    "voxel_bins": Whole(1, 256),
+    "embed": Word(("patch", "convolutions")),
+    "norm_epsilon": Number(0, 1, above=True),
+    **_CROPS,
+}
+_CLIPS: dict[str, Rule] = {
+    "windows": Whole(1, 1000),
+    "centre_jitter": Number(0, 10),
+    "scale_jitter": Number(0, 10),
+    "flip": SHARE,
+    "negative_pairs": SHARE,
+    "epoch_length": COUNT,
+}
+_DISTILL: dict[str, Rule] = {
+    "mode": Word(tuple(MODES)),
+    "weights": Maybe(Fields(dict.fromkeys(("membrane", "rate", "response"), Number(0, 1e6)))),
+    "every": COUNT,
+    "until": Maybe(SHARE),
+    "pool": Maybe(COUNT),
+}
+_READ: dict[str, Rule] = {
+    "format": Maybe(Text()),
+    "sensor_hw": Maybe(SENSOR),
+    "columns": Maybe(Text()),
+    "time_unit": Maybe(Text()),
+    "polarity": Maybe(Many(Either((Number(-(2.0**32), 2.0**32), Text())), 1, 3)),
+    "origin": Maybe(Whole(0, 1)),
+    "stream": Maybe(Either((SOME, Text()))),
+    "repair": Maybe(Flag()),
+}
+_SPLIT: dict[str, Rule] = {
+    "count": COUNT,
+    "seconds": Number(0, 1e5, above=True),
+    "sensor_hw": SENSOR,
+    "hardship": SHARE,
+    "label_hz": Number(0, 1e6, above=True),
+    "max_speed": Number(0, 1e6, above=True),
+    "family": Word(("train", "val", "test", "test_shifted")),
+}
+_DATA: dict[str, Rule] = {
+    "layout": Word(LAYOUTS),
+    "root": FOLDER,
+    "cache": Maybe(FOLDER),
+    "train_split": Text(),
+    "skip_damaged": Flag(),
+    "absent_value": Whole(0, 1),
+    "length_tolerance": SOME,
+    "seed": SEED,
+    "workers": Whole(1, 1024),
+    **{name: _SPLIT[name] for name in ("sensor_hw", "hardship", "label_hz")},
+}
+
+
+def _below(name: str, rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    return {f"{name}.{key}": rule for key, rule in rules.items()}
+
+
+#: Options by name, with the same meaning in all jobs.
+COMMON: dict[str, Rule] = {
+    **_below("fit", _FIT),
+    **_below("student", _STUDENT),
+    **_below("teacher", _TEACHER),
+    **_below("clips", _CLIPS),
+    **_below("distill", _DISTILL),
+    **_below("data", _DATA),
+    **_below("data.read", _READ),
+    **_below("data.splits.*", _SPLIT),
+    **_below("read", _READ),
+    **_below("pretrained", {"weights": Maybe(Text()), "mean": COLOURS, "deviation": COLOURS}),
+    "rounding": Maybe(Fields(dict.fromkeys(("weight_bits", "decay_bits", "headroom_bits"), Whole(1, 32)))),
+    "accelerator": ACCELERATOR,
+    "baselines": Many(Word(BASELINES)),
+    "box": Maybe(Either((Many(Number(-1e6, 1e6), 4, 4, "four numbers [x,y,w,h]"), Text("a file with boxes, or draw")))),
+    "carry": Flag(),
+    "checkpoint": WEIGHTS,
+    "checkpoints": Many(WEIGHTS, 1),
+    "crops": Word(("tracker", "labels")),
+    "devices": Either((Whole(1, 4096), Word(("auto",)))),
+    "gain": Either((Word(("template",)), POSITIVE)),
+    "idle_s": POSITIVE,
+    "in": FILE,
+    "labels": Number(0, 1, above=True),
+    "latency_us": Maybe(Whole(0, 10**10)),
+    "limit": Maybe(COUNT),
+    "loggers": Fields({"wandb": Anything(), "mlflow": Anything()}),
+    "modality_dropout": SHARE,
+    "n_steps": Maybe(Whole(1, 1024)),
+    "num_nodes": Whole(1, 10**5),
+    "ones": Word(("auto", "visible", "absent")),
+    "out": MADE_FOLDER,
+    "part": Word(("body", "stem", "one_piece")),
+    "protocol": PROTOCOL,
+    "rate_range": Many(Number(0, 1e3), 2, 2),
+    "rate_weight": Number(0, 1e6),
+    "recordings": Many(FILE),
+    "results": Maybe(Many(FOLDER)),
+    "seconds": _SPLIT["seconds"],
+    "seed": SEED,
+    "seeds": Many(SEED, 1),
+    "sensor_hw": SENSOR,
+    "skip_us": Whole(0, 10**10),
+    "speeds": Many(Number(0, 1e9), 1),
+    "splits": Many(Text()),
+    "steps": COUNTS,
+    "threads": Whole(1, 1024),
+    "track_in": Many(Word(SIMULATORS)),
+    "tracks": FOLDER,
+    "validation": Maybe(VALIDATION),
+    "verify": Many(Word((*SIMULATORS, *SEPARATE))),
+    "workers": Whole(1, 1024),
+    **dict.fromkeys(("absent", "annotations", "attributes"), Maybe(FOLDER)),
+    **dict.fromkeys(("recording", "teacher_checkpoint", "truth"), Maybe(FILE)),
+    **dict.fromkeys(("report", "rerun", "video"), Maybe(MADE_FILE)),
+    **dict.fromkeys(("late_ms", "moved_ms"), Many(Number(-1e6, 1e6))),
+    **dict.fromkeys(("data_options", "limits", "student_options", "teacher_options"), TEXTS),
+    **dict.fromkeys(("dt_us", "output_period_us", "period_us", "teacher_period_us"), PERIOD_US),
+    **dict.fromkeys(("format", "note", "object"), Maybe(Text())),
+    **dict.fromkeys(("length_tolerance", "report_sequences", "resamples", "sequence"), SOME),
+    **dict.fromkeys(("repeats", "rounds", "track_windows", "windows"), COUNT),
+    **dict.fromkeys(("end_us", "start_us"), TIME_US),
+    **dict.fromkeys(("attribute", "name", "split"), Text()),
+    **dict.fromkeys(("modalities", "teacher_modalities"), MODALITIES),
+    **dict.fromkeys(("video_period_us", "video_window_us"), PERIOD_US),
+    **dict.fromkeys(("video_scale", "video_fps"), Whole(1, 1000)),
+    **dict.fromkeys(("add", "deep", "frames", "half", "install", "keep", "live", "measure", "print_boxes"), Flag()),
+    **dict.fromkeys(("quick", "test_teacher"), Flag()),
+    **dict.fromkeys(("energy_sequences", "examples", "export_windows", "profile_windows", "speed_turns"), COUNT),
+}
+
+#: What is otherwise, or is there alone, in one job.
+OF_JOB: dict[str, dict[str, Rule]] = {
+    "ablation": {
+        **_below("teacher", _FIT),
+        "sets": Many(
+            Fields(
+                {
+                    "labels": COMMON["labels"],
+                    "budget": Word(("time", "steps")),
+                    "arms": Many(Word((*MODES, "shuffled")), 1),
+                    "seeds": Maybe(Many(SEED)),
+                },
+                needed=("labels", "budget", "arms"),
+            ),
+            1,
+        ),
+        "steps": COUNT,
+    },
+    "bench_evaluate": {"out": MADE_FILE, "sequences": COUNT, "frames": COUNT},
+    "bench_export": {
+        **_below("cost", {"windows": COUNT, "shares": Many(SHARE, 1)}),
+        **_below("one_piece", {"dt_us": PERIOD_US, "simulator": Word(SIMULATORS), "limit": Maybe(COUNT)}),
+        **_below("stem", {"windows": COUNT, "dts_us": Many(PERIOD_US, 1)}),
+        "formats": Many(Word(("int8", "rounded"))),
+        "parts": Many(Word(("body", "stem", "cost", "int8", "one_piece")), 1),
+        "verify_others": Many(Word((*SIMULATORS, *SEPARATE))),
+    },
+    "bench_kernels": {
+        **_below("main", {"T": COUNT, "neurons": COUNT}),
+        **_below("stem", dict.fromkeys(("events", "channels", "kernel", "stride", "T"), COUNT)),
+        **_below("stem_grid", dict.fromkeys(("events", "channels", "kernel", "stride", "T"), Many(COUNT))),
+        "stem_grid.membranes": Many(Flag()),
+        "convergence_us": Many(PERIOD_US),
+        "device": Word(("cpu", "cuda")),
+        "neuron_steps": COUNTS,
+        "out": Maybe(MADE_FILE),
+        **{
+            name: Many(Word(("had", "torch_compile", "torch_loop", *SIMULATORS)), 1)
+            for name in ("rivals", "quick_rivals")
+        },
+    },
+    "bench_profiling": {
+        "batches": COUNTS,
+        "checkpoint": Many(WEIGHTS, 1),
+        "out": Maybe(MADE_FILE),
+        "outputs": COUNT,
+        "sequences": SOME,
+    },
+    "bench_readers": {
+        "folder": MADE_FOLDER,
+        "formats": NAMES,
+        "order": NAMES,
+        "out": Maybe(MADE_FILE),
+        "sizes": COUNTS,
+    },
+    "bench_simulator": {"family": _SPLIT["family"], "out": Maybe(MADE_FILE), "scenes": COUNT},
+    "bench_tracker": {
+        **_below("memory", {"rate": COUNT, "period_us": PERIOD_US, "minutes": POSITIVE}),
+        **_below("rivals", {"rate": COUNT, "period_us": PERIOD_US, "outputs": COUNT}),
+        "live": Many(
+            Fields({"rate": COUNT, "period_us": PERIOD_US, "seconds": POSITIVE, "carry": Flag()}, ("rate", "period_us"))
+        ),
+        "max_events": COUNT,
+        "max_outputs": COUNT,
+        "max_seconds": POSITIVE,
+        "out": Maybe(MADE_FILE),
+        "parts": Many(Word(("cost", "curve", "rates", "live", "rivals", "memory")), 1),
+        "periods_us": Many(PERIOD_US, 1),
+        "rates": COUNTS,
+        "sequences": COUNT,
+        "shifts": NUMBERS,
+        "target_share": SHARE,
+        "threads": Many(Whole(1, 1024), 1),
+    },
+    "bench_training": {
+        **_below("job", {"size": Word(("tiny", "base")), "n_steps": COUNT, "batch_size": COUNT, "windows": COUNT}),
+        "job.sequences": COUNT,
+        "at_most_seconds": POSITIVE,
+        "carried_windows": COUNT,
+        "curve": Maybe(FILE),
+        "out": MADE_FILE,
+        "passes": COUNT,
+        "table": Maybe(FILE),
+    },
+    "check_data": {"example": Maybe(FOLDER), "out": Maybe(MADE_FILE)},
+    "controls": {
+        "stems": Many(_STUDENT["stem"], 1),
+        "student_steps": COUNT,
+        "teacher_steps": COUNT,
+        "teachers": Many(Word(("rgb+events", "events", "rgb")), 1),
+    },
+    "convert": {"cache": Maybe(FOLDER), "out": MADE_FILE},
+    "demo": {
+        **_below("student", _FIT),
+        **_below("teacher", _FIT),
+        **_below("data.train", {"count": COUNT, "seconds": _SPLIT["seconds"]}),
+        **_below("data.test", {"count": COUNT, "seconds": _SPLIT["seconds"]}),
+        "simulators": Many(Word(SIMULATORS), 1),
+    },
+    "distill_student": {"carry": Maybe(COUNT)},
+    "evaluate": {
+        "baselines": Either((Word(("all",)), COMMON["baselines"])),
+        "carry": Either((Flag(), Word(("both",)))),
+        "checkpoint": Maybe(WEIGHTS),
+        "sequences": Maybe(FILE),
+    },
+    "event_statistics": {"out": Maybe(MADE_FILE)},
+    "prepare_data": {"splits": Maybe(Many(Text(), 1))},
+    "profile_energy": {
+        "checkpoint": Many(WEIGHTS, 1),
+        "teachers": Many(Word(("tiny", "small", "base"))),
+        "windows": Maybe(COUNT),
+    },
+    "replay": {"out": Place("file"), "recording": FILE, "speed": Number(), "step_us": PERIOD_US},
+    "robustness": {"rates": Many(POSITIVE), "windows_ms": Many(Number(0, 1e4, above=True)), "steps": Many(COUNT)},
+    "release_student": {"test_options": TEXTS, "train_options": TEXTS},
+    "training_curve": {"teacher_steps": Many(COUNT)},
+}
+
+
+def rule_of(job: str, path: str) -> Rule | None:
+    """The rule of an option of a job, if it has one."""
+    parts = path.split(".")
+    patterns = [path, *(".".join([*parts[:k], "*", *parts[k + 1 :]]) for k in range(1, len(parts)))]
+    tables = (OF_JOB.get(job, {}), COMMON)
+    return next((table[pattern] for table in tables for pattern in patterns if pattern in table), None)

@@ -1,0 +1,121 @@
+"""The command line itself: mistakes end in one line and exit code 2, and jobs of a multirun never share an output."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import entry  # noqa: E402
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path, capsys):
+    """Starts a script in this process, in an empty folder; gives its exit code and the lines it wrote to stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: None)
+
+    def run(job: str, *arguments: str, main=lambda cfg: pytest.fail("the job was started")):
+        monkeypatch.setattr(sys, "argv", [f"{job}.py", *arguments])
+        GlobalHydra.instance().clear()
+        code = 0
+        try:
+            entry.script(job)(main)()
+        except SystemExit as error:
+            code = error.code
+        finally:
+            GlobalHydra.instance().clear()
+        return code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fit.iterations=abc"], "fit.iterations expects a whole number from 1"),
+        (["fit.iterations=0"], "fit.iterations=0"),
+        (["fit.batch_size=0"], "fit.batch_size expects"),
+        (["labels=2"], "labels expects"),
+        (["fit.precision=half"], "one of 32-true"),
+        (["out="], "out expects a folder; found nothing"),
+        (["out=file"], "out=file is a file"),
+        (["out=/proc/nothing"], "out=/proc/nothing cannot be written"),
+        (["--out=x"], "options have no dashes; write out=x"),
+        (["out", "=", "x"], "'out' is no option: options are name=value, without blanks"),
+        (["out=a,b"], "a comma divides the jobs of --multirun; a list is out=[a,b]"),
+        (["out=a(b"], "quoted twice, once for the shell: 'out=\"a(b\"'"),
+        (["+no.such=1"], "no such option"),
+        (["no_such=1"], "no_such"),
+        (["data=no_such_set"], "no_such_set"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_mistakes_are_one_line_and_leave_nothing(start, tmp_path, arguments, says):
+    (tmp_path / "file").touch()
+    code, lines = start("distill_student", *arguments)
+    assert code == 2
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_fills_up_is_one_line(start):
+    def main(cfg):
+        raise OSError(28, "No space left on device", "runs/student/resume.pt")
+
+    code, lines = start("demo", main=main)
+    assert code == 2
+    assert lines == ["error: [Errno 28] No space left on device: 'runs/student/resume.pt'"]
+
+
+def test_a_bug_keeps_its_traceback(start):
+    def main(cfg):
+        raise OSError(2, "a bug")
+
+    with pytest.raises(OSError, match="a bug"):
+        start("demo", main=main)
+
+
+@pytest.mark.parametrize("name", ["2024", "2024.10", "1e3", "true", "my run", '"a(b"', '"~/x"'])
+def test_a_folder_may_have_any_name(start, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = []
+    assert start("demo", f"out={name}", main=lambda cfg: found.append(cfg.out)) == (0, [])
+    assert found == [name.strip('"').replace("~", str(tmp_path / "home"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outs"),
+    [
+        (["seed=0,1"], ["one/0", "one/1"]),
+        (["seed=0,1", "out=a,b"], ["a/0", "b/1", "a/2", "b/3"]),
+        (["seed=0,1", "out='mine-${hydra:job.num}'"], ["mine-0", "mine-1"]),
+    ],
+)
+def test_jobs_of_a_multirun_have_outputs_of_their_own(start, arguments, outs):
+    found = []
+
+    def main(cfg):
+        found.append((cfg.seed, cfg.out))
+        (entry.open_run(cfg) / "result.json").write_text(json.dumps(cfg.seed))
+
+    arguments = arguments if any(a.startswith("out") for a in arguments) else [*arguments, "out=one"]
+    assert start("demo", "--multirun", *arguments, main=main)[0] == 0
+    assert sorted(out for _, out in found) == sorted(outs)
+    assert [json.loads(Path(out, "result.json").read_text()) for _, out in found] == [seed for seed, _ in found]
+
+
+def test_files_of_a_multirun_are_numbered(start):
+    found = []
+    assert (
+        start("bench_evaluate", "-m", "frames=10,20", "out=table.json", main=lambda cfg: found.append(cfg.out))[0] == 0
+    )
+    assert found == ["table-0.json", "table-1.json"]
