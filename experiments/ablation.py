@@ -22,16 +22,17 @@ from typing import Any
 
 import ablation_report
 import train_teacher
-from ablation_plan import SHUFFLED, Cost, Job, check_arms, costs, plan
+from ablation_plan import SHUFFLED, Cost, Job, costs, plan
 from bench_kernels import machine
 from entry import compose, device_for, open_run, script
 from omegaconf import DictConfig, OmegaConf
 from progress import progress
 from sources import sequences
+from training import refuse_other
 
 from had_snn.atomic import atomic_file
 from had_snn.distill.hierarchy import MODES
-from had_snn.errors import HadError, InputError
+from had_snn.errors import HadError
 
 log = logging.getLogger("had_snn")
 
@@ -78,10 +79,13 @@ def teachers(cfg: DictConfig, folder: Path, seeds: list[int]) -> dict[int, str]:
     found = {}
     for seed in seeds:
         path = folder / f"teacher-seed{seed}" / "teacher.safetensors"
-        if not path.is_file():
-            own = [f"seed={seed}", f"out={path.parent}", f"accelerator={cfg.accelerator}"]
-            options = [*own, *(f"fit.{k}={v}" for k, v in cfg.teacher.items())]
-            train_teacher.run(compose("train_teacher", [*data_options(cfg), *options]))
+        own = [f"seed={seed}", f"out={path.parent}", f"accelerator={cfg.accelerator}"]
+        options = [*own, *(f"fit.{k}={v}" for k, v in cfg.teacher.items())]
+        training = compose("train_teacher", [*data_options(cfg), *options])
+        if path.is_file():
+            refuse_other(path, training)
+        else:
+            train_teacher.run(training)
         found[seed] = str(path.resolve())
     return found
 
@@ -119,10 +123,6 @@ def student_job(cfg: DictConfig, job: Job, folder: Path, teacher: str, test: Map
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Runs what is missing and writes `ablation.json` and `ablation.png`."""
     sets = [entry for entry in OmegaConf.to_container(cfg.sets, resolve=True) if entry]  # pyright: ignore
-    for entry in sets:
-        check_arms(entry["arms"])
-    if not sets or not cfg.seeds:
-        raise InputError("nothing to do: give sets and seeds")
     folder = open_run(cfg)
     known = compose("prepare_data", data_options(cfg))
     for split in ("train", cfg.split):

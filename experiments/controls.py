@@ -24,9 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from sources import sequences
 
 from had_snn.atomic import atomic_file
-from had_snn.errors import InputError
 from had_snn.evaluate.seeds import paired_spread
-from had_snn.models.student import STEMS
 
 #: What a teacher can be shown, by the name of its arm.
 TEACHERS = {"rgb+events": ["rgb", "events"], "events": ["events"], "rgb": ["rgb"]}
@@ -131,12 +129,6 @@ def comparisons(
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Runs what is missing and writes `controls.json`."""
-    unknown = [*({*cfg.stems} - {*STEMS}), *({*cfg.teachers} - {*TEACHERS})]
-    if unknown or not cfg.seeds:
-        raise InputError(
-            f"unknown control {', '.join(unknown)}; stems: {', '.join(STEMS)}; teachers: "
-            f"{', '.join(TEACHERS)}; seeds: at least one"
-        )
     folder = open_run(cfg)
     results = run_all(folder, jobs(cfg, folder), workers=cfg.workers)
     attributes = [tuple(s.attributes) for s in list(sequences(cfg.data, cfg.split))[: cfg.limit]]

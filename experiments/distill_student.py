@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from entry import device_of, open_run, script, versions
+from entry import script
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from sources import clip_sampler, training_sequences
 from torch import nn
-from training import best_validation, run_fit
+from training import best_validation, train
 from unlabelled import followed, split_by_label
 
 from had_snn.atomic import atomic_file
-from had_snn.checkpoint import load_teacher, save_weights
+from had_snn.checkpoint import load_teacher
 from had_snn.collective import rank
 from had_snn.data.clips import MODALITIES, ClipGeometry, ClipSampler
 from had_snn.data.sequence import TrackingSequence
@@ -106,21 +106,13 @@ def run(cfg: DictConfig) -> Path:
     student = instantiate(cfg.student)
     teacher = teacher_for(cfg, student)
     task, clips = build_task(cfg, student, teacher), clips_for(cfg, student, teacher)
-    folder = open_run(cfg)
-    trained = run_fit(cfg, "train student", task, clips, folder, lambda task: OnlineTracker(task.student))
-    card = {
-        "made_by": "experiments/distill_student.py",
-        "seed": cfg.seed,
-        "versions": versions(),
-        "device": device_of(trained.student),
-        "config": OmegaConf.to_container(cfg, resolve=True),
-    }
-    if rank() == 0:
-        save_weights(folder / "student.safetensors", trained.student, card=card)
+    path, trained = train(
+        cfg, "distill_student", task, clips, part="student", tracker_of=lambda t: OnlineTracker(t.student)
+    )
     if rank() == 0 and trained.distillation is not None:
-        with atomic_file(folder / "alignment.pt") as temporary:
+        with atomic_file(path.with_name("alignment.pt")) as temporary:
             torch.save(trained.distillation.levels.state_dict(), temporary)
-    return folder / "student.safetensors"
+    return path
 
 
 @script("distill_student")

@@ -39,7 +39,16 @@ from torch import nn
 
 from had_snn import __version__
 from had_snn.commands.check import check_options, outputs
-from had_snn.commands.start import OF_THE_MACHINE, check_start, check_writable, lock_folder, own_output, release_folders
+from had_snn.commands.start import (
+    OF_THE_MACHINE,
+    check_same,
+    check_start,
+    check_writable,
+    lock_folder,
+    note_made_with,
+    own_output,
+    release_folders,
+)
 from had_snn.errors import HadError, InputError
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
@@ -76,7 +85,7 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], object]], Calla
         def run() -> None:
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-            if mistake := next((m for m in map(_mistake_in, sys.argv[1:]) if m), None):
+            if mistake := next((m for m in map(_mistake_in, sys.argv, sys.argv[1:]) if m), None):
                 _stop(mistake)
             try:
                 hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(guarded)()
@@ -128,11 +137,14 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return found
 
 
+_VALUED = ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn")
 _FLAGS = ("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info")
 
 
-def _mistake_in(argument: str) -> str | None:
-    """What is wrong with an argument that Hydra would refuse in words of its own, if anything is."""
+def _mistake_in(before: str, argument: str) -> str | None:
+    """What is wrong with an argument (not a flag's value) that Hydra would refuse in words of its own, if anything."""
+    if before in _VALUED:
+        return None
     if argument.startswith("-"):
         name = argument.split("=")[0]
         if name.startswith("--") and name not in (*_FLAGS, "--shell-completion") and "config" not in name:
@@ -141,8 +153,6 @@ def _mistake_in(argument: str) -> str | None:
             )
         return None
     key, equals, value = argument.partition("=")
-    if argument in ("all", "hydra", "job"):  # values of --cfg and --info
-        return None
     if not equals and not argument.startswith("~"):
         return (
             f"{argument!r} is no option: options are name=value, without blanks around =; a value with blanks or "
@@ -196,23 +206,31 @@ def device_for(accelerator: str) -> str:
     return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def open_run(cfg: DictConfig) -> Path:
-    """Makes the run folder `cfg.out` and writes what is needed to repeat the run.
+def open_run(
+    cfg: DictConfig, *, made_with: dict[str, Any] | None = None, may_grow: tuple[str, ...] = (), needed: int = 1 << 20
+) -> Path:
+    """Makes the run folder `cfg.out` and writes what is needed to repeat the run; one that is refused changes nothing.
 
     Args:
         cfg: The script's config; needs `out` and `seed`.
+        made_with: What the results depend on, where a run may be gone on with; a folder made with other values is
+            refused, and so is every folder that another process runs in.
+        may_grow: Names of those that may be larger than they were.
+        needed: Bytes that must be free.
 
     Returns:
         The folder, holding `config.yaml` (resolved), `versions.json`, and `log.txt`, which log lines go to from now on.
     """
     folder = Path(cfg.out)
-    check_writable(folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         if not any(option.startswith("out=") for option in overrides):
             raise InputError("several processes must agree on a run folder: give out=FOLDER")
         if os.environ.get("RANK", "0") != "0":
             return folder
+    check_writable(folder, needed=needed)
+    if made_with is not None:
+        check_same(folder, made_with, may_grow=may_grow)
     folder.mkdir(parents=True, exist_ok=True)
     lock_folder(folder)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
@@ -223,6 +241,8 @@ def open_run(cfg: DictConfig) -> Path:
     handler = logging.FileHandler(folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("had_snn").addHandler(handler)
+    if made_with is not None:
+        note_made_with(folder, made_with, versions())
     return folder
 
 

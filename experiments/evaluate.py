@@ -24,6 +24,7 @@ from sources import sequences
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher
+from had_snn.commands.options import BASELINES
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError, MissingExtraError
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker, StaticTracker
@@ -33,8 +34,6 @@ from had_snn.evaluate.results import EvaluationResult, results_to_json, write_re
 from had_snn.tracking import OnlineTracker, TeacherTracker
 
 log = logging.getLogger("had_snn")
-
-BASELINES = ("static", "mean_shift", "csrt_events", "csrt_frames", "kcf_events", "kcf_frames")
 
 
 def baseline(name: str) -> Tracker:
@@ -53,8 +52,6 @@ def trackers(cfg: DictConfig) -> list[Tracker]:
     """Our trackers that a config names."""
     ours: list[Tracker] = []
     if cfg.checkpoint is not None:
-        if cfg.carry not in (False, True, "both"):
-            raise InputError(f"carry={cfg.carry}: expected true, false or both")
         for carry in (False, True) if cfg.carry == "both" else (cfg.carry,):
             ours.append(OnlineTracker(load_student(cfg.checkpoint), carry=carry))
             if cfg.carry == "both" and carry:
@@ -101,7 +98,7 @@ def without_first(chosen: Sequence[TrackingSequence], skip_us: int) -> list[Trac
 
 def folders(value: Any) -> list[str]:
     """`results` as a list of folders."""
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+    return [] if value is None else list(value)
 
 
 def evaluate_files(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence[Any], list[str]]:

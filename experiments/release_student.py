@@ -29,7 +29,6 @@ from sources import sequences
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import RELEASED, load_student, load_teacher, round_to_half, save_weights
-from had_snn.commands.start import require_same
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
@@ -122,8 +121,7 @@ def run(cfg: DictConfig) -> Path:
     if not str(cfg.name).isidentifier():
         raise InputError(f"name={cfg.name!r}: give the plain name that load_student shall know, e.g. name=tiny")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    require_same(Path(cfg.out), {name: plain[name] for name in MADE_WITH})
-    folder = open_run(cfg)
+    folder = open_run(cfg, made_with={name: plain[name] for name in MADE_WITH})
     torch.set_num_threads(1)
     student_path, teacher_path = trained(cfg, folder)
     student = load_student(student_path)

@@ -22,8 +22,6 @@ def main(cfg: DictConfig) -> None:
     events = read_events(cfg.recording)
     if len(events) == 0:
         raise InputError(f"{cfg.recording} holds no events")
-    if cfg.speed < 0 or cfg.step_us < 1:
-        raise InputError(f"speed={cfg.speed}, step_us={cfg.step_us}: expected at least 0 (as fast as it goes) and 1")
     start = int(cfg.start_us) if cfg.start_us is not None else events.t_start
     end = int(cfg.end_us) if cfg.end_us is not None else events.t_end
     with sys.stdout.buffer if cfg.out == "-" else Path(cfg.out).open("wb") as file:

@@ -12,15 +12,13 @@ import logging
 from pathlib import Path
 
 import torch
-from entry import open_run, script, versions
+from entry import script
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from sources import clip_sampler
-from training import best_validation, run_fit
+from training import best_validation, train
 
-from had_snn.checkpoint import save_weights
 from had_snn.collective import rank
-from had_snn.errors import InputError
 from had_snn.models import RGBETeacher
 from had_snn.models.pretrained import PretrainedReport, load_pretrained
 from had_snn.tracking import TeacherTracker
@@ -49,25 +47,16 @@ def run(cfg: DictConfig) -> Path:
     teacher = instantiate(cfg.teacher)
     origin = start_from_pretrained(cfg, teacher)
     shown = tuple(cfg.modalities)
-    if not shown or not set(shown) <= {"rgb", "events"}:
-        raise InputError(f"modalities={list(shown)}: a teacher is shown [rgb, events], [rgb] or [events]")
     clips = clip_sampler(cfg, teacher.config, tuple({"rgb": "rgb", "events": "voxel"}[name] for name in shown))
-    folder = open_run(cfg)
-    if origin is not None and rank() == 0:
-        (folder / "pretrained.json").write_text(json.dumps(dataclasses.asdict(origin), indent=1) + "\n")
     task = TeacherTask(teacher, modality_dropout=cfg.modality_dropout)
-    trained = run_fit(
-        cfg, "train teacher", task, clips, folder, lambda task: TeacherTracker(task.teacher, modalities=shown)
-    )
-    card = {
-        "made_by": "experiments/train_teacher.py",
-        "seed": cfg.seed,
-        "versions": versions(),
-        "config": OmegaConf.to_container(cfg, resolve=True),
-    }
-    if rank() == 0:
-        save_weights(folder / "teacher.safetensors", trained.teacher, card=card)
-    return folder / "teacher.safetensors"
+
+    def tracker_of(task: TeacherTask) -> TeacherTracker:
+        return TeacherTracker(task.teacher, modalities=shown)
+
+    path, _ = train(cfg, "train_teacher", task, clips, part="teacher", tracker_of=tracker_of)
+    if origin is not None and rank() == 0:
+        (path.parent / "pretrained.json").write_text(json.dumps(dataclasses.asdict(origin), indent=1) + "\n")
+    return path
 
 
 @script("train_teacher")

@@ -20,7 +20,6 @@ from entry import open_run, script
 from omegaconf import DictConfig, OmegaConf
 
 from had_snn.atomic import atomic_file
-from had_snn.errors import InputError
 
 
 def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
@@ -108,8 +107,6 @@ def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Runs what is missing and writes `curve.json` and `curve.png`."""
-    if not cfg.steps or not cfg.seeds or min(cfg.steps) < 1:
-        raise InputError(f"steps={cfg.steps}, seeds={cfg.seeds}: expected at least one of each, above 0 steps")
     folder = open_run(cfg)
     record = summarise(run_all(folder, jobs(cfg, folder), workers=cfg.workers), resamples=cfg.resamples)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -43,16 +43,47 @@ def save_weights(
             float32 again.
     """
     path = Path(path)
-    kind = "student" if isinstance(network, SpikingTracker) else "teacher"
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if half:
         tensors = {name: value.half() if _is_kernel(value) else value for name, value in tensors.items()}
-    metadata = {"kind": kind, "config": json.dumps(dataclasses.asdict(network.config))}
+    metadata, written = require_saveable(network, card)
     with atomic_file(path) as temporary:
         save_file(tensors, str(temporary), metadata=metadata)
     if card is not None:
         with atomic_file(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(card, indent=2) + "\n")
+            temporary.write_text(written)
+
+
+def require_saveable(
+    network: SpikingTracker | RGBETeacher, card: dict[str, Any] | None = None
+) -> tuple[dict[str, str], str]:
+    """What `save_weights` writes beside the tensors; before a training it finds at once what could not be saved.
+
+    Args:
+        network: A student or a teacher.
+        card: As in `save_weights`.
+
+    Returns:
+        The header of the weights and the text of the card.
+
+    Raises:
+        CheckpointError: If a number of the network or an entry of the card cannot be written and read back.
+    """
+    kind = "student" if isinstance(network, SpikingTracker) else "teacher"
+    try:
+        numbers = json.dumps(dataclasses.asdict(network.config))
+        again = _KINDS[kind][1](**_numbers(json.loads(numbers)))
+        text = json.dumps(card, indent=2) + "\n"
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"this {kind} could not be written: {error}; its card needs plain numbers") from error
+    if dataclasses.asdict(again) != _numbers(dataclasses.asdict(network.config)):
+        raise CheckpointError(f"this {kind} would be read back as another: {again}, not {network.config}")
+    return {"kind": kind, "config": numbers}, text
+
+
+def _numbers(numbers: dict[str, Any]) -> dict[str, Any]:
+    """JSON and configs have lists where a network has tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()}
 
 
 def _is_kernel(value: Tensor) -> bool:
@@ -84,8 +115,7 @@ def _load(path: Path, kind: str) -> SpikingTracker | RGBETeacher:
         unknown = set(numbers) - known
         if unknown:
             raise CheckpointError(f"{path}: unknown numbers {sorted(unknown)}; it was made by a newer version")
-        numbers = {key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()}
-        network = network_class(config_class(**numbers))
+        network = network_class(config_class(**_numbers(numbers)))
         network.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: weights and configuration do not fit together ({error})") from error

@@ -67,7 +67,7 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
     monkeypatch.setattr(release_student.train_teacher, "run", never)
     monkeypatch.setattr(release_student.distill_student, "run", never)
     assert release_student.run(compose("release_student", options)) == path
-    with pytest.raises(InputError, match=r"was made with seed=0 \(now 1\); give another out="):
+    with pytest.raises(InputError, match=r"was made with seed=0 \(now 1\); give the same options, or another out="):
         release_student.run(compose("release_student", [*options, "seed=1"]))
     assert json.loads(path.with_suffix(".json").read_text())["seed"] == 0
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from had_snn.atomic import atomic_file
 from had_snn.commands.check import outputs
 from had_snn.errors import InputError
 
@@ -22,6 +23,8 @@ log = logging.getLogger("had_snn")
 #: Errors of the machine, not of the program: they end in one line wherever they occur.
 OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 LOCK = ".lock"
+#: What the results in a run folder depend on.
+MADE_WITH = "made_with.json"
 
 _locks: dict[Path, int] = {}
 
@@ -135,24 +138,54 @@ def release_folders() -> None:
         os.close(_locks.popitem()[1])
 
 
-def require_same(folder: Path, made_with: Mapping[str, Any]) -> None:
-    """Refuses a run folder whose results were made with other options; notes the options of a new one.
+def check_same(folder: Path, made_with: Mapping[str, Any], *, may_grow: tuple[str, ...] = ()) -> None:
+    """Refuses a run folder whose results were made with other options; changes nothing in it.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; need not exist.
         made_with: Options that the results depend on, as plain values.
+        may_grow: Names of those that may be larger than they were.
 
     Raises:
-        InputError: If the folder notes other ones.
+        InputError: If the folder notes other ones; the message says which, and the way out.
     """
-    path = folder / "made_with.json"
-    wanted = json.loads(json.dumps(dict(made_with)))
-    before = json.loads(path.read_text()) if path.is_file() else wanted
-    told = differences(before, wanted)
+    before = _noted(folder).get("options")
+    if before is None:
+        if (folder / "resume.pt").is_file():
+            log.warning("%s does not note what its run was made with; it is gone on with as it is", folder)
+        return
+    now = json.loads(json.dumps(dict(made_with)))
+    grown = {name: now[name] for name in may_grow if name in now and before.get(name, now[name]) <= now[name]}
+    told = differences({**before, **grown}, now)
     if told:
-        raise InputError(f"{folder} was made with {told}; give another out= folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(wanted, indent=1) + "\n")
+        raise InputError(f"{folder} was made with {told}; give the same options, or another out= for a new run")
+
+
+def note_made_with(folder: Path, made_with: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
+    """Notes what a folder's results are made with, and the versions that make them; other versions than before warn."""
+    before = noted_versions(folder)
+    taking_part = before if before and before[-1] == dict(versions) else [*before, dict(versions)]
+    if before and taking_part is not before:
+        log.warning("%s was begun with other versions: %s", folder, differences(before[-1], versions))
+    with atomic_file(folder / MADE_WITH) as temporary:
+        record = {"options": dict(made_with), "versions": taking_part}
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def noted_versions(folder: Path) -> list[dict[str, Any]]:
+    """All versions that took part in what a run folder holds, in their order."""
+    return _noted(folder).get("versions", [])
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    path = folder / MADE_WITH
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        return {"options": dict(found["options"]), "versions": list(found["versions"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); give another out= folder, or remove it to go on") from None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from had_snn.train.guards import layer_report, require_finite, warning_of
 from had_snn.train.logs import Means, RunLogs
 
 log = logging.getLogger("had_snn")
+
+#: Numbers that may change when a run is gone on with: more steps, and when what is written and prepared.
+FREE_NUMBERS = frozenset(("iterations", "log_every", "checkpoint_every", "loader_threads", "loader_processes"))
 
 
 class _Sealed:
@@ -79,8 +83,15 @@ class Run:
         """Writes a checkpoint that appears whole or not at all."""
         state = self.state()
         if rank() == 0:
-            with atomic_file(self.state_path) as temporary:
-                torch.save(state, temporary)
+            try:
+                with atomic_file(self.state_path) as temporary:
+                    torch.save(state, temporary)
+            except RuntimeError as error:  # how torch says that a disk is full
+                free = shutil.disk_usage(self.folder).free >> 20
+                raise CheckpointError(
+                    f"{self.state_path}: cannot be written at iteration {self.done}, {free} MB are free ({error}); the "
+                    "checkpoint before is whole, the same command goes on from it"
+                ) from error
 
     def clear_drafts(self) -> None:
         """Removes checkpoints that a killed process had not finished writing."""
@@ -92,12 +103,15 @@ class Run:
         """Goes on from the checkpoint in the run folder."""
         try:
             state = torch.load(self.state_path, weights_only=True, map_location="cpu")
+            self._require_same_numbers(state["config"], int(state["iteration"]))
             self.task.load_state_dict(state["task"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.module.load_state_dict(state["average"])
             self.average.updates = int(state["updates"])
             self.done, self.stale, self.best = int(state["iteration"]), int(state["stale"]), state["best"]
-            processes, before = state["processes"], state["config"]
+            processes = state["processes"]
+        except CheckpointError:
+            raise
         except Exception as error:
             raise CheckpointError(f"{self.state_path}: cannot resume from it ({error})") from error
         if len(processes) != world_size():
@@ -112,10 +126,22 @@ class Run:
             torch.cuda.set_rng_state(own[3], self.fabric.device)
         if state["scaler"]:
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        changed = {k: (before.get(k), v) for k, v in dataclasses.asdict(self.config).items() if before.get(k) != v}
+        log.info("resuming at iteration %d from %s", self.done, self.state_path)
+
+    def _require_same_numbers(self, before: dict[str, Any], done: int) -> None:
+        """Refuses to go on with numbers that make another run; says which others have changed."""
+        now = dataclasses.asdict(self.config)
+        changed = {name: (before[name], value) for name, value in now.items() if before.get(name, value) != value}
+        shaping = {name: pair for name, pair in changed.items() if name not in FREE_NUMBERS}
+        if now["iterations"] < max(done, before.get("iterations", 0)):
+            shaping["iterations"] = changed["iterations"]
+        if shaping:
+            told = ", ".join(f"{name}={old} (now {new})" for name, (old, new) in shaping.items())
+            raise CheckpointError(
+                f"{self.state_path}: was made with {told}; go on with the same numbers, or start anew in another folder"
+            )
         for name, (old, new) in changed.items():
             log.warning("resuming with %s=%s, the checkpoint was made with %s", name, new, old)
-        log.info("resuming at iteration %d from %s", self.done, self.state_path)
 
     def step(self, batches: list[Any]) -> None:
         """One optimiser step."""

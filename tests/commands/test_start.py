@@ -14,12 +14,14 @@ import torch
 
 from had_snn.commands import start
 from had_snn.commands.start import (
+    check_same,
     check_start,
     check_writable,
     lock_folder,
+    note_made_with,
+    noted_versions,
     own_output,
     release_folders,
-    require_same,
 )
 from had_snn.errors import InputError
 
@@ -114,11 +116,36 @@ def test_the_second_run_into_a_folder_is_refused_until_the_first_is_gone(tmp_pat
     release_folders()
 
 
-def test_results_made_with_other_options_are_refused(tmp_path):
-    require_same(tmp_path / "run", {"seed": 0, "limit": None})
-    require_same(tmp_path / "run", {"seed": 0, "limit": None})
-    with pytest.raises(InputError, match=r"was made with seed=0 \(now 1\), extra=None \(now 2\); give another out="):
-        require_same(tmp_path / "run", {"seed": 1, "limit": None, "extra": 2})
+def test_results_made_with_other_options_are_refused_and_nothing_is_changed(tmp_path):
+    run, made = tmp_path / "run", {"seed": 0, "limit": None, "steps": 5}
+    check_same(run, made)
+    assert not run.exists()
+    run.mkdir()
+    note_made_with(run, made, {"revision": "a"})
+    before = (run / "made_with.json").read_bytes()
+    check_same(run, made)
+    check_same(run, {**made, "steps": 6}, may_grow=("steps",))
+    for other, says in (
+        ({**made, "seed": 1, "extra": 2}, r"was made with seed=0 \(now 1\), extra=None \(now 2\); give the same"),
+        ({**made, "steps": 4}, r"steps=5 \(now 4\)"),
+        ({"seed": 0, "steps": 5, "limit": 3}, r"limit=None \(now 3\)"),
+    ):
+        with pytest.raises(InputError, match=says):
+            check_same(run, other, may_grow=("steps",))
+    assert (run / "made_with.json").read_bytes() == before
+
+
+def test_other_versions_warn_and_are_all_noted(tmp_path, caplog):
+    for revision in ("a", "a", "b"):
+        note_made_with(tmp_path, {"seed": 0}, {"revision": revision})
+    assert noted_versions(tmp_path) == [{"revision": "a"}, {"revision": "b"}]
+    assert caplog.text.count("was begun with other versions: revision=a (now b)") == 1
+
+
+def test_a_damaged_note_is_named(tmp_path):
+    (tmp_path / "made_with.json").write_text("{")
+    with pytest.raises(InputError, match=r"made_with\.json is damaged"):
+        check_same(tmp_path, {})
 
 
 def test_outputs_of_jobs_that_start_together():

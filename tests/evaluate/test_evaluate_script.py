@@ -91,7 +91,7 @@ def test_folders_of_two_trackers(layout):
         (["annotations=anno"], "give results=DIR"),
         (["results=ours", "annotations=anno", "protocol=clock"], "protocol=clock needs"),
         (["results=[ours,ours]", "annotations=anno"], "two trackers are called ours"),
-        (["carry=perhaps"], "expected true, false or both"),
+        (["carry=perhaps"], "carry expects true or false, or both"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

@@ -148,6 +148,32 @@ def test_a_resumed_run_with_other_numbers_says_so(tmp_path, caplog):
     assert "iterations=12, the checkpoint was made with 10" in caplog.text
 
 
+@pytest.mark.parametrize("change", [{"batch_size": 2}, {"seed": 1}, {"learning_rate": 1e-3}, {"iterations": 8}])
+def test_numbers_that_make_another_run_are_refused(tmp_path, change):
+    fit(Task(), Clips(), replace(CONFIG, iterations=10), run_dir=tmp_path)
+    before = losses(tmp_path)
+    (name,) = change
+    with pytest.raises(
+        CheckpointError, match=f"was made with {name}=.*now {change[name]}.*start anew in another folder"
+    ):
+        fit(Task(), Clips(), replace(CONFIG, **{"iterations": 10, **change}), run_dir=tmp_path)
+    assert losses(tmp_path) == before
+
+
+def test_a_disk_that_is_full_is_named_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+    fit(Task(), Clips(), replace(CONFIG, iterations=10), run_dir=tmp_path)
+    before = (tmp_path / "resume.pt").read_bytes()
+
+    def full(state, path):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"resume\.pt: cannot be written at iteration 20, \d+ MB are free"):
+        fit(Task(), Clips(), replace(CONFIG, iterations=20), run_dir=tmp_path)
+    assert (tmp_path / "resume.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".resume.*"))
+
+
 def test_an_unknown_logger_is_refused(tmp_path):
     with pytest.raises(InputError, match="wandb, mlflow"):
         fit(Task(), Clips(), CONFIG, run_dir=tmp_path, loggers={"paper": {}})
