@@ -168,9 +168,9 @@ def test_choices_are_those_of_the_library():
     assert {*COMMON["student.stem"].choices} == {*STEMS}
     assert {*COMMON["data.splits.*.family"].choices} == {*FAMILIES}
     verify = pytest.importorskip("had_snn.export.verify")
-    adapters, apart = pytest.importorskip("had_snn.export.adapters"), pytest.importorskip("had_snn.export.apart")
+    adapters, external = pytest.importorskip("had_snn.export.adapters"), pytest.importorskip("had_snn.export.external")
     assert {*options.SIMULATORS} == {*adapters.OPENERS}
-    assert {*options.SEPARATE} == {verify.EVENTS, *apart.JUDGES}
+    assert {*options.SEPARATE} == {verify.EVENTS, *external.EXTERNAL}
 
 
 def test_numbers_of_a_network_are_those_that_it_has():
