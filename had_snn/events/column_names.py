@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,7 @@ class Name(NamedTuple):
     unknown: str | None = None
 
 
+@functools.lru_cache(maxsize=1024)
 def split_name(name: str) -> Name:
     """Role and unit told by a column's name.
 

@@ -117,11 +117,20 @@ def facts_of_text(path: Path, lines: Iterable[str], options: ReadOptions) -> Fac
     return facts
 
 
+def is_fact(name: str) -> bool:
+    """True if something of this name states a fact, so that it is worth reading."""
+    return _key(name) in _UNIT_KEYS | _ROWS_FIRST | _COLUMNS_FIRST | _EITHER | _WIDTHS | _HEIGHTS | {"t_offset"}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"\W+", "_", name).lower()
+
+
 def facts_of_items(path: Path, items: Mapping[str, Any], options: ReadOptions) -> Facts:
     """What named numbers and words state (arrays of an archive, attributes); anything else is passed over."""
     facts, sides = Facts(), {}
     for key, value in items.items():
-        name = re.sub(r"\W+", "_", str(key)).lower()
+        name = _key(str(key))
         value = np.asarray(value)
         if name in _UNIT_KEYS and value.dtype.kind in "USO" and value.size == 1:
             _add_unit(path, facts, _text(value), options)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from had_snn.errors import FormatError
-from had_snn.events.column_names import agreed_unit, index_by_name
+from had_snn.events.column_names import agreed_unit, index_by_name, split_name
 from had_snn.events.column_values import guess_unit, index_by_value
 from had_snn.events.decoders import Columns, Room, fresh, gather
 from had_snn.events.facts import Facts, smallest_sensor
@@ -164,6 +164,7 @@ def plan_columns(
                 path, f"columns={options.columns!r} names {len(options.columns)} columns, the file has {len(sample)}"
             )
         index = {name: i for i, name in enumerate(options.columns) if name != "_"}
+        told = _stated_against_names(path, index, names, options)
     elif names is not None:
         index, told = index_by_name(path, names, stated=stated is not None)
     else:
@@ -171,7 +172,9 @@ def plan_columns(
     exponent = stated
     if exponent is None:
         exponent = _unit_in_file(path, sample[index["t"]], told, facts)
-    if exponent is None and (sample[index["t"]] == np.rint(sample[index["t"]])).all():
+    else:
+        _warn_of_other_unit(path, exponent, [("name", told), *facts.units])
+    if exponent is None and unit is not None and (sample[index["t"]] == np.rint(sample[index["t"]])).all():
         exponent = unit
     if exponent is None:
         hw = options.sensor_hw or facts.sensor_hw(path, options) or _sensor_of(sample, index)
@@ -181,6 +184,27 @@ def plan_columns(
     plan = ColumnPlan(path, index, exponent, facts.offset or 0, guessed)
     logger.info("%s: columns %s, time in %s", path, plan.describe(len(sample)), unit_name(exponent))
     return plan
+
+
+def _stated_against_names(
+    path: Path, index: dict[str, int], names: Sequence[str] | None, options: ReadOptions
+) -> int | None:
+    """The unit that the name of the stated column of times tells; warns where names say something else than stated."""
+    if names is None:
+        return None
+    named = {role: split_name(names[place]) for role, place in index.items()}
+    others = [names[index[role]] for role, name in named.items() if name.role not in (None, role)]
+    if others:
+        both = "%s: columns=%s is stated, though the file names its columns %s"
+        logger.warning(both, path, options.columns, ", ".join(names))
+    return named["t"].exponent if named["t"].role == "t" else None
+
+
+def _warn_of_other_unit(path: Path, stated: int, told: Sequence[tuple[str, int | None]]) -> None:
+    others = {f"{unit_name(exponent)} ({place})" for place, exponent in told if exponent not in (None, stated)}
+    if others:
+        both = "%s: time_unit=%s is stated, though the file says %s"
+        logger.warning(both, path, unit_name(stated), ", ".join(sorted(others)))
 
 
 def _unit_in_file(path: Path, t: np.ndarray, told: int | None, facts: Facts) -> int | None:

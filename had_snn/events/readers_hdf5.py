@@ -12,7 +12,7 @@ import numpy as np
 from had_snn.errors import FormatError, optional_import
 from had_snn.events.column_names import split_name
 from had_snn.events.decoders import Columns
-from had_snn.events.facts import Facts, facts_of_items
+from had_snn.events.facts import Facts, facts_of_items, is_fact
 from had_snn.events.readers_columns import SAMPLE, ColumnPlan, check_finite, plan_columns
 from had_snn.events.recording import ReadOptions, Source, logger
 
@@ -202,10 +202,9 @@ def _facts(path: Path, file: Any, name: str, datasets: dict[str, Any], options: 
     facts = Facts()
     times = [d for key, d in datasets.items() if key == "table" or split_name(key).role == "t"]
     for place in (file, group, *times) if group != file else (file, *times):
-        items = {k: _scalar(place[k]) for k in place} if hasattr(place, "keys") else {}
-        items |= dict(place.attrs)
-        items = {k: v for k, v in items.items() if v is not None and not split_name(k).role}
-        facts.add(facts_of_items(path, items, options))
+        items = {k: _scalar(place[k]) for k in place if is_fact(k)} if hasattr(place, "keys") else {}
+        items |= {k: place.attrs[k] for k in place.attrs if is_fact(k)}
+        facts.add(facts_of_items(path, {k: v for k, v in items.items() if v is not None}, options))
     return facts
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
+import re
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import reference_decoders as reference
 from event_files import encoded, make_stream, stream_for
+from table_files import NAMED, TEXT, WITH_FACTS, make_columns, write_table
 
 from had_snn.events.readers_aedat import _read_header as read_aedat_header
 from had_snn.events.readers_aedat4 import MAGIC
@@ -26,7 +30,12 @@ def seeds(kind: str) -> Iterator[bytes]:
     """Contents of small valid files of a format."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        kinds = {"aedat": ("aedat1", "aedat2", "davis", "aedat3"), "evt3": ("raw",), "raw": ("raw", "evt2", "evt21")}
+        kinds = {
+            "text": ("csv",),
+            "aedat": ("aedat1", "aedat2", "davis", "aedat3"),
+            "evt3": ("raw",),
+            "raw": ("raw", "evt2", "evt21"),
+        }
         if kind == "bag":
             yield from _bags(folder)
             return
@@ -36,6 +45,8 @@ def seeds(kind: str) -> Iterator[bytes]:
                     yield encoded(folder, other, stream_for(other, count, number)).read_bytes()
         if kind in ("npy", "npz"):
             yield from _arrays(kind)
+        if kind in ("text", "hdf5", "mat", "npy", "npz"):
+            yield from _tables(kind, folder)
         if kind == "aedat4":
             yield _unpacked(encoded(folder, kind, make_stream(24)).read_bytes())
         if kind == "mat":
@@ -55,6 +66,26 @@ def _arrays(kind: str) -> Iterator[bytes]:
         else:
             np.savez_compressed(file, events=array)
         yield file.getvalue()
+
+
+def _tables(kind: str, folder: Path) -> Iterator[bytes]:
+    """Situations of the field: units, facts, polarities, clocks, cells."""
+    columns = make_columns(n=12, span=4_000)
+    forms = {"text": TEXT, "hdf5": ("hdf5", "hdf5_fields", "hdf5_matrix"), "mat": ("mat_struct", "mat_matrix")}
+    forms |= {"npy": ("npy", "npy_fields"), "npz": ("npz", "npz_matrix")}
+    clock = (columns["t"] + (1 << 32) - 3_000) % (1 << 32)
+    for form in forms[kind]:
+        # Words of no fixed length hang the HDF5 library where their heap is damaged.
+        unit = np.bytes_("ns") if kind == "hdf5" else "ns"
+        facts = {"time_unit": unit, "width": 346, "height": 260} if form in WITH_FACTS else {}
+        for changed in (
+            {},
+            {"p": columns["p"] * 255},
+            {"t": clock},
+            {"p": columns["p"] * 2 - 1, "t": columns["t"] / 1e6},
+        ):
+            for named in {form in NAMED, False} if form in TEXT else {form in NAMED}:
+                yield write_table(form, folder / "t", {**columns, **changed}, named=named, facts=facts).read_bytes()
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -96,12 +127,18 @@ def _bags(folder: Path) -> Iterator[bytes]:
         yield (folder / name).read_bytes()
 
 
-def _finish(found: Rows, recording: Any, repair: bool) -> Rows:
-    """What repair makes of rows: those outside a sensor named by the file dropped, then sorted by time."""
-    if repair and recording.info["sensor"] == "file":
+def finish(found: Rows, recording: Any, repair: bool) -> Rows:
+    """What repair makes of rows: those outside the sensor dropped, then sorted by time."""
+    if repair and recording.info["sensor"] != "inferred":
         height, width = recording.events.sensor_hw
         found = [row for row in found if 0 <= row[1] < width and 0 <= row[2] < height]
     return sorted(found, key=lambda row: row[0]) if repair else found
+
+
+def dropped(recording: Any) -> int:
+    """Events that a reader says that it has dropped."""
+    told = (repair.split(" ", 1) for repair in recording.info.get("repairs", ()))
+    return sum(int(number) for number, what in told if what == "events outside the sensor: dropped")
 
 
 def _words(path: Path, recording: Any, repair: bool) -> Rows:
@@ -118,34 +155,34 @@ def _words(path: Path, recording: Any, repair: bool) -> Rows:
         words = words.view("<u4").reshape(-1, 2)[:, ::-1].copy().view("<u8").reshape(-1)
     shift = int(header["t_offset"]) if header.get("t_offset", "").lstrip("-").isdecimal() else 0
     decode = {"evt2": reference.evt2, "evt21": reference.evt21, "evt3": reference.evt3}[kind]
-    return _finish([(t + shift, x, y, p) for t, x, y, p in decode(words.tolist())], recording, repair)
+    return [(t + shift, x, y, p) for t, x, y, p in decode(words.tolist())]
 
 
 def _dat(path: Path, recording: Any, repair: bool) -> Rows:
     with path.open("rb") as file:
         read_header(file)
         data = file.read()[2:]
-    return _finish(reference.dat(data[: len(data) // 8 * 8]), recording, repair)
+    return reference.dat(data[: len(data) // 8 * 8])
 
 
 def _es(path: Path, recording: Any, repair: bool) -> Rows:
-    return _finish(reference.es(path.read_bytes()[20:], recording.events.sensor_hw[0]), recording, repair)
+    return reference.es(path.read_bytes()[20:], recording.events.sensor_hw[0])
 
 
 def _nmnist(path: Path, recording: Any, repair: bool) -> Rows:
     data = path.read_bytes()
-    return _finish(reference.nmnist(data[: len(data) // 5 * 5]), recording, repair)
+    return reference.nmnist(data[: len(data) // 5 * 5])
 
 
 def _aedat(path: Path, recording: Any, repair: bool) -> Rows:
     _, start = read_aedat_header(path)
     data, kind = path.read_bytes()[start:], recording.info["format"]
     if kind == "aedat3":
-        return _finish(reference.aedat3(data), recording, repair)
+        return reference.aedat3(data)
     size = 6 if kind == "aedat1" else 8
     named = not recording.info["chip"].lower().endswith(("dvs128", "(not named)"))
     davis_hw = recording.events.sensor_hw if named and recording.events.sensor_hw != (128, 128) else None
-    return _finish(reference.aedat(data[: len(data) // size * size], size // 4, davis_hw), recording, repair)
+    return reference.aedat(data[: len(data) // size * size], size // 4, davis_hw)
 
 
 def _aedat4(path: Path, recording: Any, repair: bool) -> Rows | None:
@@ -176,21 +213,75 @@ def _array(path: Path, recording: Any, repair: bool) -> Rows | None:
     else:
         columns = list(array.T if array.shape[1] == len(info["columns"]) else array)
     role = dict(zip(info["columns"], columns, strict=False))
-    exponent = {"s": 6, "ms": 3, "us": 0, "ns": -3}[info["time_unit"]]
+    return _rows_of(role, info)
+
+
+def _rows_of(role: dict[str, np.ndarray], info: dict[str, Any]) -> Rows:
+    """Rows of a file's columns, by what its reader says that they are."""
+    exponent, offset = _EXPONENTS.get(info["time_unit"]), info.get("t_offset", 0)
+    assert exponent is not None, info
     on = int(info["polarity"].split("/")[1])
-    t = role["t"]
+    t = role["t"].view(np.int64) if role["t"].dtype.kind in "mM" else role["t"]
     if t.dtype.kind == "f":
-        t = np.rint(t.astype(np.float64) * 10.0**exponent).astype(np.int64)
+        times = np.rint(t.astype(np.float64) * 10.0**exponent).astype(np.int64).tolist()
+        times = [v + round(Fraction(offset) * Fraction(10) ** exponent) for v in times]
     else:
-        t = t.astype(np.int64)
-        t = t * 10**exponent if exponent >= 0 else (t + 500) // 1000
-    x, y, p = (np.floor(role[n].astype(np.float64) + 0.5).astype(np.int64) for n in "xyp")
-    origin = info["origin"]
-    return list(
-        zip(t.tolist(), (x - origin).tolist(), (y - origin).tolist(), (p == on).astype(int).tolist(), strict=True)
-    )
+        times = [_half_up((v + Fraction(offset)) * Fraction(10) ** exponent) for v in t.tolist()]
+    x, y = ([math.floor(v + 0.5) - info["origin"] for v in role[n].tolist()] for n in "xy")
+    return list(zip(times, x, y, (int(v) for v in (role["p"] == on)), strict=True))
 
 
+def _half_up(value: Fraction) -> int:
+    return math.floor(value + Fraction(1, 2))
+
+
+_EXPONENTS = {"s": 6, "ms": 3, "us": 0, "ns": -3, "ps": -6} | {f"1e{n - 6} s": n for n in range(-9, 10)}
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
+
+
+def _text(path: Path, recording: Any, repair: bool) -> Rows | None:
+    """Plain text, with Python's exact fractions; other forms of cells are left to the tests."""
+    try:
+        lines = path.read_bytes().decode("ascii").split("\n")
+    except UnicodeDecodeError:
+        return None
+    if repair or any(set(line) & set("\"'()[]{}\r\v\f\x1c\x1d\x1e\x1f") for line in lines):
+        return None
+    info, width = recording.info, len(recording.info["columns"])
+    table: list[list[Fraction]] = []
+    for line in lines:
+        tokens = re.split(r"[ \t,;]+", line.strip(" \t,;"))
+        if not tokens[0] or line.lstrip(" \t,;")[:1] in "#%" or (line[:1] == "/" and not table):
+            continue
+        if all(_NUMBER.fullmatch(token) for token in tokens):
+            if len(tokens) == width:
+                table.append([Fraction(token) for token in tokens])
+            elif table:
+                return None
+        elif table or ";" in line:
+            return None  # words for polarities, decimal commas
+    role = {name: [row[i] for row in table] for i, name in enumerate(info["columns"])}
+    scale, on, origin = Fraction(10) ** _EXPONENTS[info["time_unit"]], info["polarity"].split("/")[1], info["origin"]
+    t = [_half_up(v * scale) + round(Fraction(info.get("t_offset", 0)) * scale) for v in role["t"]]
+    x, y = ([_half_up(v) - origin for v in role[n]] for n in "xy")
+    return list(zip(t, x, y, (int(v == int(on)) for v in role["p"]), strict=True))
+
+
+def _hdf5(path: Path, recording: Any, repair: bool) -> Rows | None:
+    import h5py
+
+    if repair:
+        return None
+    info = recording.info
+    with h5py.File(path, "r") as file:
+        place = file[info["stream"]]
+        if not hasattr(place, "keys") or len(place) != 4 or any(d.ndim != 1 for d in place.values()):
+            return None
+        columns = [d[:] for d in place.values()]
+    return _rows_of(dict(zip(info["columns"], columns, strict=True)), info)
+
+
+# Each gives a file's events as an independent decoder finds them, before anything is repaired; None where it cannot.
 EXPECTED: dict[str, Callable[[Path, Any, bool], Rows | None]] = {
     "evt2": _words,
     "evt21": _words,
@@ -203,4 +294,6 @@ EXPECTED: dict[str, Callable[[Path, Any, bool], Rows | None]] = {
     "aedat4": _aedat4,
     "npy": _array,
     "npz": _array,
+    "text": _text,
+    "hdf5": _hdf5,
 }

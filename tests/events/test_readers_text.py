@@ -132,6 +132,15 @@ def test_two_columns_of_times_are_told(tmp_path, caplog):
     assert "columns t and ts both look like t; reading t (columns=" in caplog.text
 
 
+def test_what_is_stated_wins_over_the_header_and_says_so(tmp_path, caplog):
+    path = tmp_path / "e.csv"
+    path.write_text("t [ns],y,x,p\n" + lines(separator=",", t=(COLUMNS["t"] * 1000).tolist()))
+    assert_reads_as(read_events(path, columns="txyp"), COLUMNS)  # the unit still is the header's
+    assert "columns=txyp is stated, though the file names its columns t[ns], y, x, p" in caplog.text
+    assert read_events(path, time_unit="us").t.tolist() == (COLUMNS["t"] * 1000).tolist()
+    assert "time_unit=us is stated, though the file says ns (comment), ns (name)" in caplog.text
+
+
 def test_times_that_were_printed_with_few_digits(tmp_path):
     t = [f"{1.7e9 + t / 1e6:g}" for t in COLUMNS["t"].tolist()]  # 1.7e+09
     path = tmp_path / "e.txt"
