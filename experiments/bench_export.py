@@ -30,7 +30,8 @@ from had_snn.errors import InputError
 from had_snn.evaluate.metrics import paired_difference
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.export.adapters import OPENERS
 from had_snn.export.chips import chip_report
 from had_snn.export.clocked_stem import fixed_gain, stem_convergence

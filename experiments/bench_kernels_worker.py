@@ -18,7 +18,8 @@ import torch
 from bench_kernels_rivals import LIF_RIVALS
 from torch import Tensor
 
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.ops import event_lif, lif_multi_step
 
 

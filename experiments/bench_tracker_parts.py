@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from had_snn.data.sequence import TrackingSequence
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.geometry import search_crop
 from had_snn.models import SpikingTracker, student_base
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.interop import ForeignLIF
 from had_snn.models import SpikingTracker, StudentConfig
 from had_snn.models.binned import BinnedStem, count_frames

@@ -23,8 +23,9 @@ from torch import Tensor
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
+from had_snn.events.batch import EventBatch
 from had_snn.events.readers import read_events
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.stream import EventStream
 from had_snn.export.adapters import OPENERS
 from had_snn.export.chips import chip_lines, chip_report, chip_table
 from had_snn.export.clocked_stem import STEM_CONV, STEM_LIF, fixed_gain

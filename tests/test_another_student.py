@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from had_snn import OnlineTracker
 from had_snn.errors import ExportError, InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.export import DeployedStudent, read_nir, run_graph, search_graph, to_graph, verify, write_nir
 from had_snn.models import MicroSteps, SpikingTracker, StudentConfig, Taps
 from had_snn.models.frozen import freeze

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.interop import LIBRARIES, rebuild
 from had_snn.models import Taps
 from had_snn.models.student import SpikingTracker, StudentConfig

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 
 
 @dataclass(frozen=True, eq=False)

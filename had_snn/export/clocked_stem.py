@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import ExportError, InputError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, decay_times
 from had_snn.models.stem import EventLIFStem
 from had_snn.ops import lif_multi_step

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import ExportError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.export.search_graph import SearchGraph, Trace, run_graph
 from had_snn.models import MicroSteps, Taps, TrackerOutput
 from had_snn.models.graph import STEM

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import ExportError, InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.export.deployed import fingerprint
 from had_snn.export.rounding import Rounding, round_graph
 from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import ExportError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.export.clocked_stem import STEM_LIF, event_frames, stem_graph
 from had_snn.export.deployed import DeployedStudent
 from had_snn.export.lowering import search_graph

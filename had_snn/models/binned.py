@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.neurons import LIF
 from had_snn.models.stem import EventLIFStem
 from had_snn.ops import EventLIFState

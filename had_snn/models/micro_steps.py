@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.student_config import StudentConfig
 
 #: Windows whose lengths differ by less than this share are equally long.

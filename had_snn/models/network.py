@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.outputs import TrackerOutput
 from had_snn.models.search_state import SearchState

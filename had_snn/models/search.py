@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.graph import STEM, Graph
 from had_snn.models.head import split_readout
 from had_snn.models.layers import ClockedLayers

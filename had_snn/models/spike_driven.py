@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
 from had_snn.models.head import split_readout
 from had_snn.models.micro_steps import MicroSteps

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent
 from had_snn.models.graph import STEM, Node
 from had_snn.models.micro_steps import MicroSteps

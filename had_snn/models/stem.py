@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.ops import EventLIFState, Surrogate, atan, event_lif
 
 #: The gain lies between this number and its inverse.

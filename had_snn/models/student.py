@@ -13,7 +13,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.binned import BinnedStem, QuantisedStem
 from had_snn.models.graph import STEM, Graph, GraphBuilder
 from had_snn.models.head import READOUT_CHANNELS

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models import MicroSteps, SearchState, Taps, TrackerOutput
 from had_snn.models.graph import MATCH, STEM, Graph, Mixing, Node, is_pointwise
 from had_snn.models.search import AroundStudent, SearchModule

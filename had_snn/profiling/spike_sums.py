@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.models.graph import STEM, Graph, Mixing, Node
 from had_snn.ops import SpikeCount, SpikeCounter
 from had_snn.profiling.records import rate_bin

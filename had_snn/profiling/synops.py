@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 
 
 @lru_cache(maxsize=512)

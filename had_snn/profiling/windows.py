@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch
+from had_snn.events.batch import EventBatch
 from had_snn.geometry import search_crop
 from had_snn.models import SpikingTracker, StudentConfig
 from had_snn.profiling.counted import CountedStudent

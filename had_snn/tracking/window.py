@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop
 from had_snn.tracking.buffer import EventBuffer
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.export import to_graph
 from had_snn.models.student import SpikingTracker, StudentConfig
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from had_snn.errors import ExportError, InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.export import read_nir, verify
 from had_snn.export.clocked_stem import (
     event_frames,

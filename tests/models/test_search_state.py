@@ -10,7 +10,8 @@ import torch
 
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.models import MicroSteps, SearchState, Taps
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])

@@ -11,7 +11,8 @@ import torch
 
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.models import MicroSteps, Taps, student_base, student_tiny
 from had_snn.models.frozen import COUNT_LIMIT, FrozenStudent, freeze
 from had_snn.models.neurons import LIF

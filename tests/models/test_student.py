@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.models import Taps, student_base, student_tiny, teacher_small
 
 BOX = torch.tensor([[0.5, 0.5, 0.45, 0.45]])

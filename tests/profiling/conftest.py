@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.models import SpikingTracker, StudentConfig
 
 #: Odd numbers everywhere: 7 x 7 search cells, 5 x 5 template cells, channels that divide nothing.

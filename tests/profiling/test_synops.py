@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventBatch, EventStream
+from had_snn.events.batch import EventBatch
+from had_snn.events.stream import EventStream
 from had_snn.profiling.synops import (
     ConvShape,
     effective_synops,
