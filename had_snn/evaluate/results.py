@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from had_snn.data.labels import has_area
 from had_snn.errors import InputError
 from had_snn.evaluate.box_files import write_boxes
 from had_snn.evaluate.metrics import (
@@ -76,6 +77,11 @@ class Truth:
     visible: np.ndarray
     label_times_us: np.ndarray | None = None
     attributes: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Labels bool `[L]` that show the target; see `TrackingSequence.usable`."""
+        return self.visible & has_area(self.boxes_xywh)
 
 
 @dataclass(frozen=True)
