@@ -115,9 +115,8 @@ def guess_unit(path: Path, t: np.ndarray, total: int, pixels: int, *, decimals: 
     fractions = not integers and bool((times != np.rint(times)).any())
     usual = 6 if fractions or (decimals and float(np.abs(times).max()) < 1e4) else 0
     steps = np.diff(times)
-    span = float(steps[steps > 0].sum()) * max(
-        total / max(stride * (len(times) - 1), 1), 1.0
-    )  # a clock that wraps adds nothing
+    seen = max(stride * (len(times) - 1), 1)
+    span = float(steps[steps > 0].sum()) * max(total / seen, 1.0)  # a clock that wraps adds nothing
     if len(t) < FEW:
         return usual if span * 10.0**usual <= LONGEST_US else _ask(path, [], span, total)
     if span == 0:
