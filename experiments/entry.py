@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from torch import nn
 
 from had_snn import __version__
-from had_snn.commands.check import check_options, outputs
+from had_snn.commands.check import check_options, no_such_option, outputs
 from had_snn.commands.start import (
     OF_THE_MACHINE,
     check_same,
@@ -90,6 +91,8 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], object]], Calla
             try:
                 hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(guarded)()
             except (HydraException, OmegaConfBaseException) as error:
+                if unknown := re.match(r"Could not override '([^']+)'", str(error)):
+                    _stop(no_such_option(config_name, unknown[1]))
                 name = Path(sys.argv[0]).name
                 _stop(f"{' '.join(str(error).split())} (options: python experiments/{name} --help)")
             except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from had_snn.commands.options import rule_of
+from had_snn.commands.options import COMMON, OF_JOB, rule_of
 from had_snn.commands.rules import Maybe, Place, Rule
 from had_snn.errors import InputError
 
@@ -40,9 +40,7 @@ def check_options(job: str, values: Mapping[str, Any], typed: Sequence[str] = ()
     meant = {}
     for path, value, rule in leaves(job, values):
         if rule is None:
-            near = get_close_matches(path, [name for name, _, found in leaves(job, values) if found is not None], 1)
-            hint = f"; did you mean {near[0]}" if near else ""
-            raise InputError(f"{path}: {job} has no such option{hint} (all of them: --help)")
+            raise InputError(no_such_option(job, path))
         if value == "???":
             continue
         try:
@@ -54,6 +52,14 @@ def check_options(job: str, values: Mapping[str, Any], typed: Sequence[str] = ()
         if read != value or type(read) is not type(value):
             meant[path] = read
     return meant
+
+
+def no_such_option(job: str, name: str) -> str:
+    """What to tell who gave an option that a job does not have."""
+    near = get_close_matches(name, [*OF_JOB.get(job, {}), *COMMON], 1)
+    return (
+        f"{name}: {job} has no such option" + (f"; did you mean {near[0]}" if near else "") + " (all of them: --help)"
+    )
 
 
 def outputs(job: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Place, str]]:

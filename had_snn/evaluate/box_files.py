@@ -59,9 +59,13 @@ def read_boxes(path: str | os.PathLike[str], frames: int | None = None) -> np.nd
 
 def _plain_rows(text: str) -> np.ndarray | None:
     """Files of four numbers in every line, which nearly all are; None for any other."""
-    lines = text.rstrip().splitlines()
-    rows = [line.split() for line in text.rstrip().translate(_SEPARATORS).splitlines()]
-    if not lines or any(len(row) != 4 for row in rows) or _EMPTY_CELL.search(text):
+    text = text.rstrip()
+    rows = [line.split() for line in text.translate(_SEPARATORS).splitlines()]
+    marks = sum(map(text.count, ",;\t"))
+    if not rows or any(len(row) != 4 for row in rows):
+        return None
+    # Three marks a line leave no cell empty.
+    if marks not in (0, 3 * len(rows)) and _EMPTY_CELL.search(text):
         return None
     try:
         boxes = np.array(rows, dtype=np.float64)
