@@ -24,6 +24,7 @@ from had_snn.checkpoint import load_student, load_teacher
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
+from had_snn.evaluate.report_profile import write_profile_report
 from had_snn.models import RGBETeacher, SpikingTracker, teacher_base, teacher_small, teacher_tiny
 from had_snn.profiling import (
     COSTS,
@@ -37,7 +38,6 @@ from had_snn.profiling import (
     profile_teacher,
     track_windows,
 )
-from had_snn.profiling.page import write_page
 from had_snn.tracking import OnlineTracker
 from had_snn.tracking.teacher_tracker import TeacherTracker
 
@@ -166,7 +166,7 @@ def write(folder: Path, profiles: list[Profile], measured: dict[str, Any], about
     for name, text in texts.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_text(text)
-    write_page(folder / "energy.html", profiles, measured=measured)
+    write_profile_report(folder / "energy.html", profiles, measured=measured)
 
 
 @script("profile_energy")

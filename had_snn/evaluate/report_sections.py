@@ -39,15 +39,12 @@ def one_protocol(evaluations: Sequence[EvaluationResult]) -> str:
     return protocols.pop()
 
 
-def scores_section(
-    evaluations: Sequence[EvaluationResult], *, reference: str | None = None, title: str = "Scores"
-) -> Section:
+def scores_section(evaluations: Sequence[EvaluationResult], *, reference: str | None = None) -> Section:
     """Trackers against scores with intervals, and how far the others are behind one of them.
 
     Args:
         evaluations: At least one, all under the same protocol and on the same sequences.
         reference: Name of the tracker that the others are compared with; the first when None.
-        title: Heading.
     """
     protocol = one_protocol(evaluations)
     best = {s: max(e.scores[s] for e in evaluations) for s in SCORES}
@@ -87,7 +84,7 @@ def scores_section(
             title=figure_title,
         )
         blocks.append(Figure(svg))
-    return Section(title, blocks, f"Protocol {protocol}: {PROTOCOL_NOTES[protocol]}.")
+    return Section("Scores", blocks, f"Protocol {protocol}: {PROTOCOL_NOTES[protocol]}.")
 
 
 def _difference_table(evaluations: Sequence[EvaluationResult], reference: str | None, protocol: str) -> Table:
@@ -111,28 +108,25 @@ def _difference_table(evaluations: Sequence[EvaluationResult], reference: str | 
     )
 
 
-def curves_section(evaluations: Sequence[EvaluationResult], *, title: str = "Curves") -> Section:
+def curves_section(evaluations: Sequence[EvaluationResult]) -> Section:
     """Success, precision and normalised precision plots."""
     protocol = one_protocol(evaluations)
-    kinds = (
-        ("success", "SR", plots.success_plot),
-        ("precision", "PR", plots.precision_plot),
-        ("norm_precision", "NPR", plots.norm_precision_plot),
-    )
     figures = []
-    for kind, score, plot in kinds:
+    for kind, score in (("success", "SR"), ("precision", "PR"), ("norm_precision", "NPR")):
         curves = {e.tracker: e.summary.curves[kind] for e in evaluations}
         scores = {e.tracker: e.scores[score] for e in evaluations}
         svg = plots.svg_figure(
-            lambda ax, plot=plot, curves=curves, scores=scores: plot(ax, curves, protocol=protocol, scores=scores),
+            lambda ax, kind=kind, curves=curves, scores=scores: plots.threshold_plot(
+                ax, kind, curves, protocol=protocol, scores=scores
+            ),
             size=(4.2, 4.0),
             title=f"{kind.replace('_', ' ')} curves, protocol {protocol}",
         )
         figures.append(Figure(svg, f"Legend: {score} in percent."))
-    return Section(title, figures)
+    return Section("Curves", figures)
 
 
-def attributes_section(evaluations: Sequence[EvaluationResult], *, title: str = "Per attribute") -> Section:
+def attributes_section(evaluations: Sequence[EvaluationResult]) -> Section:
     """SR of each tracker on the sequences that carry each attribute."""
     protocol = one_protocol(evaluations)
     rows = []
@@ -149,40 +143,36 @@ def attributes_section(evaluations: Sequence[EvaluationResult], *, title: str = 
         caption=f"SR in percent, protocol {protocol}; a sequence may carry several attributes",
         note="With few sequences a row says little: see the intervals above for how much scores move.",
     )
-    return Section(title, [table] if rows else [Text("No sequence carries an attribute.")])
+    return Section("Per attribute", [table] if rows else [Text("No sequence carries an attribute.")])
 
 
-def training_section(
-    histories: Mapping[str, Mapping[str, Sequence[float]]], *, step_key: str = "step", title: str = "Training"
-) -> Section:
+def training_section(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Section:
     """Loss curves.
 
     Args:
-        histories: Columns by name per network (as a CSV log holds them): one column of steps, the others values. NaN
-            marks steps at which a value was not written.
-        step_key: Name of the column of steps.
-        title: Heading.
+        histories: Columns by name per network (as a CSV log holds them): `step`, the others values. NaN marks steps at
+            which a value was not written.
     """
     figures = []
     for network, columns in histories.items():
-        if step_key not in columns:
-            raise InputError(f"training history of {network} has no column {step_key!r}; found {', '.join(columns)}")
-        steps = np.asarray(columns[step_key], float)
+        if "step" not in columns:
+            raise InputError(f"training history of {network} has no column 'step'; found {', '.join(columns)}")
+        steps = np.asarray(columns["step"], float)
         series = {}
         for name, values in columns.items():
             known = np.isfinite(np.asarray(values, float))
-            if name != step_key and known.any():
+            if name != "step" and known.any():
                 series[name] = (steps[known], np.asarray(values, float)[known])
         smooth = max(1, len(steps) // 40)
         svg = plots.svg_figure(
-            lambda ax, network=network, series=series, smooth=smooth: plots.training_curves(
+            lambda ax, network=network, series=series, smooth=smooth: plots.curves(
                 ax, series, title=network, smooth=smooth
             ),
             size=(4.4, 3.0),
             title=f"training of {network}",
         )
         figures.append(Figure(svg, f"Running mean over {smooth} points." if smooth > 1 else ""))
-    return Section(title, figures)
+    return Section("Training", figures)
 
 
 def energy_section(
@@ -193,7 +183,6 @@ def energy_section(
     rates: Mapping[str, float] | None = None,
     facts: Mapping[str, Any] | None = None,
     note: str = "",
-    title: str = "Spikes and energy",
 ) -> Section:
     """Estimated energy per output, its parts, and the table of layers.
 
@@ -204,7 +193,6 @@ def energy_section(
         rates: Firing rate per layer, for the bars.
         facts: Anything else worth a line.
         note: The cost table and its source, and what is not counted.
-        title: Heading.
     """
     base = max(energy_mj_per_output.values(), default=0.0)
     rows = [
@@ -224,26 +212,29 @@ def energy_section(
     height = 1.4 + 0.45 * len(parts)
     blocks.append(Figure(plots.svg_figure(lambda ax: plots.energy_bars(ax, parts), size=(4.8, height), title="energy")))
     if rates:
-        height = 0.9 + 0.26 * len(rates)
-        blocks.append(
-            Figure(plots.svg_figure(lambda ax: plots.rate_bars(ax, rates), size=(4.8, height), title="rates"))
-        )
+        blocks.append(bars_figure(rates, title="Firing rate", label="per step"))
     if facts:
         blocks.append(Facts(facts))
     if layers:
         columns = list(layers[0])
         table = Table([c.replace("_", " ") for c in columns], [[row.get(c) for c in columns] for row in layers])
         blocks.append(Details(f"All {len(layers)} layers", [table]))
-    return Section(title, blocks)
+    return Section("Spikes and energy", blocks)
 
 
-def export_section(verification: Mapping[str, Mapping[str, Any]], *, note: str = "", title: str = "Export") -> Section:
+def bars_figure(values: Mapping[str, float], **options: Any) -> Figure:
+    """`plots.bars` as a block of a report, as high as it has bars."""
+    height = 0.9 + 0.26 * len(values)
+    svg = plots.svg_figure(lambda ax: plots.bars(ax, values, **options), size=(4.8, height), title=options["title"])
+    return Figure(svg)
+
+
+def export_section(verification: Mapping[str, Mapping[str, Any]], *, note: str = "") -> Section:
     """Agreement of the exported network with the simulators that ran it.
 
     Args:
         verification: Per simulator at least `mismatches` and `spikes`; other numbers become columns.
         note: What was exported and what runs on the host.
-        title: Heading.
     """
     extra = list(
         dict.fromkeys(k for entry in verification.values() for k in entry if k not in ("mismatches", "spikes"))
@@ -254,7 +245,7 @@ def export_section(verification: Mapping[str, Mapping[str, Any]], *, note: str =
         verdict = "identical" if entry.get("mismatches") == 0 else "differs"
         rows.append([simulator, count["spikes"], count["mismatches"], verdict, *(entry.get(k) for k in extra)])
     heads = ["simulator", "spikes compared", "mismatches", "verdict", *(k.replace("_", " ") for k in extra)]
-    return Section(title, [Table(heads, rows, note=note)])
+    return Section("Export", [Table(heads, rows, note=note)])
 
 
 def run_section(
@@ -263,7 +254,6 @@ def run_section(
     versions: Mapping[str, str] | None = None,
     config: str = "",
     facts: Mapping[str, Any] | None = None,
-    title: str = "Run",
 ) -> Section:
     """How the numbers came about: stage timings, versions, configuration."""
     blocks: list[Any] = []
@@ -284,4 +274,4 @@ def run_section(
         blocks.append(Facts(versions, "Versions"))
     if config:
         blocks.append(Details("Configuration", [Text(config, code=True)]))
-    return Section(title, blocks)
+    return Section("Run", blocks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,31 +15,31 @@ from had_snn.viz import plots
 from had_snn.viz.film import encode_png
 from had_snn.viz.render import draw_box, draw_text, event_image, palette
 
+WINDOW_US = 20_000  # events drawn before each time of a thumbnail
+
 
 def sequences_section(
     evaluations: Sequence[EvaluationResult],
     sequences: Sequence[Any],
     *,
     limit: int = 24,
-    shown: Sequence[str] | None = None,
-    title: str = "Per sequence",
 ) -> Section:
     """One folded entry per sequence, hardest for the first tracker first: scores, thumbnails, overlap over time.
+
+    The first three trackers are drawn into thumbnails.
 
     Args:
         evaluations: Results on these sequences; pictures are drawn for one-pass results only.
         sequences: In the order of the results: `TrackingSequence`s, whose pictures show events, or bare `Truth`s, whose
             pictures show the boxes and the target's path.
         limit: Entries at most; evenly spread from hardest to easiest when there are more sequences.
-        shown: Names of the trackers drawn into thumbnails; the first three when None.
-        title: Heading.
     """
     protocol = one_protocol(evaluations)
     difficulty = np.array([c.score("SR") for c in evaluations[0].curves])
     order = np.argsort(difficulty, kind="stable")
     if len(order) > limit:
         order = order[np.unique(np.linspace(0, len(order) - 1, limit).round().astype(int))]
-    names = list(shown) if shown is not None else [e.tracker for e in evaluations[:3]]
+    names = [e.tracker for e in evaluations[:3]]
     entries = [
         _sequence_entry(evaluations, sequences[i], int(i), names, unfolded=rank == 0) for rank, i in enumerate(order)
     ]
@@ -51,7 +51,7 @@ def sequences_section(
     blocks: list[Any] = list(entries)
     if len(entries) < len(sequences):
         blocks.append(Details(f"All {len(sequences)} sequences", [_table_of_all(evaluations)]))
-    return Section(title, blocks, intro)
+    return Section("Per sequence", blocks, intro)
 
 
 def _table_of_all(evaluations: Sequence[EvaluationResult]) -> Table:
@@ -85,8 +85,7 @@ def _sequence_entry(
     colours = {e.tracker: plots.colour_of(i) for i, e in enumerate(evaluations)}
     blocks: list[Any] = []
     if drawn:
-        draw = sequence_thumbnails if hasattr(sequence, "events") else path_thumbnails
-        pictures = draw(sequence, drawn, {n: _rgb(colours[n]) for n in drawn})
+        pictures = thumbnails(sequence, drawn, {n: _rgb(colours[n]) for n in drawn})
         blocks.append(Gallery([Media(encode_png(picture), when) for when, picture in pictures]))
     if boxes:
         times, unit = _label_times(sequence)
@@ -102,66 +101,56 @@ def _sequence_entry(
     )
 
 
-def sequence_thumbnails(
+def thumbnails(
     sequence: Any,
     boxes: Mapping[str, np.ndarray],
     colours: Mapping[str, tuple[int, int, int]],
     *,
     count: int = 4,
-    window_us: int = 20_000,
     width: int = 320,
 ) -> list[tuple[str, np.ndarray]]:
-    """Event pictures at times spread over a sequence, with the annotation and the trackers' boxes.
+    """Pictures at times spread over a sequence, with the annotation and the trackers' boxes: on the events before each
+    time, or, where there are none, on the target's path so far.
 
     Args:
-        sequence: A `TrackingSequence`.
+        sequence: A `TrackingSequence`, or a `Truth`.
         boxes: `[L, 4]` per tracker.
         colours: RGB per tracker.
         count: Pictures.
-        window_us: Events drawn before each time.
         width: Width of a picture in pixels.
 
     Returns:
         Pairs of a time in words and a uint8 picture `[h, w, 3]`.
     """
-    style = palette("dark")
+    style, (times, unit) = palette("dark"), _label_times(sequence)
+    ground, place = (_on_events if hasattr(sequence, "events") else _on_path)(sequence, width)
     pictures = []
-    for row in _spread(len(sequence.label_times_us), count):
-        t_us = int(sequence.label_times_us[row])
-        window = sequence.events.slice_time(t_us - window_us, t_us)
-        factor = width / sequence.events.sensor_hw[1]
-        shape = [max(1, round(side * factor)) for side in sequence.events.sensor_hw]
-        image = event_image(window.resample((shape[0], shape[1])), style="dark")
-        draw_box(image, np.asarray(sequence.boxes_xywh[row]) * factor, colour=style.truth, dash=4)
+    for row in _spread(len(times), count):
+        image = ground(row)
+        draw_box(image, place(np.asarray(sequence.boxes_xywh[row])), colour=style.truth, dash=4)
         for name, track in boxes.items():
-            draw_box(image, track[row] * factor, colour=colours[name], thickness=2)
-        when = f"{(t_us - int(sequence.label_times_us[0])) / 1e6:.2f} s"
+            draw_box(image, place(track[row]), colour=colours[name], thickness=2)
         if not sequence.visible[row]:
             draw_text(image, "target hidden", (5, 4), colour=style.ink, size=15, ground=style.ground)
-        pictures.append((when, image))
+        pictures.append((f"{times[row]:.2f} s" if unit == "s" else f"frame {row}", image))
     return pictures
 
 
-def path_thumbnails(
-    sequence: Any,
-    boxes: Mapping[str, np.ndarray],
-    colours: Mapping[str, tuple[int, int, int]],
-    *,
-    count: int = 4,
-    width: int = 320,
-) -> list[tuple[str, np.ndarray]]:
-    """Pictures without events: the target's path so far, its annotation and the trackers' boxes.
+def _on_events(sequence: Any, width: int) -> tuple[Callable[[int], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Makes the picture of a label's events, and moves boxes into it."""
+    factor = width / sequence.events.sensor_hw[1]
+    height, width = (max(1, round(side * factor)) for side in sequence.events.sensor_hw)
 
-    Args:
-        sequence: A `Truth`.
-        boxes: `[L, 4]` per tracker.
-        colours: RGB per tracker.
-        count: Pictures.
-        width: Width of a picture in pixels.
+    def ground(row: int) -> np.ndarray:
+        t_us = int(sequence.label_times_us[row])
+        window = sequence.events.slice_time(t_us - WINDOW_US, t_us)
+        return event_image(window.resample((height, width)), style="dark")
 
-    Returns:
-        Pairs of a time in words and a uint8 picture `[h, w, 3]`.
-    """
+    return ground, lambda box: box * factor
+
+
+def _on_path(sequence: Any, width: int) -> tuple[Callable[[int], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Makes a picture of the target's path up to a label, and moves boxes into it."""
     style, truth = palette("dark"), np.nan_to_num(np.asarray(sequence.boxes_xywh, float))
     known = np.asarray((truth[:, 2:] > 0).all(axis=1))
     within = truth[known] if known.any() else np.array([[0.0, 0, 1, 1]])
@@ -171,23 +160,17 @@ def path_thumbnails(
     factor = width / (high[0] - low[0])
     height = int(np.clip(round(factor * (high[1] - low[1])), width // 4, 2 * width))
     factor = min(factor, height / (high[1] - low[1]))
-    times, unit = _label_times(sequence)
 
     def place(box: np.ndarray) -> np.ndarray:
         return (box - [low[0], low[1], 0, 0]) * factor
 
-    pictures = []
-    for row in _spread(len(truth), count):
+    def ground(row: int) -> np.ndarray:
         image = np.full((height, width, 3), style.ground, np.uint8)
-        for box in truth[: row + 1][known[: row + 1]]:
-            draw_box(image, [*(place(box)[:2] + place(box)[2:] / 2 - 1), 2, 2], colour=style.truth)
-        draw_box(image, place(truth[row]), colour=style.truth, dash=4)
-        for name, track in boxes.items():
-            draw_box(image, place(track[row]), colour=colours[name], thickness=2)
-        if not sequence.visible[row]:
-            draw_text(image, "target hidden", (5, 4), colour=style.ink, size=15, ground=style.ground)
-        pictures.append((f"{times[row]:.2f} s" if unit == "s" else f"frame {row}", image))
-    return pictures
+        for box in place(truth[: row + 1][known[: row + 1]]):
+            draw_box(image, [*(box[:2] + box[2:] / 2 - 1), 2, 2], colour=style.truth)
+        return image
+
+    return ground, place
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Figures. Each function draws into the `ax` it is given and returns it; `svg_figure` makes an inline SVG of one.
 
 figure = plt.figure()
-success_plot(figure.gca(), {"student": curve}, protocol="pytracking", scores={"student": 61.2})
+threshold_plot(figure.gca(), "success", {"student": curve}, protocol="pytracking", scores={"student": 61.2})
 """
 
 from __future__ import annotations
@@ -54,18 +54,15 @@ def colour_of(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def svg_figure(
-    draw: Callable[..., Any], *, size: tuple[float, float] = (4.6, 3.2), columns: int = 1, title: str = ""
-) -> str:
-    """Runs `draw(ax)` (or `draw(ax, ax, ...)`) and returns the figure as SVG for use inside an HTML page.
+def svg_figure(draw: Callable[[Any], Any], *, size: tuple[float, float] = (4.6, 3.2), title: str = "") -> str:
+    """Runs `draw(ax)` and returns the figure as SVG for use inside an HTML page.
 
     Lines and letters that are black on paper take the colour of the surrounding text, so the figure fits light and dark
     pages; its width follows the page.
 
     Args:
-        draw: Gets as many axes as `columns`.
+        draw: Draws into the axes that it gets.
         size: Width and height in inches, which sets the proportions and the relative size of letters.
-        columns: Axes side by side.
         title: Words for readers who cannot see the figure.
 
     Returns:
@@ -79,7 +76,7 @@ def svg_figure(
     buffer = StringIO()
     with matplotlib.rc_context(_STYLE):
         figure = figures.Figure(figsize=size, layout="constrained")
-        draw(*np.atleast_1d(figure.subplots(1, columns)))
+        draw(figure.subplots())
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -98,70 +95,44 @@ def _plain(text: str) -> str:
     return text.replace("&", "and").replace('"', "'").replace("<", "")
 
 
-def success_plot(
-    ax: Any, curves: Mapping[str, np.ndarray], *, protocol: str, scores: Mapping[str, float] | None = None
-) -> Any:
-    """Share of frames above each overlap; `curves` holds fractions `[21]` per tracker, `scores` the SR in percent."""
-    return _threshold_plot(
-        ax,
-        curves,
-        np.arange(21) / 20,
-        scores=scores,
-        title=f"Success, protocol {protocol}",
-        x_label="overlap threshold",
-        y_label="frames above (%)",
-    )
-
-
-def precision_plot(
-    ax: Any, curves: Mapping[str, np.ndarray], *, protocol: str, scores: Mapping[str, float] | None = None
-) -> Any:
-    """Share of frames within each centre distance; `curves` holds fractions `[51]`, `scores` the PR at 20 px."""
-    ax.axvline(20, color="#8a8f98", linewidth=0.8, linestyle=":")
-    return _threshold_plot(
-        ax,
-        curves,
-        np.arange(51),
-        scores=scores,
-        title=f"Precision, protocol {protocol}",
-        x_label="centre distance threshold (px)",
-        y_label="frames within (%)",
-    )
-
-
-def norm_precision_plot(
-    ax: Any, curves: Mapping[str, np.ndarray], *, protocol: str, scores: Mapping[str, float] | None = None
-) -> Any:
-    """As `precision_plot`, with distances in units of the annotated box; `scores` holds the NPR at 0.2."""
-    ax.axvline(0.2, color="#8a8f98", linewidth=0.8, linestyle=":")
-    return _threshold_plot(
-        ax,
-        curves,
+#: Kinds of curves: thresholds, title, and what stands at the axes; the line is where the score is read.
+_CURVES: dict[str, tuple[np.ndarray, str, str, str, float | None]] = {
+    "success": (np.arange(21) / 20, "Success", "overlap threshold", "frames above (%)", None),
+    "precision": (np.arange(51), "Precision", "centre distance threshold (px)", "frames within (%)", 20),
+    "norm_precision": (
         np.arange(51) / 100,
-        scores=scores,
-        title=f"Normalised precision, protocol {protocol}",
-        x_label="normalised centre distance threshold",
-        y_label="frames within (%)",
-    )
+        "Normalised precision",
+        "normalised centre distance threshold",
+        "frames within (%)",
+        0.2,
+    ),
+}
 
 
-def _threshold_plot(
-    ax: Any,
-    curves: Mapping[str, np.ndarray],
-    thresholds: np.ndarray,
-    *,
-    scores: Mapping[str, float] | None,
-    title: str,
-    x_label: str,
-    y_label: str,
+def threshold_plot(
+    ax: Any, kind: str, curves: Mapping[str, np.ndarray], *, protocol: str, scores: Mapping[str, float] | None = None
 ) -> Any:
+    """Share of the frames above each overlap (`success`), or within each centre distance, in pixels (`precision`) or in
+    units of the annotated box (`norm_precision`).
+
+    Args:
+        ax: Where to draw.
+        kind: One of these.
+        curves: Fractions per tracker, `[21]` for `success` and `[51]` for the others.
+        protocol: Named in the title.
+        scores: Percent per tracker, for the legend: SR, PR at 20 px, NPR at 0.2.
+    """
+    thresholds, title, x_label, y_label, read_at = _CURVES[kind]
+    if read_at is not None:
+        ax.axvline(read_at, color="#8a8f98", linewidth=0.8, linestyle=":")
     for index, (name, curve) in enumerate(curves.items()):
         if len(curve) != len(thresholds):
             raise InputError(f"{title}: the curve of {name} has {len(curve)} points; expected {len(thresholds)}")
         label = f"{name} {scores[name]:.1f}" if scores and name in scores else name
         style = _DASHES[index % len(_DASHES)]
         ax.plot(thresholds, 100 * np.asarray(curve), label=label, color=colour_of(index), linestyle=style)
-    ax.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, thresholds[-1]), ylim=(0, 102))
+    ax.set(title=f"{title}, protocol {protocol}", xlabel=x_label, ylabel=y_label)
+    ax.set(xlim=(0, thresholds[-1]), ylim=(0, 102))
     _legend_below(ax)
     return ax
 
@@ -239,13 +210,14 @@ def overlap_strip(times_s: np.ndarray, overlaps: Mapping[str, np.ndarray], *, ti
     )
 
 
-def training_curves(
+def curves(
     ax: Any,
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
     title: str,
+    x_label: str = "step",
     y_label: str = "loss",
-    log: bool = False,
+    log_x: bool = False,
     smooth: int = 1,
 ) -> Any:
     """Values over steps; `series` holds `(steps, values)` per name, `smooth` averages so many neighbours."""
@@ -255,19 +227,18 @@ def training_curves(
             ax.plot(steps, values, color=colour_of(index), linewidth=0.6, alpha=0.25)
             values = np.convolve(values, np.full(smooth, 1 / smooth), mode="valid")
             steps = steps[smooth // 2 : smooth // 2 + len(values)]
-        marker = "o" if len(values) == 1 else None
+        marker = "o" if log_x or len(values) == 1 else None
         ax.plot(steps, values, label=name, color=colour_of(index), linewidth=1.5, marker=marker)
-    ax.set(title=title, xlabel="step", ylabel=y_label)
-    if log:
-        ax.set_yscale("log")
+    ax.set(title=title, xlabel=x_label, ylabel=y_label)
+    if log_x:
+        ax.set_xscale("log")
+        ax.set_ylim(bottom=0)
     if len(series) > 1:
         ax.legend()
     return ax
 
 
-def energy_bars(
-    ax: Any, parts_mj: Mapping[str, Mapping[str, float]], *, title: str = "Energy per output", unit: str = "mJ"
-) -> Any:
+def energy_bars(ax: Any, parts_mj: Mapping[str, Mapping[str, float]]) -> Any:
     """Stacked bars: one bar per network, one colour per part (MAC, AC, memory ...)."""
     names = list(parts_mj)
     parts = list(dict.fromkeys(part for entry in parts_mj.values() for part in entry))
@@ -276,22 +247,47 @@ def energy_bars(
         width = np.array([parts_mj[name].get(part, 0.0) for name in names])
         ax.barh(range(len(names)), width, left=left, color=colour_of(index), label=part, height=0.55)
         left += width
-    for row, total in enumerate(left):
-        ax.annotate(f"{total:.3g}", (total, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set(title=title, xlabel=unit, xlim=(0, max(float(left.max(initial=0.0)), 1e-12) * 1.18))
-    ax.grid(axis="y", visible=False)
+    _name_rows(ax, names, left)
+    ax.set(title="Energy per output", xlabel="mJ", xlim=(0, max(float(left.max(initial=0.0)), 1e-12) * 1.18))
     if len(parts) > 1:
         _legend_below(ax)
     return ax
 
 
-def rate_bars(ax: Any, rates: Mapping[str, float], *, title: str = "Firing rate", label: str = "per step") -> Any:
-    """One bar per layer, from the first layer at the top."""
-    ax.barh(range(len(rates)), list(rates.values()), color=colour_of(0), height=0.6)
-    ax.set_yticks(range(len(rates)), list(rates))
-    ax.set_ylim(len(rates) - 0.5, -0.5)
+def bars(
+    ax: Any, values: Mapping[str, float], *, title: str, label: str, marked: Sequence[str] = (), log: bool = False
+) -> Any:
+    """One bar per name, from the first at the top; those in `marked` have another colour, `log` has decades."""
+    colours = [colour_of(int(name in marked)) for name in values]
+    ax.barh(range(len(values)), list(values.values()), color=colours, height=0.6)
+    if log:
+        ax.set_xscale("log")
+    ax.margins(x=0.12)
+    _name_rows(ax, list(values), list(values.values()))
     ax.set(title=title, xlabel=label)
+    return ax
+
+
+def _name_rows(ax: Any, names: Sequence[str], ends: Sequence[float] | np.ndarray) -> None:
+    """Names of horizontal bars, from the top, and the number that each ends at."""
+    for row, end in enumerate(ends):
+        ax.annotate(f"{end:.3g}", (end, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
+
+
+def heat_map(ax: Any, rows: Mapping[str, Sequence[float]], *, title: str, label: str) -> Any:
+    """A shaded cell for each value, rows by name; with few columns the values stand in their cells."""
+    values = np.array(list(rows.values()), float)
+    ax.pcolormesh(values, cmap="Blues", vmin=0, edgecolors="none")
+    if values.shape[1] <= 8:
+        for row, column in np.ndindex(values.shape):
+            shade = "white" if values[row, column] > 0.6 * values.max() else "black"
+            at = (column + 0.5, row + 0.5)
+            ax.annotate(f"{values[row, column]:.3f}", at, ha="center", va="center", fontsize=7.5, color=shade)
+    ax.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
+    ax.invert_yaxis()
+    ax.set(title=title, xlabel=label)
+    ax.grid(visible=False)
     return ax

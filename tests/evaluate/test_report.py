@@ -30,7 +30,7 @@ from had_snn.evaluate.report import (
     render_report,
     write_report,
 )
-from had_snn.evaluate.report_sequences import sequence_thumbnails, sequences_section
+from had_snn.evaluate.report_sequences import sequences_section, thumbnails
 from had_snn.evaluate.results import results_to_json
 from had_snn.viz.film import encode_gif, encode_png, write_video
 
@@ -204,7 +204,7 @@ def test_hardest_sequence_comes_first(sequence, make_sequence):
 
 
 def test_thumbnails_hold_the_boxes(sequence):
-    pictures = sequence_thumbnails(sequence, {"a": sequence.boxes_xywh}, {"a": (255, 0, 0)}, count=3, width=160)
+    pictures = thumbnails(sequence, {"a": sequence.boxes_xywh}, {"a": (255, 0, 0)}, count=3, width=160)
     assert [when for when, _ in pictures] == ["0.24 s", "0.52 s", "0.76 s"]
     assert all(p.shape == (120, 160, 3) for _, p in pictures)
     assert all((p == (255, 0, 0)).all(-1).sum() > 150 for _, p in pictures)

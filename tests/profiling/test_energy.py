@@ -9,6 +9,7 @@ import json
 import pytest
 import torch
 
+from had_snn.evaluate.report_profile import write_profile_report
 from had_snn.profiling import (
     COSTS,
     EXACT,
@@ -25,7 +26,6 @@ from had_snn.profiling import (
     Operations,
     Profile,
 )
-from had_snn.profiling.page import write_page
 
 ONE = torch.zeros(1, dtype=torch.int64)
 
@@ -112,7 +112,7 @@ def test_rows_csv_json_and_page_hold_the_same(profile, tmp_path):
     record = json.loads(profile.to_json())
     assert record["summary"]["sdtrack"]["mj_per_output"] == pytest.approx(profile.energy_mj(SDTRACK))
     page = tmp_path / "page.html"
-    write_page(page, [profile], measured={"by hand": {"seconds": 1.0, "outputs": 4, "notes": ["<none>"]}})
+    write_profile_report(page, [profile], measured={"by hand": {"seconds": 1.0, "outputs": 4, "notes": ["<none>"]}})
     text = page.read_text()
     assert "by hand" in text
     assert "CEUTrack (published)" in text

@@ -23,18 +23,16 @@ def ax():
 CURVES = {"student": np.linspace(1, 0, 21), "static": np.linspace(0.5, 0, 21)}
 
 
-@pytest.mark.parametrize(
-    ("plot", "points"), [(plots.success_plot, 21), (plots.precision_plot, 51), (plots.norm_precision_plot, 51)]
-)
-def test_curves_name_the_protocol_and_the_scores(ax, plot, points):
+@pytest.mark.parametrize(("kind", "points"), [("success", 21), ("precision", 51), ("norm_precision", 51)])
+def test_curves_name_the_protocol_and_the_scores(ax, kind, points):
     curves = {"student": np.linspace(0, 1, points), "static": np.zeros(points)}
-    plot(ax, curves, protocol="toolkit", scores={"student": 61.26})
+    plots.threshold_plot(ax, kind, curves, protocol="toolkit", scores={"student": 61.26})
     assert ax.get_title(loc="left").endswith("protocol toolkit") or ax.get_title().endswith("protocol toolkit")
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["student 61.3", "static"]
     line = next(line for line in ax.get_lines() if line.get_label() == "student 61.3")
     np.testing.assert_allclose(line.get_ydata(), 100 * curves["student"])
     with pytest.raises(InputError, match="the curve of student has 3 points"):
-        plot(ax, {"student": np.zeros(3)}, protocol="toolkit")
+        plots.threshold_plot(ax, kind, {"student": np.zeros(3)}, protocol="toolkit")
 
 
 def test_intervals(ax):
@@ -50,18 +48,32 @@ def test_energy_bars_stack(ax):
     assert {t.get_text() for t in ax.texts} == {"1.5", "9"}
 
 
-def test_training_curves(ax):
+def test_curves_are_smoothed(ax):
     steps = np.arange(100)
-    plots.training_curves(ax, {"a": (steps, 1 / (1 + steps)), "b": ([5], [0.5])}, title="Loss", log=True, smooth=9)
-    assert ax.get_yscale() == "log"
+    plots.curves(ax, {"a": (steps, 1 / (1 + steps)), "b": ([5], [0.5])}, title="Loss", smooth=9)
     smoothed = next(line for line in ax.get_lines() if line.get_label() == "a")
     assert smoothed.get_xdata()[0] == 4
     assert len(smoothed.get_ydata()) == 92
 
 
-def test_rates(ax):
-    plots.rate_bars(ax, {"stem": 0.1, "stage1": 0.2})
+def test_curves_over_decades_begin_at_zero(ax):
+    plots.curves(ax, {"a": ([1e3, 2e3], [5.0, 6.0])}, title="Energy", x_label="events/s", y_label="uJ", log_x=True)
+    assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylim()[0]) == ("log", "linear", 0)
+
+
+def test_bars(ax):
+    plots.bars(ax, {"stem": 0.1, "stage1": 20.0}, title="Rates", label="mJ", marked=["stage1"], log=True)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["stem", "stage1"]
+    assert {t.get_text() for t in ax.texts} == {"0.1", "20"}
+    assert ax.get_xscale() == "log"
+    assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
+
+
+def test_heat_map_holds_its_values(ax):
+    plots.heat_map(ax, {"stem": [0.1, 0.2], "lif1": [0.3, 0.0]}, title="Spikes", label="micro-step")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["stem", "lif1"]
+    assert [t.get_text() for t in ax.texts] == ["0.100", "0.200", "0.300", "0.000"]
+    np.testing.assert_array_equal(ax.collections[0].get_array().ravel(), [0.1, 0.2, 0.3, 0.0])
 
 
 def test_overlap_strip_leaves_gaps():
@@ -85,7 +97,7 @@ def test_overlap_strip_leaves_gaps():
 
 
 def test_svg_fits_into_a_page():
-    draw = lambda ax: plots.success_plot(ax, CURVES, protocol="pytracking")  # noqa: E731
+    draw = lambda ax: plots.threshold_plot(ax, "success", CURVES, protocol="pytracking")  # noqa: E731
     svg = plots.svg_figure(draw, title='Success of "student" & static')
     root = ET.fromstring(svg)
     assert root.tag.endswith("svg")
@@ -103,11 +115,7 @@ def test_svg_fits_into_a_page():
 
 
 def test_two_figures_on_one_page_share_no_identifier():
-    first = ET.fromstring(plots.svg_figure(lambda ax: plots.rate_bars(ax, {"a": 1.0})))
-    second = ET.fromstring(plots.svg_figure(lambda ax: plots.rate_bars(ax, {"a": 2.0})))
+    first = ET.fromstring(plots.svg_figure(lambda ax: plots.bars(ax, {"a": 1.0}, title="", label="")))
+    second = ET.fromstring(plots.svg_figure(lambda ax: plots.bars(ax, {"a": 2.0}, title="", label="")))
     ids = [{e.get("id") for e in root.iter() if e.get("id")} for root in (first, second)]
     assert not ids[0] & ids[1]
-
-
-def test_several_axes():
-    assert plots.svg_figure(lambda a, b: (a.plot([0, 1]), b.plot([1, 0])), columns=2, size=(6, 2)).startswith("<svg")
