@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +21,7 @@ from hypothesis import settings
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
+SCRIPTS = Path(__file__).resolve().parents[1] / "experiments"
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 FIELD_DATA = REAL_DATA.parent / "field"
 PROTOCOL_DATA = REAL_DATA.parent / "protocol"
@@ -38,3 +49,62 @@ def protocol_data() -> Path:
     if not PROTOCOL_DATA.is_dir():
         pytest.skip(f"published annotations not found at {PROTOCOL_DATA}")
     return PROTOCOL_DATA
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path, capfd) -> Callable[..., subprocess.CompletedProcess]:
+    """Starts a script in this process, in an empty folder, as its command line would: the libraries are loaded once.
+
+    `start("track", "box=[1,2,3,4]")` gives exit code, standard output and standard error; `data=` are the bytes on
+    standard input, and `main=` is called with the checked config in place of what the script does.
+    """
+    pytest.importorskip("hydra")
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import entry
+
+    def run(job: str, *arguments: object, main=None, data: bytes = b"") -> subprocess.CompletedProcess:
+        path = SCRIPTS / f"{job}.py"
+        argv = [str(path), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", argv.copy())
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        code = 0
+        with tempfile.TemporaryFile() as given, _restored():
+            given.write(data)
+            given.seek(0)
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given))
+            try:
+                if main is None:
+                    runpy.run_path(str(path), run_name="__main__")
+                else:
+                    entry.script(job)(main)()
+            except SystemExit as error:
+                code = error.code or 0
+            finally:
+                GlobalHydra.instance().clear()
+                HydraConfig.instance().cfg = None
+        return subprocess.CompletedProcess(argv, code, *capfd.readouterr())
+
+    return run
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """What a script changes for its whole process, as it was: log lines, the environment, what Ctrl-C does."""
+    root, package, environ = logging.root, logging.getLogger("had_snn"), dict(os.environ)
+    handlers, own, level, interrupt = root.handlers, package.handlers[:], root.level, signal.getsignal(signal.SIGINT)
+    root.handlers = []  # log lines go to standard error, as they do where nobody captures them
+    try:
+        yield
+    finally:
+        for handler in {*package.handlers} - {*own}:
+            handler.close()
+        root.handlers, package.handlers = handlers, own
+        root.setLevel(level)
+        signal.signal(signal.SIGINT, interrupt)
+        os.environ.clear()
+        os.environ.update(environ)

@@ -13,11 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if (ROOT / "configs" / f"{p.stem}.yaml").exists())
 
 
-def call(script: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-
-
 def failed_with_one_line(done: subprocess.CompletedProcess) -> str:
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -27,17 +22,24 @@ def failed_with_one_line(done: subprocess.CompletedProcess) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_explains_the_script(script):
-    done = call(script, "--help")
+def test_help_explains_the_script(script, start):
+    done = start(script, "--help")
     assert done.returncode == 0, done.stderr
     assert f"python experiments/{script}.py" in done.stdout
     assert "Now in force" in done.stdout
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_unknown_option_is_named(script, tmp_path):
-    line = failed_with_one_line(call(script, "no_such_option=1", cwd=tmp_path))
+def test_an_unknown_option_is_named(script, start, tmp_path):
+    line = failed_with_one_line(start(script, "no_such_option=1"))
     assert "no_such_option" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_is_a_process_of_its_own(tmp_path):
+    command = [sys.executable, str(ROOT / "experiments" / "evaluate.py"), "results=nowhere", "annotations=nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "nowhere" in failed_with_one_line(done)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -63,15 +65,14 @@ def recording(tmp_path_factory) -> Path:
     return folder
 
 
-def test_tracking_writes_boxes_video_and_summary(recording, tmp_path):
-    done = call(
+def test_tracking_writes_boxes_video_and_summary(recording, start, tmp_path):
+    done = start(
         "track",
         f"recording={recording / 'blob.npz'}",
         "box=[100,75,40,30]",
         "out=run",
         f"checkpoint={recording / 'student.safetensors'}",
         "video=track.gif",
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "run" / "boxes.csv").read_text().splitlines()
@@ -83,32 +84,29 @@ def test_tracking_writes_boxes_video_and_summary(recording, tmp_path):
     assert {"config.yaml", "versions.json", "log.txt"} <= {p.name for p in (tmp_path / "run").iterdir()}
 
 
-def test_a_shifted_split_is_made_on_its_own_sensor_and_described(recording, tmp_path):
+def test_a_shifted_split_is_made_on_its_own_sensor_and_described(recording, start, tmp_path):
     small = [
         f"data.root={tmp_path / 'data'}",
         "data.splits.test_shifted.count=1",
         "data.splits.test_shifted.seconds=0.2",
     ]
-    made = call("prepare_data", "splits=[test_shifted]", *small, cwd=tmp_path)
+    made = start("prepare_data", "splits=[test_shifted]", *small)
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("test_shifted: 1 sequences, 0 s, ")
     assert "of 5 labels" in made.stdout
     assert "ego_motion" in made.stdout
-    told = call(
-        "event_statistics", f"recordings=[{recording / 'blob.npz'}]", "splits=[test_shifted]", *small, cwd=tmp_path
-    )
+    told = start("event_statistics", f"recordings=[{recording / 'blob.npz'}]", "splits=[test_shifted]", *small)
     assert told.returncode == 0, told.stderr
     header, _, real, simulated = told.stdout.splitlines()
     assert len({line.count("|") for line in (header, real, simulated)}) == 1
     assert "`blob.npz` | 240x180 | 0.15 |" in real
     assert " camera (1) | 346x260 | 0.50 |" in simulated
-    late = call(
+    late = start(
         "lag",
         f"checkpoints=['{recording / 'student.safetensors'}']",
         "split=test_shifted",
         "out=lag",
         *small,
-        cwd=tmp_path,
     )
     assert late.returncode == 0, late.stderr
     assert late.stdout.startswith("annotation, late by: SR 5 ms ")
@@ -134,7 +132,7 @@ def test_a_shifted_split_is_made_on_its_own_sensor_and_described(recording, tmp_
     ],
     ids=lambda v: next(iter(v.items()))[1] if isinstance(v, dict) else None,
 )
-def test_bad_input_is_one_line_and_leaves_nothing(recording, tmp_path, change, says):
+def test_bad_input_is_one_line_and_leaves_nothing(recording, start, tmp_path, change, says):
     (tmp_path / "empty.csv").touch()
     (tmp_path / "picture.xyz").write_bytes(bytes(range(256)))
     before = sorted(tmp_path.iterdir())
@@ -145,6 +143,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(recording, tmp_path, change, s
         "checkpoint": recording / "student.safetensors",
         **change,
     }
-    line = failed_with_one_line(call("track", *(f"{k}={v}" for k, v in options.items()), cwd=tmp_path))
+    line = failed_with_one_line(start("track", *(f"{k}={v}" for k, v in options.items())))
     assert says in line
     assert sorted(tmp_path.iterdir()) == before

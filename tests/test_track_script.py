@@ -37,21 +37,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-def track(*arguments: str, cwd: Path, data: bytes | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "experiments" / "track.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, input=data, capture_output=True, timeout=300)
-
-
 def boxes(path: Path) -> list[list[str]]:
     with path.open(newline="") as file:
         return list(csv.reader(file))[1:]
 
 
-def test_a_live_stream_gives_the_recordings_boxes(folder, tmp_path):
+def test_a_live_stream_gives_the_recordings_boxes(folder, start, tmp_path):
     from had_snn.events.live import encode_events, encode_header, encode_time
     from had_snn.events.readers import read_events
 
-    done = track(
+    done = start(
+        "track",
         f"recording={folder / 'blob.npz'}",
         f"box={folder / 'boxes.csv'}",
         "object=blob",
@@ -59,14 +55,14 @@ def test_a_live_stream_gives_the_recordings_boxes(folder, tmp_path):
         f"truth={folder / 'boxes.csv'}",
         "video=track.gif",
         "out=file",
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     events = read_events(folder / "blob.npz")
     stream = encode_header(events.sensor_hw) + encode_events(events) + encode_time(int(events.t[-1]))
-    done = track(
-        "--live", "box=[102,75,40,30]", "start_us=1040000", "video=null", "out=live", cwd=tmp_path, data=stream
-    )
+    # A process of its own, as behind a camera tool: events come through a pipe.
+    live = ["--live", "box=[102,75,40,30]", "start_us=1040000", "video=null", "out=live"]
+    command = [sys.executable, str(ROOT / "experiments" / "track.py"), *live]
+    done = subprocess.run(command, cwd=tmp_path, input=stream, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     expected = boxes(tmp_path / "file" / "boxes.csv")
     assert len(expected) == 16
@@ -81,16 +77,16 @@ def test_a_live_stream_gives_the_recordings_boxes(folder, tmp_path):
     assert (tmp_path / "file" / "track.gif").stat().st_size > 1000
 
 
-def test_rerun_file(folder, tmp_path):
+def test_rerun_file(folder, start, tmp_path):
     pytest.importorskip("rerun")
-    done = track(
+    done = start(
+        "track",
         f"recording={folder / 'blob.npz'}",
         "box=[100,75,40,30]",
         "end_us=1050000",
         "video=null",
         "rerun=track.rrd",
         "out=run",
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "track.rrd").read_bytes()[:3] == b"RRF"
@@ -161,16 +157,16 @@ def test_a_drawn_box(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "data", "says"),
     [
-        (["box=[1,2,30,40]"], None, "give recording=FILE, or --live"),
+        (["box=[1,2,30,40]"], b"", "give recording=FILE, or --live"),
         (["--live", "box=[1,2,30,40]"], b"not a stream at all.", "expected b'HADLIVE1'"),
-        (["--live", "recording=no.pipe", "box=[1,2,30,40]"], None, "no such file or pipe"),
+        (["--live", "recording=no.pipe", "box=[1,2,30,40]"], b"", "no such file or pipe"),
     ],
     ids=["nothing", "foreign", "no_pipe"],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, data, says):
-    done = track(*arguments, "out=run", cwd=tmp_path, data=data)
+def test_bad_input_is_one_line_and_leaves_nothing(start, tmp_path, arguments, data, says):
+    done = start("track", *arguments, "out=run", data=data)
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.decode().splitlines() if line.startswith("error: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert says in lines[0]
     assert list(tmp_path.iterdir()) == []

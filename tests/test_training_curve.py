@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
+import ablation  # noqa: E402
+import ablation_worker  # noqa: E402
 import bench_training  # noqa: E402
 import training_curve  # noqa: E402
 from entry import compose  # noqa: E402
 
+from had_snn.commands.start import release_folders  # noqa: E402
 from had_snn.errors import InputError  # noqa: E402
 
 
@@ -70,6 +76,25 @@ def test_leads_are_those_of_the_longest_trainings(tmp_path):
     assert record["lead"]["teacher_vs_student"]["mean"] == pytest.approx(19)
 
 
+@pytest.fixture
+def mostly_here(monkeypatch):
+    """Jobs run in this process, where the libraries are loaded; that of a baseline in one of its own, as all do."""
+
+    def run(command: list[str], **options):
+        if json.loads(Path(command[2]).read_text())["kind"] == "baseline":
+            return subprocess.run(command, **options)
+        monkeypatch.setattr(sys, "argv", command[1:])
+        ablation_worker.main()
+        release_folders()
+        return subprocess.CompletedProcess(command, 0)
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(ablation, "subprocess", SimpleNamespace(run=run))
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("mostly_here")
 def test_a_small_curve_from_end_to_end(tmp_path):
     data = [
         "data=synthetic",

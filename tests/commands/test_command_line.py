@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -16,25 +14,8 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import entry  # noqa: E402
 
 
-@pytest.fixture
-def start(monkeypatch, tmp_path, capsys):
-    """Starts a script in this process, in an empty folder; gives its exit code and the lines it wrote to stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging, "basicConfig", lambda **options: None)
-
-    def run(job: str, *arguments: str, main=lambda cfg: pytest.fail("the job was started")):
-        monkeypatch.setattr(sys, "argv", [f"{job}.py", *arguments])
-        GlobalHydra.instance().clear()
-        code = 0
-        try:
-            entry.script(job)(main)()
-        except SystemExit as error:
-            code = error.code
-        finally:
-            GlobalHydra.instance().clear()
-        return code, capsys.readouterr().err.splitlines()
-
-    return run
+def not_started(cfg):
+    pytest.fail("the job was started")
 
 
 @pytest.mark.parametrize(
@@ -61,10 +42,10 @@ def start(monkeypatch, tmp_path, capsys):
 )
 def test_mistakes_are_one_line_and_leave_nothing(start, tmp_path, arguments, says):
     (tmp_path / "file").touch()
-    code, lines = start("distill_student", *arguments)
-    assert code == 2
-    assert len(lines) == 1
-    assert says in lines[0]
+    done = start("distill_student", *arguments, main=not_started)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -72,9 +53,9 @@ def test_a_disk_that_fills_up_is_one_line(start):
     def main(cfg):
         raise OSError(28, "No space left on device", "runs/student/resume.pt")
 
-    code, lines = start("demo", main=main)
-    assert code == 2
-    assert lines == ["error: [Errno 28] No space left on device: 'runs/student/resume.pt'"]
+    done = start("demo", main=main)
+    assert done.returncode == 2
+    assert done.stderr == "error: [Errno 28] No space left on device: 'runs/student/resume.pt'\n"
 
 
 def test_a_bug_keeps_its_traceback(start):
@@ -89,7 +70,8 @@ def test_a_bug_keeps_its_traceback(start):
 def test_a_folder_may_have_any_name(start, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     found = []
-    assert start("demo", f"out={name}", main=lambda cfg: found.append(cfg.out)) == (0, [])
+    done = start("demo", f"out={name}", main=lambda cfg: found.append(cfg.out))
+    assert (done.returncode, done.stderr) == (0, "")
     assert found == [name.strip('"').replace("~", str(tmp_path / "home"))]
 
 
@@ -109,14 +91,13 @@ def test_jobs_of_a_multirun_have_outputs_of_their_own(start, arguments, outs):
         (entry.open_run(cfg) / "result.json").write_text(json.dumps(cfg.seed))
 
     arguments = arguments if any(a.startswith("out") for a in arguments) else [*arguments, "out=one"]
-    assert start("demo", "--multirun", *arguments, main=main)[0] == 0
+    assert start("demo", "--multirun", *arguments, main=main).returncode == 0
     assert sorted(out for _, out in found) == sorted(outs)
     assert [json.loads(Path(out, "result.json").read_text()) for _, out in found] == [seed for seed, _ in found]
 
 
 def test_files_of_a_multirun_are_numbered(start):
     found = []
-    assert (
-        start("bench_evaluate", "-m", "frames=10,20", "out=table.json", main=lambda cfg: found.append(cfg.out))[0] == 0
-    )
+    done = start("bench_evaluate", "-m", "frames=10,20", "out=table.json", main=lambda cfg: found.append(cfg.out))
+    assert done.returncode == 0
     assert found == ["table-0.json", "table-1.json"]

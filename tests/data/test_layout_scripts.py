@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-CHAIN = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import distill_student, evaluate, profile_energy, train_teacher
-from entry import compose
-data = sys.argv[2:]
-once = [*data, "fit.iterations=1", "fit.batch_size=2", "fit.warmup=1"]
-teacher = train_teacher.run(compose("train_teacher", [*once, "out=teacher"]))
-taught = [f"teacher_checkpoint={teacher}"]
-student = distill_student.run(compose("distill_student", [*once, *taught, "distill.every=1", "out=student"]))
-shown = [*data, f"checkpoint={student}", *taught]
-evaluate.run(compose("evaluate", [*shown, "baselines=[static]", "resamples=0", "out=evaluation"]))
-profile_energy.run(compose("profile_energy", [*shown, "windows=5", "measure=false", "out=energy"]))
-"""
 
-
-def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=600)
-
-
-def check_data(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return python(str(ROOT / "experiments" / "check_data.py"), *arguments, cwd=cwd)
+def done(started: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
+    assert started.returncode == 0, started.stderr
+    return started
 
 
 @pytest.mark.parametrize("name", ["visevent"])
-def test_train_distil_evaluate_and_profile(name, tiny, tmp_path):
+def test_train_distil_evaluate_and_profile(name, tiny, start, tmp_path):
     data = [f"data={name}", f"data.root={tiny(name).root}", f"data.cache={tiny(name).cache}"]
-    done = python("-c", CHAIN, str(ROOT / "experiments"), *data, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    once = [*data, "fit.iterations=1", "fit.batch_size=2", "fit.warmup=1"]
+    done(start("train_teacher", *once, "out=teacher"))
+    taught = ["teacher_checkpoint=teacher/teacher.safetensors"]
+    done(start("distill_student", *once, *taught, "distill.every=1", "out=student"))
+    shown = [*data, "checkpoint=student/student.safetensors", *taught]
+    done(start("evaluate", *shown, "baselines=[static]", "resamples=0", "out=evaluation"))
+    done(start("profile_energy", *shown, "windows=5", "measure=false", "out=energy"))
     for file in ("teacher/teacher.safetensors", "student/student.safetensors", "energy/energy.json"):
         assert (tmp_path / file).is_file()
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
@@ -47,28 +31,25 @@ def test_train_distil_evaluate_and_profile(name, tiny, tmp_path):
     assert len(boxes) == 12
 
 
-def test_check_data_tells_usable_from_damaged(tiny, tmp_path):
+def test_check_data_tells_usable_from_damaged(tiny, start, tmp_path):
     root = tiny("coesot").copy(tmp_path)
     options = ["data=coesot", f"data.root={root}", f"data.cache={tiny('coesot').cache}", "out=report.json"]
-    done = check_data(*options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("usable")
+    assert done(start("check_data", *options)).stdout.rstrip().endswith("usable")
     assert json.loads((tmp_path / "report.json").read_text())["usable"] is True
     (root / "test" / "dvSave-2021_07_30_11_04_57" / "dvSave-2021_07_30_11_04_57.aedat4").unlink()
-    done = check_data(*options, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "error: missing_recording (1)" in done.stdout
-    assert "dvSave-2021_07_30_11_04_57.aedat4 is missing" in done.stdout
-    assert "not usable as it is" in done.stdout
+    damaged = start("check_data", *options)
+    assert damaged.returncode == 1
+    assert "error: missing_recording (1)" in damaged.stdout
+    assert "dvSave-2021_07_30_11_04_57.aedat4 is missing" in damaged.stdout
+    assert "not usable as it is" in damaged.stdout
 
 
-def test_check_data_writes_an_example(tmp_path):
-    done = check_data("data=fe108", "example=example", "data.cache=cache", "deep=true", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_check_data_writes_an_example(start, tmp_path):
+    done(start("check_data", "data=fe108", "example=example", "data.cache=cache", "deep=true"))
     assert (tmp_path / "example" / "train" / "dove" / "events.aedat4").is_file()
 
 
-def test_check_data_refuses_what_is_no_data_set(tmp_path):
-    done = check_data("data=fe108", "data.root=nothing", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "no such folder" in done.stderr
+def test_check_data_refuses_what_is_no_data_set(start):
+    refused = start("check_data", "data=fe108", "data.root=nothing")
+    assert refused.returncode == 2
+    assert "no such folder" in refused.stderr

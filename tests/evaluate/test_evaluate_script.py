@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,11 +14,6 @@ pytest.importorskip("jinja2")
 
 ROOT = Path(__file__).resolve().parents[2]
 TRUTH = np.array([[10.0, 10, 20, 10], [12, 10, 20, 10], [0, 0, 0, 0], [16, 10, 20, 10]])
-
-
-def evaluate(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "experiments" / "evaluate.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -67,8 +60,8 @@ def test_labels_before_the_first_events_can_be_left_out(monkeypatch):
         without_first([sequence], 90_000)
 
 
-def test_folders_of_two_trackers(layout):
-    done = evaluate("results=[ours,theirs]", "annotations=anno", "protocol=visible", "out=run", cwd=layout)
+def test_folders_of_two_trackers(start, layout):
+    done = start("evaluate", "results=[ours,theirs]", "annotations=anno", "protocol=visible", "out=run")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((layout / "run" / "metrics.json").read_text())
     assert list(metrics) == ["ours", "theirs", "static"]
@@ -95,8 +88,8 @@ def test_folders_of_two_trackers(layout):
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_bad_input_is_one_line_and_leaves_nothing(layout, arguments, says):
-    done = evaluate(*arguments, "out=run", cwd=layout)
+def test_bad_input_is_one_line_and_leaves_nothing(start, layout, arguments, says):
+    done = start("evaluate", *arguments, "out=run")
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -105,7 +98,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(layout, arguments, says):
 
 
 @pytest.mark.parametrize(("protocol", "scores"), [("toolkit", [86.5, 93.0, 93.0]), ("pytracking", [89.9, 93.0, 100.0])])
-def test_perfect_tracker_on_published_annotations(protocol_data, tmp_path, protocol, scores):
+def test_perfect_tracker_on_published_annotations(start, protocol_data, tmp_path, protocol, scores):
     with zipfile.ZipFile(protocol_data / "coesot_test_annos.zip") as archive:
         archive.extractall(tmp_path)
     annotations, results = tmp_path / "annos" / "coesot_anno", tmp_path / "perfect"
@@ -118,7 +111,8 @@ def test_perfect_tracker_on_published_annotations(protocol_data, tmp_path, proto
         ]
         (results / f"{path.parent.name}.txt").write_text("\n".join(lines))
     listed = tmp_path / "sequence_evaluation_config" / "COESOT_testing_subset.txt"
-    done = evaluate(
+    done = start(
+        "evaluate",
         f"results={results}",
         f"annotations={annotations}",
         f"absent={annotations}",
@@ -127,7 +121,6 @@ def test_perfect_tracker_on_published_annotations(protocol_data, tmp_path, proto
         "resamples=0",
         "report=null",
         "out=run",
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -135,7 +128,7 @@ def test_perfect_tracker_on_published_annotations(protocol_data, tmp_path, proto
     assert len(metrics["perfect"]["per_sequence"]) == 527
 
 
-def test_trackers_and_baselines_on_a_data_set(tmp_path):
+def test_trackers_and_baselines_on_a_data_set(start, tmp_path):
     pytest.importorskip("cv2")
     data = [
         "~data.splits.train",
@@ -146,7 +139,7 @@ def test_trackers_and_baselines_on_a_data_set(tmp_path):
         "data.sensor_hw=[90,120]",
         "data.workers=1",
     ]
-    done = evaluate(*data, "out=run", "resamples=50", "carry=both", cwd=tmp_path)
+    done = start("evaluate", *data, "out=run", "resamples=50", "carry=both")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     ours, opencv = ["student", "student_carried"], ["csrt_events", "csrt_frames", "kcf_events", "kcf_frames"]
@@ -154,7 +147,8 @@ def test_trackers_and_baselines_on_a_data_set(tmp_path):
     assert (tmp_path / "run" / "report.html").stat().st_size > 50_000
     # What was written is read back as another tracker's folder, beside the data set's own annotations.
     (tmp_path / "run" / "results" / "mean_shift").rename(tmp_path / "again")
-    done = evaluate(
+    done = start(
+        "evaluate",
         *data,
         "checkpoint=null",
         "baselines=[static]",
@@ -162,7 +156,6 @@ def test_trackers_and_baselines_on_a_data_set(tmp_path):
         "out=second",
         "report=null",
         "resamples=0",
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "second" / "metrics.json").read_text())

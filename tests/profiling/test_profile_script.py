@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,24 +10,7 @@ import pytest
 from had_snn.checkpoint import save_weights
 from had_snn.models import student_tiny, teacher_tiny
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    data = [
-        f"data.root={folder / 'data'}",
-        "data.splits.test.count=1",
-        "data.splits.test.seconds=0.4",
-        "data.workers=1",
-    ]
-    command = [
-        sys.executable,
-        str(ROOT / "experiments" / "profile_energy.py"),
-        *data,
-        f"out={folder / 'run'}",
-        *options,
-    ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+SMALL = ["data.root=data", "data.splits.test.count=1", "data.splits.test.seconds=0.4", "data.workers=1", "out=run"]
 
 
 @pytest.fixture
@@ -40,10 +21,9 @@ def weights(tmp_path) -> tuple[Path, Path]:
     return paths
 
 
-def test_writes_tables_json_and_page(weights, tmp_path):
-    done = call(
-        tmp_path, f"checkpoint={weights[0]}", f"teacher_checkpoint={weights[1]}", "teachers=[tiny]", "windows=6"
-    )
+def test_writes_tables_json_and_page(weights, start, tmp_path):
+    networks = [f"checkpoint={weights[0]}", f"teacher_checkpoint={weights[1]}", "teachers=[tiny]"]
+    done = start("profile_energy", *SMALL, *networks, "windows=6")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "energy.json").read_text())
     assert record["teacher"]["exact"] == record["teacher_tiny"]["exact"]
@@ -59,8 +39,8 @@ def test_writes_tables_json_and_page(weights, tmp_path):
     assert "<svg" in (tmp_path / "run" / "energy.html").read_text()
 
 
-def test_a_mistake_is_one_line_and_leaves_nothing(weights, tmp_path):
-    done = call(tmp_path, f"checkpoint={weights[0]}", "crops=nowhere")
+def test_a_mistake_is_one_line_and_leaves_nothing(weights, start, tmp_path):
+    done = start("profile_energy", *SMALL, f"checkpoint={weights[0]}", "crops=nowhere")
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert "crops=nowhere" in done.stderr
