@@ -22,8 +22,6 @@ from had_snn.ops import build
 #: What a train holds: 0 or 1, whole numbers, or real numbers of which only the share that is not zero is wanted.
 KINDS = ("spikes", "counts", "real")
 
-_MAX_WEIGHT = 1 << 23  # the kernel adds 256 of them in 32 bits
-
 
 @dataclass(frozen=True)
 class SpikeCount:
@@ -34,22 +32,20 @@ class SpikeCount:
         active: Neurons that fired (counts: at least once), int64 `[T, N]`.
         synapses: Synapses that the spikes reach, by layer that reads them, int64 `[K, T, N]`.
         active_synapses: The same with every count taken as 1, int64 `[K, T, N]`.
-        weighted: Spikes times `weights`, summed over the window, int64 `[N, M]`.
     """
 
     fired: Tensor
     active: Tensor
     synapses: Tensor
     active_synapses: Tensor
-    weighted: Tensor
 
 
 class SpikeTrain(Parameters):
     """`SpikeTrain` of `kernels/host/counts.cpp`."""
 
     _fields_ = (
-        *fields(POINTER, "x", "reach", "weights", "running", "table", "weighted"),
-        *fields(INT64, "T", "N", "C", "P", "K", "M", "weight_step", "kind", "channels_last"),
+        *fields(POINTER, "x", "reach", "running", "table"),
+        *fields(INT64, "T", "N", "C", "P", "K", "kind", "channels_last"),
     )
 
 
@@ -70,8 +66,6 @@ class SpikeCounter:
         trains: Trains `[T, N, C, H, W]`, one for each population; `fits` tells whether others are like them.
         reach: For each, synapses that leave each position: int32 `[K, H, W]`, one map for each layer that reads it.
         kinds: For each, one of `KINDS`. For `"real"`, spikes and their synapses are those of what is not zero.
-        weights: For each, synapses that leave each neuron where channels differ, int32 `[1 or N, M, C, H, W]` (kind
-            `"spikes"` only), or None.
         running: For each, int32 `[C, H, W]` in the train's memory order, which each neuron's spikes are added to; or
             None.
         backend: `"auto"`, `"native"` (CPU) or `"ref"` (plain torch).
@@ -86,11 +80,10 @@ class SpikeCounter:
         reach: Sequence[Tensor],
         *,
         kinds: Sequence[str],
-        weights: Sequence[Tensor | None],
         running: Sequence[Tensor | None],
         backend: str = "auto",
     ) -> None:
-        for parts in zip(trains, reach, kinds, weights, running, strict=True):
+        for parts in zip(trains, reach, kinds, running, strict=True):
             _check(*parts)
         if backend not in ("auto", "native", "ref"):
             raise InputError(f"backend {backend!r} does not count spikes; choose auto, native or ref")
@@ -99,15 +92,13 @@ class SpikeCounter:
         self.last = [channels_last(x) for x in trains]
         orders = zip(trains, self.last, strict=True)
         self.ready = all(x.dtype == torch.float32 and (last or x.is_contiguous()) for x, last in orders)
-        ordered = [None if w is None else in_order(w, last) for w, last in zip(weights, self.last, strict=True)]
-        self.reach, self.kinds, self.weights, self.running = list(reach), list(kinds), ordered, list(running)
+        self.reach, self.kinds, self.running = list(reach), list(kinds), list(running)
         self.size = 0
-        self._parts: list[tuple[int, tuple[int, int, int], tuple[int, int]]] = []
-        for x, maps, extra in zip(trains, reach, weights, strict=True):
+        self._tables: list[tuple[int, tuple[int, int, int]]] = []
+        for x, maps in zip(trains, reach, strict=True):
             table = (x.shape[0], x.shape[1], 2 + 2 * len(maps))
-            weighted = (x.shape[1], 0 if extra is None else extra.shape[1])
-            self._parts.append((self.size, table, weighted))
-            self.size += math.prod(table) + math.prod(weighted)
+            self._tables.append((self.size, table))
+            self.size += math.prod(table)
         if self.native:
             self._prepare(trains)
 
@@ -121,10 +112,6 @@ class SpikeCounter:
             plan.kind, plan.channels_last = KINDS.index(self.kinds[i]), int(self.last[i])
             running = self.running[i]
             plan.running = None if running is None else running.data_ptr()
-            weights = self.weights[i]
-            if weights is not None:
-                plan.M, plan.weights = weights.shape[1], weights.data_ptr()
-                plan.weight_step = 0 if len(weights) == 1 else weights[0].numel()
         self._call = build.bind("spike_count", SpikeTrain, INT32, INT32)
         self._threads = build.threads_for(sum(x.numel() for x in trains))
 
@@ -146,14 +133,13 @@ class SpikeCounter:
             found = [tuple(x.shape) for x in trains]
             raise InputError(f"spikes {found}; this counter is for {[tuple(x[0]) for x in self.layout]}, in one order")
         if not self.native:
-            parts = zip(trains, self.reach, self.kinds, self.weights, self.last, self.running, strict=True)
-            return torch.cat([sums.flatten() for part in parts for sums in _count_ref(*part)])
+            parts = zip(trains, self.reach, self.kinds, self.running, strict=True)
+            return torch.cat([_count_ref(*part).flatten() for part in parts])
         if not self.ready:
             trains = [in_order(x.float(), last) for x, last in zip(trains, self.last, strict=True)]
         row = torch.empty(self.size, dtype=torch.int64)
-        base = row.data_ptr()
-        for plan, x, (at, table, _) in zip(self._plan, trains, self._parts, strict=True):
-            plan.x, plan.table, plan.weighted = x.data_ptr(), base + 8 * at, base + 8 * (at + math.prod(table))
+        for plan, x, (at, _) in zip(self._plan, trains, self._tables, strict=True):
+            plan.x, plan.table = x.data_ptr(), row.data_ptr() + 8 * at
         if self._call(self._plan, len(trains), self._threads):
             raise MemoryError(f"no memory for the sums of {[tuple(x.shape) for x in trains]}")
         return row
@@ -161,35 +147,27 @@ class SpikeCounter:
     def split(self, rows: Sequence[Tensor]) -> list[SpikeCount]:
         """The results of one or several calls, one after the other, by train."""
         flat, counts = torch.stack(list(rows)), []
-        for at, (steps, samples, columns), weighted in self._parts:
-            middle = at + steps * samples * columns
-            table = flat[:, at:middle].unflatten(1, (steps, samples, columns)).transpose(0, 1).flatten(1, 2)
-            extra = flat[:, middle : middle + math.prod(weighted)].reshape(len(flat) * samples, weighted[1])
+        for at, (steps, samples, columns) in self._tables:
+            table = flat[:, at : at + steps * samples * columns].unflatten(1, (steps, samples, columns))
+            table = table.transpose(0, 1).flatten(1, 2)
             by_layer = table[:, :, 2:].unflatten(2, (columns // 2 - 1, 2)).permute(2, 3, 0, 1)
-            counts.append(SpikeCount(table[:, :, 0], table[:, :, 1], by_layer[:, 0], by_layer[:, 1], extra))
+            counts.append(SpikeCount(table[:, :, 0], table[:, :, 1], by_layer[:, 0], by_layer[:, 1]))
         return counts
 
 
-def _count_ref(
-    spikes: Tensor, reach: Tensor, kind: str, weights: Tensor | None, last: bool, running: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _count_ref(spikes: Tensor, reach: Tensor, kind: str, running: Tensor | None) -> Tensor:
     values = (spikes != 0).long() if kind == "real" else spikes.long()
     columns = []
     for counted in (values, (values != 0).long()):
         # Floating-point products of whole numbers far below 2**53 are exact, and run on any device.
         reached = counted.sum(dim=2).double().flatten(2) @ reach.double().flatten(1).T
         columns.append(torch.cat([counted.sum(dim=(2, 3, 4))[:, :, None], reached.round().long()], dim=2))
-    weighted = values.new_zeros(spikes.shape[1], 0)
-    if weights is not None:
-        per_neuron = values.sum(dim=0).double()
-        logical = weights.movedim(-1, -3) if last else weights
-        weighted = (per_neuron[:, None] * logical.double()).sum(dim=(2, 3, 4)).round().long()
     if running is not None:
         running += values.sum(dim=(0, 1)).int()
-    return torch.stack(columns, dim=3).flatten(2), weighted
+    return torch.stack(columns, dim=3).flatten(2)
 
 
-def _check(spikes: Tensor, reach: Tensor, kind: str, weights: Tensor | None, running: Tensor | None) -> None:
+def _check(spikes: Tensor, reach: Tensor, kind: str, running: Tensor | None) -> None:
     if spikes.ndim != 5:
         raise InputError(f"spikes {tuple(spikes.shape)}; expected [T, N, C, H, W]")
     if kind not in KINDS:
@@ -197,13 +175,6 @@ def _check(spikes: Tensor, reach: Tensor, kind: str, weights: Tensor | None, run
     space, neurons = spikes.shape[3:], spikes.shape[2:]
     if reach.dtype != torch.int32 or reach.shape[1:] != space or not reach.is_contiguous():
         raise InputError(f"reach {reach.dtype} {tuple(reach.shape)}; expected contiguous int32 [K, {[*space]}]")
-    if weights is not None:
-        fits = weights.ndim == 5 and len(weights) in (1, spikes.shape[1]) and weights.shape[2:] == neurons
-        if weights.dtype != torch.int32 or not fits or kind != "spikes":
-            found = f"weights {weights.dtype} {tuple(weights.shape)} for {kind}"
-            raise InputError(f"{found}; expected int32 [1 or N, M, {[*neurons]}] for spikes of 0 or 1")
-        if weights.numel() and not 0 <= int(weights.amin()) <= int(weights.amax()) < _MAX_WEIGHT:
-            raise InputError(f"weights of {weights.amin()} to {weights.amax()}; expected 0 to {_MAX_WEIGHT - 1}")
     if running is not None:
         ordered = in_order(running, channels_last(spikes))
         same = running.shape == neurons and ordered.data_ptr() == running.data_ptr()

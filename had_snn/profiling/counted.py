@@ -143,8 +143,8 @@ class CountedStudent(AroundStudent):
         if recorder.held > _HOLD or (recorder.held and recorder.steps != len(taps.spikes[STEM])):
             self._count_waiting()
         features = self.graph.features
-        synapses = self._kernel_synapses.of(kernel, taps.spikes[features])
-        recorder.record(events, taps.spikes | taps.matched, {features: synapses})
+        matching = self._kernel_synapses.reached(kernel, taps.spikes[features])
+        recorder.record(events, taps.spikes | taps.matched, matching)
         output.taps = None if hidden else taps
         self._profile.outputs += len(events)
         self._profile.windows += len(events)
@@ -199,7 +199,7 @@ class CountedStudent(AroundStudent):
                     layer = self._layer(name, branch, "spikes")
                     layer.add(sums.bins, additions=copies * sums.spikes[STEM].steps * cells[name])
             elif node.kind == "match":
-                self._count_matching(node, sums.spikes[node.source], sums.bins)
+                self._count_matching(node, sums)
             elif node.kind == "conv":
                 cells[name] = self._count_conv(node, branch, sums)
                 if name in self._folds:
@@ -220,12 +220,13 @@ class CountedStudent(AroundStudent):
         layer.add(sums.bins, additions=signal.steps * cells * biased, **signal.uses(shape, weight=weight))
         return cells
 
-    def _count_matching(self, node: Node, features: Signal, bins: Tensor) -> None:
-        layer = self._layer(node.name, "search", "spikes", form="staged")
+    def _count_matching(self, node: Node, sums: WindowSums) -> None:
+        features, layer = sums.spikes[node.source], self._layer(node.name, "search", "spikes", form="staged")
         shape = correlation(node, features.channels)
         layer.parameters = features.channels * math.prod(shape.kernel)
         layer.parameter_bytes = layer.parameters * _BYTES
-        layer.add(bins, **features.uses(shape) | {"effective": features.count.weighted[:, 0]})
+        assert sums.matching is not None
+        layer.add(sums.bins, **features.uses(shape) | {"effective": sums.matching[:, 0]})
 
     def _count_folded(self, mixing: Mixing, sums: WindowSums) -> None:
         """The matching and what mixes its maps as one dense convolution."""
@@ -235,7 +236,8 @@ class CountedStudent(AroundStudent):
         layer.parameters = shape.out_channels * (shape.in_channels * math.prod(shape.kernel) + 1)
         layer.parameter_bytes = layer.parameters * _BYTES
         outputs = features.steps * shape.out_channels * math.prod(features.size_hw)
-        effective = features.count.weighted[:, 1 + self._mixings.index(mixing)]
+        assert sums.matching is not None
+        effective = sums.matching[:, 1 + self._mixings.index(mixing)]
         layer.add(sums.bins, additions=outputs, **features.uses(shape) | {"effective": effective})
 
     def _count_kernel(self, sums: WindowSums, kernel: Tensor) -> None:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from had_snn.models.graph import Mixing
-from had_snn.ops.spike_count import channels_last, in_order
 from had_snn.profiling.synops import alive_taps
 
 
@@ -24,17 +23,24 @@ class KernelSynapses:
         self.mixings = mixings
         self._kept: tuple[Tensor, int, Tensor] | None = None
 
-    def of(self, kernel: Tensor, spikes: Tensor) -> Tensor:
-        """The synapses of each neuron.
-
-        A track's windows share a kernel, so they are counted once for each new kernel.
+    def reached(self, kernel: Tensor, spikes: Tensor) -> Tensor:
+        """Synapses that spikes reach.
 
         Args:
             kernel: Template kernels `[N, C, k, k]`.
             spikes: The features `[T, N, C, H, W]`.
 
         Returns:
-            int32 `[1 or N, 1 + M, C, H, W]`: the matching, then each mixing joined with it.
+            int64 `[N, 1 + M]`: in the matching, then in each mixing joined with it.
+        """
+        synapses = self._of(kernel, spikes).flatten(2).expand(spikes.shape[1], -1, -1)
+        # Products of whole numbers far below 2**53 are exact.
+        return torch.einsum("ni,nmi->nm", spikes.sum(dim=0).double().flatten(1), synapses).round().long()
+
+    def _of(self, kernel: Tensor, spikes: Tensor) -> Tensor:
+        """The synapses of each neuron, float64 `[1 or N, 1 + M, C, H, W]`.
+
+        A track's windows share a kernel, so they are counted once for each new kernel.
         """
         shared = len(kernel) == 1 or kernel.stride(0) == 0
         version = -1 if kernel.is_inference() else kernel._version
@@ -60,8 +66,7 @@ class KernelSynapses:
                 columns.append(rows * (met - alive[:, :, middle, middle, None, None]) + beside)
             else:
                 columns.append(rows * met)
-        synapses = in_order(torch.stack(columns, dim=1).int(), channels_last(spikes))
-        synapses = synapses.movedim(-1, -3) if channels_last(spikes) else synapses
+        synapses = torch.stack(columns, dim=1).double()
         # The kernel is held, so that its address cannot become another's.
         self._kept = (kernel, version, synapses) if shared else None
         return synapses

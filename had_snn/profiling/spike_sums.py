@@ -132,6 +132,7 @@ class WindowSums:
         pairs: Their synaptic operations in the stem, `[N]`.
         size_hw: Size of the crop.
         spikes: Signals of the populations by name.
+        matching: Non-zero synapses that the features reach, see `KernelSynapses.reached`; None of templates.
     """
 
     bins: Tensor
@@ -139,6 +140,7 @@ class WindowSums:
     pairs: Tensor
     size_hw: tuple[int, int]
     spikes: dict[str, Signal]
+    matching: Tensor | None
 
 
 class Recorder:
@@ -153,7 +155,6 @@ class Recorder:
     def __init__(self, stem: ConvShape, populations: Mapping[str, Population], *, keep: bool = False) -> None:
         self.stem, self.populations, self.keep = stem, populations, keep
         self.counter: SpikeCounter | None = None
-        self.weights: Mapping[str, Tensor] = {}
         self.running: dict[str, Tensor] = {}
         self.shapes: dict[str, torch.Size] = {}
         self._clear()
@@ -166,26 +167,25 @@ class Recorder:
     def _clear(self) -> None:
         self.events: list[tuple[Tensor, Tensor, Tensor]] = []
         self.rows: list[Tensor] = []
+        self.matching: list[Tensor] = []
         self.counts: dict[str, list[SpikeCount]] = {}
         self.kept: dict[str, list[Tensor]] = {}
         self.held = 0
 
-    def record(
-        self, events: EventBatch, outputs: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def record(self, events: EventBatch, outputs: Mapping[str, Tensor], matching: Tensor | None = None) -> None:
         """Takes the sums of a call.
 
         Args:
             events: What went in.
             outputs: What the populations put out, `[T, N, C, H, W]` by name.
-            weights: Further synapses of a population, int32 `[1 or N, M, C, H, W]` by name; see `SpikeCounter`.
+            matching: See `WindowSums`.
         """
-        trains, weights = list(outputs.values()), weights or {}
-        same = weights.keys() == self.weights.keys() and all(self.weights[n] is w for n, w in weights.items())
-        if self.counter is None or not same or not self.counter.fits(trains):
+        trains = list(outputs.values())
+        if self.counter is None or not self.counter.fits(trains):
             self._settle()
-            self.counter, self.weights = self._new_counter(outputs, weights), weights
+            self.counter = self._new_counter(outputs)
         self.rows.append(self.counter(trains))
+        self.matching += [] if matching is None else [matching]
         count = events.offsets[1:] - events.offsets[:-1]
         self.events.append((count, events.t_end - events.t_begin, event_synops(events, self.stem)))
         self.size_hw = events.size_hw
@@ -195,7 +195,7 @@ class Recorder:
                 self.kept.setdefault(name, []).append((values != 0).float())
                 self.held += values.numel()
 
-    def _new_counter(self, outputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> SpikeCounter:
+    def _new_counter(self, outputs: Mapping[str, Tensor]) -> SpikeCounter:
         self.shapes = {name: values.shape for name, values in outputs.items()}
         reach, running = [], []
         for name, values in outputs.items():
@@ -203,9 +203,8 @@ class Recorder:
             maps = [shape.fan_out(size_hw).int() for shape in population.readers]
             reach.append(torch.stack(maps).to(values.device))
             running.append(None if population.kind == "real" else self._running_sums(name, values))
-        extra = [weights.get(name) for name in outputs]
         kinds = [self.populations[name].kind for name in outputs]
-        return SpikeCounter(list(outputs.values()), reach, kinds=kinds, weights=extra, running=running)
+        return SpikeCounter(list(outputs.values()), reach, kinds=kinds, running=running)
 
     def _running_sums(self, name: str, values: Tensor) -> Tensor:
         """Sums of each neuron in the memory order that the population has now; those so far come along."""
@@ -234,11 +233,12 @@ class Recorder:
             spikes[name] = Signal(_joined(counts), self.populations[name], self.shapes[name], running, kept)
         for running in self.running.values():
             running.zero_()
+        matching, bins = torch.cat(self.matching) if self.matching else None, rate_bin(count.double() * 1e6 / length)
         self._clear()
-        return WindowSums(rate_bin(count.double() * 1e6 / length.double()), count, pairs, self.size_hw, spikes)
+        return WindowSums(bins, count, pairs, self.size_hw, spikes, matching)
 
 
 def _joined(counts: list[SpikeCount]) -> SpikeCount:
     """The windows of several counts, one after the other."""
-    columns = {"fired": 1, "active": 1, "synapses": 2, "active_synapses": 2, "weighted": 0}
+    columns = {"fired": 1, "active": 1, "synapses": 2, "active_synapses": 2}
     return SpikeCount(**{name: torch.cat([getattr(c, name) for c in counts], dim=dim) for name, dim in columns.items()})

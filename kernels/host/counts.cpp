@@ -9,13 +9,11 @@
 
 struct SpikeTrain {
   const float* x;
-  const int* reach;    // [K, P] synapses that leave a position, for each of K layers that read the train
-  const int* weights;  // [N or 1, M, C * P] synapses that leave a neuron, below 2^23, where channels differ
-  int* running;        // [C * P] spikes of each neuron, added to what is there; null where not wanted
-  had_i64* table;      // [T, N, 2 + 2 * K] spikes, neurons that fired; then for each layer the synapses of both
-  had_i64* weighted;   // [N, M]
-  had_i64 T, N, C, P, K, M, weight_step;  // weight_step: from one sample's weights to the next, 0 where they share them
-  had_i64 kind;                           // 0 spikes (0 or 1), 1 counts, 2 real numbers: what is not zero is counted
+  const int* reach;  // [K, P] synapses that leave a position, for each of K layers that read the train
+  int* running;      // [C * P] spikes of each neuron, added to what is there; null where not wanted
+  had_i64* table;    // [T, N, 2 + 2 * K] spikes, neurons that fired; then for each layer the synapses of both
+  had_i64 T, N, C, P, K;
+  had_i64 kind;  // 0 spikes (0 or 1), 1 counts, 2 real numbers: what is not zero is counted
   had_i64 channels_last;
 };
 
@@ -74,23 +72,10 @@ HAD_INLINE had_i64 dot(const int* a, const int* b, had_i64 n) {
   return sum;
 }
 
-// Weights of spikes (0 or 1); 256 of them below 2^23 fit into 32 bits.
-HAD_INLINE had_i64 dot_spikes(const float* x, const int* w, had_i64 n) {
-  had_i64 sum = 0;
-  for (had_i64 begin = 0; begin < n; begin += 256) {
-    const had_i64 end = begin + 256 < n ? begin + 256 : n;
-    int part = 0;
-    for (had_i64 i = begin; i < end; ++i) part += (int)x[i] * w[i];
-    sum += part;
-  }
-  return sum;
-}
-
 static int count_train(const SpikeTrain t) {
   int* map = (int*)malloc((size_t)(2 * t.P + 1) * sizeof(int));
   if (!map) return 1;
   int* alive = t.kind == 1 ? map + t.P : map;
-  for (had_i64 i = 0; i < t.N * t.M; ++i) t.weighted[i] = 0;
   for (had_i64 image = 0; image < t.T * t.N; ++image) {
     const float* at = t.x + image * t.C * t.P;
     memset(map, 0, (size_t)(2 * t.P) * sizeof(int));
@@ -114,9 +99,6 @@ static int count_train(const SpikeTrain t) {
       row[2 + 2 * k] = dot(map, t.reach + k * t.P, t.P);
       row[3 + 2 * k] = alive == map ? row[2 + 2 * k] : dot(alive, t.reach + k * t.P, t.P);
     }
-    const had_i64 n = image % t.N;
-    for (had_i64 m = 0; m < t.M; ++m)
-      t.weighted[n * t.M + m] += dot_spikes(at, t.weights + n * t.weight_step + m * t.C * t.P, t.C * t.P);
   }
   free(map);
   return 0;

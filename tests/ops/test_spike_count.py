@@ -19,11 +19,10 @@ def spike_count(
     reach: Tensor,
     *,
     kind: str = "spikes",
-    weights: Tensor | None = None,
     running: Tensor | None = None,
     backend: str = "auto",
 ) -> SpikeCount:
-    counter = SpikeCounter([spikes], [reach], kinds=[kind], weights=[weights], running=[running], backend=backend)
+    counter = SpikeCounter([spikes], [reach], kinds=[kind], running=[running], backend=backend)
     return counter.split([counter([spikes])])[0]
 
 
@@ -50,20 +49,17 @@ def follow(spikes: Tensor, reach: Tensor) -> Tensor:
 def test_equals_following_every_spike(shape, kind, last):
     spikes = draw(shape, kind, last=last)
     reach = torch.randint(0, 900, (2, *shape[3:]), dtype=torch.int32, generator=torch.Generator().manual_seed(1))
-    weights = torch.randint(0, 5000, (shape[1], 2, *shape[2:]), dtype=torch.int32) if kind == "spikes" else None
     running = None if kind == "real" else torch.full_like(spikes[0, 0], 3, dtype=torch.int32)
     twin = None if running is None else running.clone()
-    found = spike_count(spikes, reach, kind=kind, weights=weights, running=running)
+    found = spike_count(spikes, reach, kind=kind, running=running)
     ones = (spikes != 0).float()
     assert torch.equal(found.active_synapses, follow(ones, reach))
     assert torch.equal(found.active, ones.sum(dim=(2, 3, 4)).long())
     if kind != "real":
         assert torch.equal(found.synapses, follow(spikes, reach))
         assert torch.equal(running, 3 + spikes.sum(dim=(0, 1)).int())
-    if weights is not None:
-        assert torch.equal(found.weighted, (spikes.sum(0).long()[:, None] * weights).sum(dim=(2, 3, 4)))
-    expected = spike_count(spikes, reach, kind=kind, weights=weights, running=twin, backend="ref")
-    for name in ("fired", "active", "synapses", "active_synapses", "weighted"):
+    expected = spike_count(spikes, reach, kind=kind, running=twin, backend="ref")
+    for name in ("fired", "active", "synapses", "active_synapses"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
@@ -98,9 +94,6 @@ def test_what_does_not_fit_is_refused():
         {"reach": reach.long()},
         {"reach": torch.zeros(1, 4, 5, dtype=torch.int32)},
         {"kind": "bursts"},
-        {"weights": torch.zeros(2, 1, 3, 4, 4, dtype=torch.int32)},
-        {"weights": torch.zeros(1, 1, 3, 4, 4, dtype=torch.int32), "kind": "counts"},
-        {"weights": torch.full((1, 1, 3, 4, 4), 1 << 23, dtype=torch.int32)},
         {"running": torch.zeros(3, 4, 4)},
         {"running": torch.zeros(3, 4, 4, dtype=torch.int32).transpose(1, 2)},
         {"backend": "cupy"},
