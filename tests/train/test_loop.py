@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -160,18 +161,34 @@ def test_numbers_that_make_another_run_are_refused(tmp_path, change):
     assert losses(tmp_path) == before
 
 
-def test_a_disk_that_is_full_is_named_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
-    fit(Task(), Clips(), replace(CONFIG, iterations=10), run_dir=tmp_path)
-    before = (tmp_path / "resume.pt").read_bytes()
+@pytest.mark.parametrize("how", ["writer", "system"])
+def test_a_disk_that_is_full_is_named_and_the_checkpoint_before_goes_on(tmp_path, monkeypatch, how):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    twenty = replace(CONFIG, iterations=20)
+    fit(Task(), Clips(), twenty, run_dir=whole)
+    limits, save, first = resource.getrlimit(resource.RLIMIT_FSIZE), torch.save, []
 
     def full(state, path):
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+        if not first:  # at iteration 10
+            save(state, path)
+            return first.append(Path(path).read_bytes())
+        if how == "writer":
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+        # No file may grow beyond half a checkpoint: the write stops in the midst of it.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(first[0]) // 2, limits[1]))
+        save(state, path)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match=r"resume\.pt: cannot be written at iteration 20, \d+ MB are free"):
-        fit(Task(), Clips(), replace(CONFIG, iterations=20), run_dir=tmp_path)
-    assert (tmp_path / "resume.pt").read_bytes() == before
-    assert not list(tmp_path.glob(".resume.*"))
+    try:
+        with pytest.raises(CheckpointError, match=r"resume\.pt: cannot be written at iteration 20, \d+ MB are free"):
+            fit(Task(), Clips(), twenty, run_dir=cut)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        monkeypatch.undo()
+    assert [(cut / "resume.pt").read_bytes()] == first
+    assert not list(cut.glob(".resume.*"))
+    fit(Task(), Clips(), twenty, run_dir=cut)
+    assert losses(cut) == losses(whole)
 
 
 def test_an_unknown_logger_is_refused(tmp_path):
