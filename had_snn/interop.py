@@ -19,7 +19,7 @@ import warnings
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from had_snn.errors import InputError, optional_import
 from had_snn.models import SpikingTracker
@@ -36,21 +36,16 @@ def _import(name: str) -> ModuleType:
         return optional_import(name, extra="simulators")
 
 
-class ForeignLIF(nn.Module):
-    """Takes the place of `had_snn.models.neurons.LIF`, with another library's neuron inside.
+class ForeignLIF(LIF):
+    """Takes the place of a `LIF`, with another library's neuron inside.
 
     Args:
         original: Gives the time constant (shared, not copied).
     """
 
     def __init__(self, original: LIF) -> None:
-        super().__init__()
+        super().__init__(surrogate=original.surrogate)
         self.log_tau = original.log_tau
-
-    @property
-    def tau_us(self) -> Tensor:
-        """Time constant in microseconds, scalar tensor."""
-        return self.log_tau.exp()
 
     def alpha(self, dt_us: float) -> float:
         """Decay per micro-step, as our kernels compute it."""

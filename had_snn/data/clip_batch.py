@@ -132,8 +132,8 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         template_box=torch.from_numpy(np.stack([w.box_cxcywh for w in template])),
         boxes=boxes,
         visible=visible,
-        template_events=_pack(template),
-        search_events=_pack(search),
+        template_events=pack_windows(template),
+        search_events=pack_windows(search),
         template_image=_stack([w.image for w in template]),
         search_image=_stack([w.image for w in search]),
         template_voxel=_stack([w.voxel for w in template]),
@@ -145,7 +145,8 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
     )
 
 
-def _pack(windows: Sequence[Window]) -> EventBatch | None:
+def pack_windows(windows: Sequence[Window]) -> EventBatch | None:
+    """The windows' events as one batch; None where one holds none."""
     streams = [w.events for w in windows if w.events is not None]
     if len(streams) < len(windows):
         return None

@@ -28,29 +28,18 @@ from had_snn.distill.signals import StudentSignals, TeacherSignals, check_signal
 
 
 class PlainDistillation(nn.Module):
-    """Feature MSE through a linear map plus KL of the score maps: what one writes first.
+    """Feature MSE through a linear map plus KL of the score maps, unweighted: what one writes first.
 
     Args:
         student_channels: Channels of the rates.
         teacher_channels: Channels of the teacher's features.
-        temperature: Softens both score distributions.
-        feature_weight: Weight of the feature MSE.
-        kl_weight: Weight of the divergence.
     """
 
-    def __init__(
-        self,
-        student_channels: int,
-        teacher_channels: int,
-        *,
-        temperature: float = 1.0,
-        feature_weight: float = 1.0,
-        kl_weight: float = 1.0,
-    ) -> None:
+    needs_membranes = False
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__()
         self.project = nn.Linear(student_channels, teacher_channels)
-        self.temperature, self.feature_weight, self.kl_weight = temperature, feature_weight, kl_weight
-        self.needs_membranes = False
 
     def forward(
         self, *, student: StudentSignals, teacher: TeacherSignals, boxes: Tensor, visible: Tensor
@@ -65,13 +54,9 @@ class PlainDistillation(nn.Module):
             rates = to_grid(student.rates.float().flatten(0, 1), teacher.features.shape[-1])
             difference = self.project(rates.flatten(2).mT) - wanted
             feature = weighted_mean(difference.square().mean(dim=(1, 2)), seen)
-            kl = weighted_mean(
-                score_divergence(
-                    student.score_logits.flatten(0, 1), teacher.score_logits.flatten(0, 1), temperature=self.temperature
-                ),
-                seen,
-            )
-            return {"feature": feature, "kl": kl, "total": self.feature_weight * feature + self.kl_weight * kl}
+            maps = (signals.score_logits.flatten(0, 1) for signals in (student, teacher))
+            kl = weighted_mean(score_divergence(*maps, temperature=1.0), seen)
+            return {"feature": feature, "kl": kl, "total": feature + kl}
 
 
 class PublicCodeDistillation(nn.Module):

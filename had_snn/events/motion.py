@@ -6,6 +6,7 @@ import numpy as np
 from numpy.random import Generator
 
 _TICK_S = 0.005  # paths are integrated on this grid, or a finer one for fast things, and interpolated smoothly between
+_EASE_S, _MEMORY_S = 0.06, 0.35  # how long a stop takes, and time over which a wandering thing forgets its direction
 _TICK_PX = 4.0  # a path moves no further than this within a tick
 
 
@@ -33,11 +34,11 @@ def _resample(path: np.ndarray, ticks_s: np.ndarray, times_s: np.ndarray) -> np.
     return (1 + 2 * f) * (1 - f) ** 2 * p0 + f * (1 - f) ** 2 * m0 + f * f * (3 - 2 * f) * p1 + f * f * (f - 1) * m1
 
 
-def stop_gate(times_s: np.ndarray, stops: list[tuple[float, float]], *, ease_s: float = 0.06) -> np.ndarray:
+def stop_gate(times_s: np.ndarray, stops: list[tuple[float, float]]) -> np.ndarray:
     """Factor on speed `[N]`: 0 inside the given intervals (start, end in seconds), 1 outside, smooth between."""
     gate = np.ones_like(times_s)
     for start, end in stops:
-        outside = np.maximum(np.maximum(start - times_s, times_s - end), 0) / ease_s
+        outside = np.maximum(np.maximum(start - times_s, times_s - end), 0) / _EASE_S
         gate *= np.clip(outside, 0, 1) ** 2 * (3 - 2 * np.clip(outside, 0, 1))
     return gate
 
@@ -49,8 +50,6 @@ def wander(
     low: np.ndarray,
     high: np.ndarray,
     speed: float,
-    memory_s: float = 0.35,
-    start: np.ndarray | None = None,
     stops: list[tuple[float, float]] | None = None,
     limit: float = np.inf,
 ) -> np.ndarray:
@@ -62,8 +61,6 @@ def wander(
         low: Left and top of the rectangle, `[2]`.
         high: Right and bottom, `[2]`.
         speed: Root mean square speed in pixels a second.
-        memory_s: Time over which the direction is forgotten.
-        start: First position; random inside when None.
         stops: Intervals in seconds during which it stands still.
         limit: Highest speed in pixels a second; three times `speed` at most.
 
@@ -75,10 +72,10 @@ def wander(
     ticks = np.arange(0, times_s[-1] + 2 * tick, tick)
     gate = stop_gate(ticks, stops or [])
     room = np.maximum(high - low, 1.0)
-    position = low + rng.random(2) * room if start is None else np.asarray(start, float)
+    position = low + rng.random(2) * room
     heading = rng.uniform(0, 2 * np.pi)
     velocity = speed * np.array([np.cos(heading), np.sin(heading)])
-    kicks = rng.standard_normal((len(ticks), 2)) * speed * np.sqrt(tick / memory_s)
+    kicks = rng.standard_normal((len(ticks), 2)) * speed * np.sqrt(tick / _MEMORY_S)
     wall = np.minimum(0.18 * room, 30.0)
     path = np.empty((len(ticks), 2))
     for i in range(len(ticks)):
@@ -86,7 +83,7 @@ def wander(
         # Near a wall the velocity is turned inward; a faster thing turns harder, so that all of them stay inside.
         depth = np.clip((low + wall - position) / wall, 0, 2) - np.clip((position - high + wall) / wall, 0, 2)
         push = depth * (speed**2 / wall + 4 * np.abs(velocity) * speed / wall)
-        velocity = velocity * (1 - tick / memory_s) + kicks[i] + push * tick
+        velocity = velocity * (1 - tick / _MEMORY_S) + kicks[i] + push * tick
         velocity *= min(1.0, limit / max(float(np.hypot(*velocity)), 1e-9))
         position = position + gate[i] * velocity * tick
     return _resample(path, ticks, times_s)

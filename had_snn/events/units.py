@@ -23,7 +23,6 @@ _WORDS = {
 }
 _EXPONENT_OF = {word: exponent for exponent, words in _WORDS.items() for word in words.split()}
 _SHORT = {6: "s", 3: "ms", 0: "us", -3: "ns", -6: "ps"}
-_FULL_WORDS = {word for word in _EXPONENT_OF if len(word) > 3}
 _BRACKETS = "[](){}<>\"'` \t"
 _POWER = re.compile(r"10(?:\^|\*\*)?([+-]\d+)|10(?:\^|\*\*)(\d+)")
 _LARGEST = 9  # a 32-bit clock of a larger unit does not fit 64-bit microseconds
@@ -78,11 +77,6 @@ def stated_unit(text: str) -> int:
     if exponent is None:
         raise InputError(f"time_unit is {text!r}; expected {EXPECTED_UNIT}")
     return exponent
-
-
-def is_unit_word(word: str) -> bool:
-    """True for a unit written out, which needs no bracket to be one."""
-    return word in _FULL_WORDS
 
 
 def unit_of_dtype(dtype: np.dtype) -> int | None:

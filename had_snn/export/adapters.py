@@ -42,9 +42,9 @@ def _third_party() -> Iterator[None]:
         yield
 
 
-def _import(name: str, *, extra: str = "simulators") -> ModuleType:
+def _import(name: str) -> ModuleType:
     with _third_party():
-        return optional_import(name, extra=extra)
+        return optional_import(name, extra="simulators")
 
 
 class Simulation:
@@ -54,7 +54,6 @@ class Simulation:
         name: The simulator.
         model: What its importer made of the file; LIF layers are children with the nodes' names.
         layers: Names of the LIF layers.
-        read: Gives a LIF layer's spikes and potential after the reset (in the simulator's unit) from its hook.
         scales: Threshold of each layer in the simulator's unit.
         notes: What the adapter had to set right.
     """
@@ -72,8 +71,8 @@ class Simulation:
             modules[layer].register_forward_hook(self._hook(layer))
 
     def potential(self, module: nn.Module, output: Any) -> Tensor:
-        """Potential after the reset, from a LIF layer's module and output."""
-        raise NotImplementedError
+        """Potential after the reset, from a LIF layer's module and output; here the first part of the state put out."""
+        return output[1][0]
 
     def reset(self) -> None:
         """Brings hidden state to rest, where a simulator keeps any."""
@@ -128,11 +127,6 @@ class Simulation:
         return Trace(spikes, membranes, readout)
 
 
-class _Norse(Simulation):
-    def potential(self, module: nn.Module, output: Any) -> Tensor:
-        return output[1].v
-
-
 class _SnnTorch(Simulation):
     def potential(self, module: nn.Module, output: Any) -> Tensor:
         return module.mem.clone()  # pyright: ignore[reportCallIssue]
@@ -141,11 +135,6 @@ class _SnnTorch(Simulation):
         for name, module in self.model.named_modules():
             if name in self.layers:
                 module.mem = torch.zeros(0)  # another shape than the input's makes Leaky start at rest
-
-
-class _SpikingJelly(Simulation):
-    def potential(self, module: nn.Module, output: Any) -> Tensor:
-        return output[1][0]
 
 
 class _Sinabs(Simulation):
@@ -180,7 +169,7 @@ def open_norse(path: str | Path, graph: SearchGraph) -> Simulation:
     with _third_party():
         model = importer.from_nir(stored, dt=NOMINAL_DT)
     notes = "dt passed" + _in_order(model, graph)
-    return _Norse("norse", model, list(graph.neurons), scales=_thresholds(stored, graph), notes=notes)
+    return Simulation("norse", model, list(graph.neurons), scales=_thresholds(stored, graph), notes=notes)
 
 
 def open_snntorch(path: str | Path, graph: SearchGraph) -> Simulation:
@@ -206,7 +195,7 @@ def open_spikingjelly(path: str | Path, graph: SearchGraph) -> Simulation:
     with _third_party():
         model = importer.import_from_nir(stored, dt=NOMINAL_DT)
     scales = _thresholds(stored, graph)
-    return _SpikingJelly("spikingjelly", model, list(graph.neurons), scales=scales, notes="compares with >=")
+    return Simulation("spikingjelly", model, list(graph.neurons), scales=scales, notes="compares with >=")
 
 
 def open_sinabs(path: str | Path, graph: SearchGraph) -> Simulation:

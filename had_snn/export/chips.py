@@ -15,6 +15,7 @@ import math
 from typing import Any
 
 from had_snn.export.search_graph import INPUT, Conv, SearchGraph
+from had_snn.profiling.synops import ConvShape
 
 _KI = 1024
 #: Kernel words (8 bit) and neuron words (16 bit) of the nine cores.
@@ -39,13 +40,12 @@ def layer_needs(graph: SearchGraph) -> dict[str, dict[str, Any]]:
             shapes[name] = (channels, height, width)
             continue
         out, _, kernel, _ = node.weight.shape
-        rows, columns = -(-height // node.stride), -(-width // node.stride)
+        shape = ConvShape.square(channels, out, kernel, stride=node.stride, padding=node.padding)
+        rows, columns = shape.outputs((height, width))
         shapes[name] = (out, rows, columns)
-        # Taps that fall on the map, counted along one axis: zero padding makes no synapse.
-        taps = [_taps(length, kernel, node.stride, node.padding) for length in (height, width)]
         needs[name] = {
             "neurons": out * rows * columns,
-            "synapses": channels * out * taps[0] * taps[1],
+            "synapses": shape.dense((height, width)),  # zero padding makes none
             "fan_in": channels * kernel * kernel,
             "fan_out": out * math.ceil(kernel / node.stride) ** 2,
             "kernel": kernel,
@@ -57,11 +57,6 @@ def layer_needs(graph: SearchGraph) -> dict[str, dict[str, Any]]:
             "feeds": graph.targets(name),
         }
     return needs
-
-
-def _taps(length: int, kernel: int, stride: int, padding: int) -> int:
-    positions = range(-padding, length + padding - kernel + 1, stride)
-    return sum(min(start + kernel, length) - max(start, 0) for start in positions)
 
 
 def chip_report(graph: SearchGraph) -> dict[str, Any]:

@@ -49,11 +49,9 @@ def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> Sear
         # Layers that share a convolution also share its bias; the first one's decay sets the factor.
         factor = (1 - fine.neurons[group[0]].decay) / (1 - coarse.neurons[group[0]].decay)
         for name in input_convolutions(fine, group):
-            conv = fine.convolutions[name]
-            nodes[name] = Conv(conv.weight, conv.bias * factor, conv.stride, conv.padding)
+            nodes[name] = fine.convolutions[name].scaled(1.0, factor)
     (last,) = fine.sources(OUTPUT)
-    readout = fine.convolutions[last]
-    nodes[last] = Conv(readout.weight * ratio, readout.bias, readout.stride, readout.padding)
+    nodes[last] = fine.convolutions[last].scaled(ratio, 1.0)
     return fine.with_nodes(nodes, fine_ratio=ratio)
 
 
@@ -102,9 +100,7 @@ def match_rates(fine: SearchGraph, coarse: SearchGraph, fine_input: Tensor, coar
             low, high = torch.where(too_many, low, middle), torch.where(too_many, middle, high)
         factor = ((low + high) / 2).exp()
         for source in fine.sources(name):
-            conv = fine.convolutions[source]
-            weight = conv.weight * factor[:, None, None, None]
-            nodes[source] = Conv(weight, conv.bias * factor, conv.stride, conv.padding)
+            nodes[source] = fine.convolutions[source].scaled(factor[:, None, None, None], factor)
         values[name] = lif_multi_step(current * factor[:, None, None], None, tau=tau, dt=dt)[0]
     return fine.with_nodes(nodes, matched_windows=int(fine_input.shape[1]))
 

@@ -7,6 +7,7 @@ simulator, and it counts exactly what a spike costs (borders included).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,15 +50,15 @@ def run_events(graph: SearchGraph, counts: Tensor, *, feed: dict[str, Tensor] | 
         for index in range(counts.shape[1])
     ]
 
-    def join(parts: list[np.ndarray]) -> Tensor:
+    def join(parts: Sequence[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(parts, axis=1))
 
-    spikes = {name: join([w.spikes[name] for w in windows]) for name in graph.neurons}
-    membranes = {name: join([w.membranes[name] for w in windows]) for name in graph.neurons}
-    readout = join([w.readout for w in windows])
-    synops = {name: sum(w.synops[name] for w in windows) for name in graph.convolutions}
+    fired, potentials, readouts, operations = zip(*windows, strict=True)
+    spikes = {name: join([window[name] for window in fired]) for name in graph.neurons}
+    membranes = {name: join([window[name] for window in potentials]) for name in graph.neurons}
+    synops = {name: sum(window[name] for window in operations) for name in graph.convolutions}
     updates = {name: spikes[name].numel() for name in graph.neurons}
-    return SparseRun(Trace(spikes, membranes, readout), synops, updates)
+    return SparseRun(Trace(spikes, membranes, join(readouts)), synops, updates)
 
 
 def thinned(counts: Tensor, share: float, *, seed: int = 0) -> Tensor:
@@ -66,16 +67,10 @@ def thinned(counts: Tensor, share: float, *, seed: int = 0) -> Tensor:
     return torch.from_numpy(drawn.astype(np.float32))
 
 
-@dataclass
-class _Window:
-    spikes: dict[str, np.ndarray]
-    membranes: dict[str, np.ndarray]
-    readout: np.ndarray
-    synops: dict[str, int]
-
-
-def _run_window(graph: SearchGraph, counts: np.ndarray, feed: dict[str, np.ndarray]) -> _Window:
-    """One window `[T, C, H, W]`."""
+def _run_window(
+    graph: SearchGraph, counts: np.ndarray, feed: dict[str, np.ndarray]
+) -> tuple[dict, dict, np.ndarray, dict]:
+    """One window `[T, C, H, W]`: spikes and membranes by layer, the read-out, and operations by convolution."""
     potentials = {name: np.zeros(node.shape, np.float32) for name, node in graph.neurons.items()}
     spikes = {name: np.zeros((len(counts), *node.shape), bool) for name, node in graph.neurons.items()}
     membranes = {name: np.zeros((len(counts), *node.shape), np.float32) for name, node in graph.neurons.items()}
@@ -97,7 +92,7 @@ def _run_window(graph: SearchGraph, counts: np.ndarray, feed: dict[str, np.ndarr
             membranes[name][step] = potentials[name]
         readout.append(values[graph.sources(OUTPUT)[0]].astype(np.float32))
     synops = {name: synapse.operations for name, synapse in synapses.items()}
-    return _Window(spikes, membranes, np.stack(readout), synops)
+    return spikes, membranes, np.stack(readout), synops
 
 
 class _Synapses:

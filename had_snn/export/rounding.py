@@ -115,7 +115,7 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
             report[name] = {"alpha_trained": old.decay, "alpha": alpha, "decay_bits": bits}
         gain = sum(gains) / len(gains)
         feeding = input_convolutions(graph, group)
-        scaled = {name: _scaled(graph.convolutions[name], gain) for name in feeding}
+        scaled = {name: graph.convolutions[name].scaled(gain, gain) for name in feeding}
         grid = min(_FINEST, _SIGNIFICAND - 1 - rounding.headroom_bits - deepest * steps)
         headroom = _SIGNIFICAND - 1 - grid - deepest * steps
         # Too many steps for exact sums: keep the weights' own grid and say so instead of throwing precision away.
@@ -135,10 +135,6 @@ def round_graph(graph: SearchGraph, rounding: Rounding | None = None) -> SearchG
             width = min(best_grid(conv.weight, rounding.weight_bits), 12)
             nodes[name] = _round_conv(conv, width, rounding.weight_bits, bias_grid=12, odd=False)
     return graph.with_nodes(nodes, rounded=True, rounding=asdict(rounding), layers=report)
-
-
-def _scaled(conv: Conv, gain: float) -> Conv:
-    return Conv(conv.weight * gain, conv.bias * gain, conv.stride, conv.padding)
 
 
 def _reads_convolutions(graph: SearchGraph, feeding: list[str]) -> bool:

@@ -42,6 +42,10 @@ class Conv:
     stride: int = 1
     padding: int = 0
 
+    def scaled(self, weight: Tensor | float, bias: Tensor | float) -> Conv:
+        """The same convolution with its weights and biases multiplied."""
+        return replace(self, weight=self.weight * weight, bias=self.bias * bias)
+
     def __call__(self, x: Tensor) -> Tensor:
         """`[N, C, H, W]` to `[N, C', H', W']`."""
         return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)

@@ -203,9 +203,7 @@ def freeze(student: SearchModule) -> FrozenStudent:
     rounded = _rounded(graph)
     for name, node in graph.nodes.items():
         if node.kind == "conv":
-            behind = graph.match_behind(node)
-            source = node.source if behind is None else behind[0].name
-            nodes[name] = Node(name, (source,), _with_weights(node.conv, *rounded[name]))
+            nodes[name] = Node(name, (graph.reads(node),), _with_weights(node.conv, *rounded[name]))
         elif node.kind != "norm":
             nodes[name] = copy.deepcopy(node)
     return FrozenStudent(student, Graph(nodes, graph.output))
@@ -214,7 +212,6 @@ def freeze(student: SearchModule) -> FrozenStudent:
 def _rounded(graph: Graph) -> dict[str, tuple[Tensor, ...]]:
     """Weight and bias of every convolution, with norms folded, on their grids."""
     found = {node.name: tuple(v.float() for v in fold(node.conv, node.norm)) for node in graph.all("conv")}
-    norms = {mixing.conv.name: mixing.norm for mixing in graph.mixings()}
     for mixed, spiking in _groups(graph):
         if mixed is None:
             reach = torch.stack([_reach(node.source, *found[node.name]) for node in spiking]).sum(dim=0)
@@ -223,9 +220,9 @@ def _rounded(graph: Graph) -> dict[str, tuple[Tensor, ...]]:
             continue
         # The norm of the correlation goes into the 1x1 convolution behind it, and so do the other biases.
         weight, bias = found[mixed.name]
-        total, norm = bias.double(), norms[mixed.name]
-        if norm is not None and norm.norm is not None:
-            scale, shift = scale_and_shift(norm.norm)
+        total, behind = bias.double(), graph.match_behind(mixed)
+        if behind is not None and behind[1] is not None and (norm := behind[1].norm) is not None:
+            scale, shift = scale_and_shift(norm)
             total = total + weight[:, :, 0, 0].double() @ shift
             weight = (weight * scale[:, None, None]).float()
         for node in spiking:

@@ -181,6 +181,11 @@ class Graph:
             return self.nodes[source.source], source
         return None if source is None or source.kind != "match" else (source, None)
 
+    def reads(self, node: Node) -> str:
+        """What a convolution reads: spikes, or the matched maps behind a norm, which only scales them."""
+        behind = self.match_behind(node)
+        return node.source if behind is None else behind[0].name
+
     def mixings(self) -> list[Mixing]:
         """What is made of the matched maps, with every 1x1 convolution of the same features beside it."""
         found = []

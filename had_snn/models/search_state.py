@@ -90,14 +90,15 @@ class SearchState:
         Returns:
             The moved state; neurons that were outside before are at rest, and the read-out repeats its border there.
         """
-        if not (bool(torch.any(cells_xy)) if isinstance(cells_xy, Tensor) else any(cells_xy)):
+        cells = torch.as_tensor(cells_xy, device=self.readout.device).reshape(-1, 2)
+        if not bool(cells.any()):
             return self
         grid = self.readout.shape[-1]
         oldest = int(self.stem.t_last.min())
-        stem = EventLIFState(_moved(self.stem.v, cells_xy, grid, 0.0), _moved(self.stem.t_last, cells_xy, grid, oldest))
-        membranes = {name: _moved(v, cells_xy, grid, 0.0) for name, v in self.membranes.items()}
-        counts = None if self.counts is None else _moved(self.counts, cells_xy, grid, 0.0)
-        return SearchState(stem, membranes, _moved(self.readout, cells_xy, grid, None), counts)
+        stem = EventLIFState(_moved(self.stem.v, cells, grid, 0.0), _moved(self.stem.t_last, cells, grid, oldest))
+        membranes = {name: _moved(v, cells, grid, 0.0) for name, v in self.membranes.items()}
+        counts = None if self.counts is None else _moved(self.counts, cells, grid, 0.0)
+        return SearchState(stem, membranes, _moved(self.readout, cells, grid, None), counts)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a file."""
@@ -124,31 +125,17 @@ class SearchState:
         return cls(stem, membranes, tensors["readout"], tensors.get("counts"))
 
 
-def _moved(values: Tensor, cells_xy: tuple[int, int] | Tensor, grid: int, fill: float | None) -> Tensor:
-    """Shifts the last two dimensions; what comes in takes `fill`, or the nearest value when that is None."""
-    if isinstance(cells_xy, Tensor):
-        return _moved_each(values, cells_xy, grid, fill)
-    for dim, cells in ((-1, cells_xy[0]), (-2, cells_xy[1])):
-        size = values.shape[dim]
-        wanted = torch.arange(size, device=values.device) + cells * (size // grid)
-        inside = (wanted >= 0) & (wanted < size)
-        values = values.index_select(dim, wanted.clamp(0, size - 1))
-        if fill is not None and not bool(inside.all()):
-            inside = inside if dim == -1 else inside[:, None]
-            values = torch.where(inside, values, torch.tensor(fill, dtype=values.dtype, device=values.device))
-    return values
-
-
-def _moved_each(values: Tensor, cells_xy: Tensor, grid: int, fill: float | None) -> Tensor:
-    """`_moved` with cells `[N, 2]` of each sample; samples are the first dimension, the second of five."""
+def _moved(values: Tensor, cells_xy: Tensor, grid: int, fill: float | None) -> Tensor:
+    """Shifts the last two dimensions by cells `[N or 1, 2]`; what comes in takes `fill`, or the nearest value when that
+    is None. Samples are the first dimension, the second of five."""
     sample_dim = 1 if values.ndim == 5 else 0
     for dim, axis in ((-1, 0), (-2, 1)):
         size = values.shape[dim]
         wanted = torch.arange(size, device=values.device) + cells_xy[:, axis, None] * (size // grid)
         shape = [1] * values.ndim
         shape[sample_dim], shape[dim] = wanted.shape
-        wanted = wanted.view(shape)
-        values = values.gather(dim, wanted.clamp(0, size - 1).expand_as(values))
+        inside = ((wanted >= 0) & (wanted < size)).view(shape)
+        values = values.gather(dim, wanted.clamp(0, size - 1).view(shape).expand_as(values))
         if fill is not None:
-            values = torch.where((wanted >= 0) & (wanted < size), values, torch.full_like(values[:1], fill))
+            values = torch.where(inside, values, torch.full_like(values[:1], fill))
     return values

@@ -44,7 +44,6 @@ from had_snn.profiling.spike_sums import (
     WindowSums,
     correlation,
     folded_shape,
-    population_of,
     populations,
 )
 from had_snn.profiling.synops import ConvShape
@@ -207,7 +206,7 @@ class CountedStudent(AroundStudent):
 
     def _count_conv(self, node: Node, branch: str, sums: WindowSums) -> int:
         """A convolution; returns its cells."""
-        source = population_of(self.graph, node)
+        source = self.graph.reads(node)
         signal, shape = sums.spikes[source], ConvShape.of(node.conv)
         position = "last" if node.name == self.graph.output else ""
         kind = signal.population.kind

@@ -106,33 +106,19 @@ class Profile:
         energy = operations.energy_pj(cost)
         return None if energy is None else energy * 1e-9
 
-    def memory_mj(
-        self, rules: Rules = EXACT, cost: CostTable = HOROWITZ_FP32, *, template: Template = "amortised"
-    ) -> float | None:
-        """Estimated memory traffic of one output in millijoules, if nothing were ever reused; never part of
-        `energy_mj`."""
-        energy = self.operations(rules, template=template).memory_pj(cost)
-        return None if energy is None else energy * 1e-9
+    def memory_mj(self) -> float:
+        """Estimated memory traffic of one output in millijoules (exact rule, 45 nm fp32), if nothing were ever reused;
+        never part of `energy_mj`."""
+        return (self.operations().memory_pj(HOROWITZ_FP32) or 0.0) * 1e-9
 
-    def energy_by_layer(
-        self,
-        rules: Rules = EXACT,
-        cost: CostTable = HOROWITZ_FP32,
-        *,
-        template: Template = "amortised",
-        folded: bool = False,
-    ) -> dict[str, float | None]:
-        """Millijoules of one output by layer."""
-        found: dict[str, float | None] = {}
-        for name, operations in self._parts(rules, template=template, folded=folded):
-            energy = operations.energy_pj(cost)
-            found[name] = None if energy is None else energy * 1e-9
-        return found
+    def energy_by_layer(self) -> dict[str, float]:
+        """Millijoules of one output by layer (exact rule, 45 nm fp32)."""
+        parts = self._parts(EXACT, template="amortised", folded=False)
+        return {name: (operations.energy_pj(HOROWITZ_FP32) or 0.0) * 1e-9 for name, operations in parts}
 
-    def energy_by_event_rate(
-        self, rules: Rules = EXACT, cost: CostTable = HOROWITZ_FP32, *, folded: bool = False
-    ) -> list[dict[str, float]]:
-        """Millijoules of one output (without the template) in each octave of the crop's event rate."""
+    def energy_by_event_rate(self) -> list[dict[str, float]]:
+        """Millijoules of one output (exact rule, 45 nm fp32, without the template) by octave of the crop's event
+        rate."""
         first = next((layer for layer in self.layers if layer.inputs == "events" and layer.branch == "search"), None)
         rows = []
         for index in range(RATE_BINS if first is not None else 0):
@@ -140,10 +126,8 @@ class Profile:
             windows = first.total("windows", bins) if first is not None else 0
             if not windows:
                 continue
-            parts = self._parts(rules, template="none", folded=folded, bins=bins)
-            energy = sum((operations for _, operations in parts), Operations()).energy_pj(cost)
-            if energy is None:
-                continue
+            parts = self._parts(EXACT, template="none", folded=False, bins=bins)
+            energy = sum((operations for _, operations in parts), Operations()).energy_pj(HOROWITZ_FP32) or 0.0
             low, high = (0.0 if index == 0 else 1e3 * 2.0 ** (index - 1)), 1e3 * 2.0**index
             mj = energy * 1e-9 * max(1, self.outputs) / windows
             rows.append({"events_per_second_from": low, "events_per_second_to": high, "windows": windows, "mj": mj})

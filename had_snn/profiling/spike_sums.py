@@ -29,12 +29,6 @@ class Population:
     readers: tuple[ConvShape, ...]
 
 
-def population_of(graph: Graph, node: Node) -> str:
-    """What a convolution reads: spikes, or the matched maps behind a norm, which only scales them."""
-    behind = graph.match_behind(node)
-    return node.source if behind is None else behind[0].name
-
-
 def correlation(node: Node, channels: int) -> ConvShape:
     """The matching as a convolution."""
     side = node.side
@@ -53,7 +47,7 @@ def populations(graph: Graph, mixings: Sequence[Mixing]) -> dict[str, Population
     kinds |= {node.name: "spikes" for node in graph.all("lif")} | {node.name: "real" for node in graph.all("match")}
     readers: dict[str, list[ConvShape]] = {name: [] for name in kinds}
     for node in graph.all("conv"):
-        readers[population_of(graph, node)].append(ConvShape.of(node.conv))
+        readers[graph.reads(node)].append(ConvShape.of(node.conv))
     for node in graph.all("match"):
         readers[node.source].append(correlation(node, graph.channels(node.source)))
     for mixing in mixings:

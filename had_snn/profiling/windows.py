@@ -5,21 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from had_snn.data.clip_batch import Window, pack_windows
+from had_snn.data.clips import ClipGeometry
+from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.events.batch import EventBatch
-from had_snn.geometry import search_crop
+from had_snn.geometry import Crop
 from had_snn.models import SpikingTracker, StudentConfig
 from had_snn.profiling.counted import CountedStudent
 from had_snn.profiling.profile import Profile
-
-if TYPE_CHECKING:
-    from had_snn.data.sequence import TrackingSequence
 
 
 @dataclass(frozen=True)
@@ -64,21 +63,17 @@ def track_windows(sequence: TrackingSequence, config: StudentConfig, *, limit: i
     if len(chosen) < 2:
         raise InputError(f"{sequence.name}: {len(chosen)} visible labels a window apart, expected at least 2")
     chosen = chosen[: limit + 1] if limit is not None else chosen
-    first = chosen[0]
-    crop = search_crop(boxes[first], factor=config.template_factor, size=config.template_size)
-    box = torch.from_numpy(crop.relative_box(boxes[first])[None]).float()
-    end = int(times[first])
-    template = sequence.events.slice_time(end - config.window_us, end).crop(crop)
-    streams = []
-    for before, k in itertools.pairwise(chosen):
-        crop = search_crop(boxes[before], factor=config.search_factor, size=config.search_size)
-        streams.append(sequence.events.slice_time(int(times[k]) - config.window_us, int(times[k])).crop(crop))
-    ends = [int(times[k]) for k in chosen[1:]]
-    return TrackWindows(
-        template=EventBatch.pack([template], [end - config.window_us], [end]),
-        template_box=box,
-        search=EventBatch.pack(streams, [t - config.window_us for t in ends], ends),
-    )
+    geometry = ClipGeometry.of(config)
+
+    def window(k: int, crop: Crop) -> Window:
+        return geometry.window(sequence, int(times[k]), crop, ("events",))
+
+    template = window(chosen[0], geometry.template_crop(boxes[chosen[0]]))
+    search = [window(k, geometry.search_crop(boxes[before])) for before, k in itertools.pairwise(chosen)]
+    packed = pack_windows([template]), pack_windows(search)
+    assert packed[0] is not None
+    assert packed[1] is not None
+    return TrackWindows(packed[0], torch.from_numpy(template.box_cxcywh[None]), packed[1])
 
 
 def profile_student(
