@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from had_snn.events.column_names import split_name
 from had_snn.events.decoders import Columns
 from had_snn.events.facts import Facts, facts_of_items, is_fact
 from had_snn.events.readers_columns import SAMPLE, ColumnPlan, check_finite, plan_columns
+from had_snn.events.readers_hdf5_heaps import open_checked
 from had_snn.events.recording import ReadOptions, Source, logger
 
 MOST_OBJECTS = 10_000
@@ -54,9 +56,12 @@ def open_hdf5(path: Path, options: ReadOptions) -> Source:
         raise FormatError(path, f"damaged HDF5 file: {_line(error)}", offset=path.stat().st_size) from error
     if not groups:
         raise FormatError(path, "no group holds events; expected datasets t, x, y, p or one table of them")
-    wanted = str(options.stream).strip("/") if options.stream is not None else next(iter(groups))
+    wanted = str(options.stream).strip("/") or "/" if options.stream is not None else next(iter(groups))
     if wanted not in groups:
         raise FormatError(path, f"no events under {wanted!r}; the file has them under {', '.join(groups)}")
+    if any(column.dtype.hasobject for column in groups[wanted].values()):  # words of any length
+        file = open_checked(path)
+        groups[wanted] = {name: file[column.name] for name, column in groups[wanted].items()}
     if len(groups) > 1 and options.stream is None:
         logger.info("%s: events under %s; reading %s (stream=... picks another)", path, ", ".join(groups), wanted)
     try:
@@ -84,7 +89,7 @@ def _find_events(file: Any) -> dict[str, dict[str, Any]]:
             found[name] = {"table": item}
         return True if seen > MOST_OBJECTS else None
 
-    visit("", file)
+    visit("/", file)
     file.visititems(visit)
     # Prophesee keeps triggers beside the events; they have no pixels and are never found here.
     return {k: v for k, v in sorted(found.items(), key=lambda kv: kv[0] not in ("events", "CD/events"))}
@@ -201,23 +206,42 @@ def _facts(path: Path, file: Any, name: str, datasets: dict[str, Any], options: 
     group = file[name] if hasattr(file[name], "keys") else file[name].parent
     facts = Facts()
     times = [d for key, d in datasets.items() if key == "table" or split_name(key).role == "t"]
-    for place in (file, group, *times) if group != file else (file, *times):
-        items = {k: _scalar(place[k]) for k in place if is_fact(k)} if hasattr(place, "keys") else {}
-        items |= {k: place.attrs[k] for k in place.attrs if is_fact(k)}
+    words = _Words(path)
+    for place in (file, group, *times) if group.name != "/" else (file, *times):
+        items = {k: _scalar(place[k], words) for k in place if is_fact(k)} if hasattr(place, "keys") else {}
+        items |= {k: words.attribute(place, k) for k in place.attrs if is_fact(k)}
         facts.add(facts_of_items(path, {k: v for k, v in items.items() if v is not None}, options))
     return facts
 
 
-def _scalar(item: Any) -> Any:
+class _Words:
+    """Reads words of any length through heaps that are checked; the file is opened again where there are any."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def _checked(self) -> Any:
+        return open_checked(self._path)
+
+    def attribute(self, place: Any, name: str) -> Any:
+        return (self._checked[place.name] if place.attrs.get_id(name).dtype.hasobject else place).attrs[name]
+
+    def scalar(self, item: Any) -> Any:
+        item = self._checked[item.name] if item.dtype.hasobject else item
+        return item.asstr()[()] if item.dtype.kind in "OS" else item[()]
+
+
+def _scalar(item: Any, words: _Words) -> Any:
     """The content of a small dataset of numbers or words, or None."""
     if not hasattr(item, "shape") or item.size is None:
         return None
-    if item.attrs.get("MATLAB_class") == b"char" and 0 < item.size < 100:
+    if "MATLAB_class" in item.attrs and words.attribute(item, "MATLAB_class") == b"char" and 0 < item.size < 100:
         return "".join(chr(code) for code in np.asarray(item).reshape(-1))
     if item.size > 3 or item.dtype.kind not in "iufOS":
         return None
     with contextlib.suppress(TypeError):  # a reference is neither a number nor a word
-        return item.asstr()[()] if item.dtype.kind in "OS" else item[()]
+        return words.scalar(item)
     return None
 
 

@@ -291,6 +291,13 @@ def test_hdf5_layouts(tmp_path):
         file.attrs["sensor_resolution"] = (180, 240)
     check(read_events(tmp_path / "generic.h5"))
 
+    with h5py.File(tmp_path / "root.h5", "w") as file:
+        for name, column in zip("xytp", (X, Y, T, P), strict=True):
+            file[name] = column
+        file.attrs.update(sensor_resolution=(180, 240), time_unit="us")
+    check(read_events(tmp_path / "root.h5"))
+    check(read_events(tmp_path / "root.h5", stream="/"))
+
     with h5py.File(tmp_path / "stereo.h5", "w") as file:
         file["davis/left/events"] = np.stack([X, Y, T / 1e6, np.where(P, 1, -1)], axis=1)
         file["davis/right/events"] = np.stack([X, Y, T / 1e6, np.where(P, 1, -1)], axis=1)[:5]
