@@ -55,35 +55,27 @@ def open_aedat4(path: Path, options: ReadOptions) -> Source:
     Raises:
         FormatError: If the header is damaged, or there is neither an event nor a frame stream.
     """
-    with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    compression, table_at, xml, first = _read_header(path, data)
-    streams = _parse_streams(path, xml)
-    by_type = {kind: [s for s in streams if s["type"] == kind] for kind in ("EVTS", "FRME")}
-    if not by_type["EVTS"] and not by_type["FRME"]:
-        found = ", ".join(sorted({s["type"] for s in streams})) or "no streams"
-        raise FormatError(path, f"holds neither events nor frames, only {found}")
-    chosen = _choose(path, by_type["EVTS"], options.stream)
-    same_camera = [s for s in by_type["FRME"] if chosen is None or s["camera"] == chosen["camera"]]
-    pictures = (same_camera or by_type["FRME"] or [None])[0]
-    if len(by_type["EVTS"]) > 1 and options.stream is None and chosen is not None:
-        ids = ", ".join(str(s["id"]) for s in by_type["EVTS"])
+    found = Aedat4File(path, options)
+    if found.events is None and found.pictures is None:
+        types = ", ".join(sorted({s["type"] for s in found.streams})) or "no streams"
+        raise FormatError(path, f"holds neither events nor frames, only {types}")
+    chosen, pictures = found.events, found.pictures
+    several = [str(s["id"]) for s in found.streams if s["type"] == "EVTS"]
+    if len(several) > 1 and options.stream is None and chosen is not None:
+        ids = ", ".join(several)
         logger.info("%s: event streams %s; reading %d (stream=... picks another)", path, ids, chosen["id"])
-    info = {"streams": streams, "stream": chosen and chosen["id"], "compression": COMPRESSIONS[compression]}
-    decompress = _decompressor(COMPRESSIONS[compression])
-    end = table_at if first <= table_at <= len(data) else len(data)
-    sensor = chosen or pictures
-    source = Source(path, "aedat4", (), sensor["sensor_hw"] if sensor else None, info)
+    info = {"streams": found.streams, "stream": chosen and chosen["id"], "compression": found.compression}
+    source = Source(path, "aedat4", (), found.sensor_hw, info)
 
-    source.most = len(data) // 4  # packed events seldom take less; if they do, the arrays grow
+    source.most = len(found.data) // 4  # packed events seldom take less; if they do, the arrays grow
 
     def chunks() -> Iterator[Columns]:
-        for packet in _packets(path, data, (first, end, table_at), source, options):
+        for packet in found.packets(source.info):
             if options.progress is not None:
-                options.progress(packet.start + packet.size, len(data))
+                options.progress(packet.start + packet.size, len(found.data))
             if chosen is not None and packet.stream == chosen["id"]:
                 try:
-                    yield _events(decompress(data[packet.start : packet.start + packet.size]), source.room)
+                    yield _events(found.raw(packet), source.room)
                 except _Broken as error:
                     _stop(path, source, options, error, packet)
                     return
@@ -91,21 +83,82 @@ def open_aedat4(path: Path, options: ReadOptions) -> Source:
     def load_frames() -> Frames | None:
         if pictures is None:
             return None
-        found = []
-        for packet in _packets(path, data, (first, end, table_at), source, options):
+        frames = []
+        for packet in found.packets(source.info):
             if packet.stream == pictures["id"]:
                 try:
-                    frame = _frame(path, decompress(data[packet.start : packet.start + packet.size]))
-                    found += [frame] if frame is not None else []
+                    frame = _frame(path, found.raw(packet))
+                    frames += [frame] if frame is not None else []
                 except _Broken as error:
                     _stop(path, source, options, error, packet)
                     break
-        images = to_8_bits(path, [image for image, *_ in found])
-        return _stack([(i, *rest) for i, (_, *rest) in zip(images, found, strict=True)], pictures["sensor_hw"])
+        images = to_8_bits(path, [image for image, *_ in frames])
+        return _stack([(i, *rest) for i, (_, *rest) in zip(images, frames, strict=True)], pictures["sensor_hw"])
 
     source.chunks = chunks()
     source.load_frames = load_frames
     return source
+
+
+class Aedat4File:
+    """The packets of a file, and a way to unpack them.
+
+    Args:
+        path: The file.
+        options: `stream` picks among several event streams, `repair` takes what lies before a cut.
+
+    Attributes:
+        streams: Id, type, camera and sensor of each.
+        events: The event stream to read, or None.
+        pictures: The first frame stream of the same camera, or else of any; or None.
+    """
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self.path, self.options = path, options
+        with path.open("rb") as file:
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.compression, self.table_at, xml, self.first = _read_header(path, self.data)
+        self.streams = _parse_streams(path, xml)
+        self.events = _choose(path, [s for s in self.streams if s["type"] == "EVTS"], options.stream)
+        pictures = [s for s in self.streams if s["type"] == "FRME"]
+        same_camera = [s for s in pictures if self.events is None or s["camera"] == self.events["camera"]]
+        self.pictures = (same_camera or pictures or [None])[0]
+        self._unpack = _decompressor(self.compression)
+
+    @property
+    def sensor_hw(self) -> tuple[int, int] | None:
+        """Height and width, if the file says."""
+        stream = self.events or self.pictures
+        return stream["sensor_hw"] if stream else None
+
+    def raw(self, packet: _Packet) -> bytes:
+        """A packet's bytes, unpacked."""
+        return self._unpack(self.data[packet.start : packet.start + packet.size])
+
+    def packets(self, info: dict) -> Iterator[_Packet]:
+        """Walks the packets without unpacking any; repairs are noted in `info`."""
+        path, data, options = self.path, self.data, self.options
+        at, end = self.first, self.table_at if self.first <= self.table_at <= len(data) else len(data)
+        ids = {s["id"] for s in self.streams}
+        while at < end:
+            if at + 8 > end:
+                problem = f"the file ends in a packet's header; {end - at} of 8 bytes are there"
+            else:
+                stream, size = struct.unpack_from("<ii", data, at)
+                if 0 <= size <= end - at - 8 and stream in ids:
+                    yield _Packet(stream, at + 8, size)
+                    at += 8 + size
+                    continue
+                if stream not in ids:
+                    # A file that was never closed may still hold a table at its end; it looks like an unknown stream.
+                    problem = f"stream {stream} in a packet is not in the file's list"
+                else:
+                    problem = f"the file ends in a packet; {end - at - 8} of {size} bytes are there"
+            mend_or_raise(path, info, options, problem, mended="keeps the packets before it", offset=at)
+            return
+        if self.table_at > len(data):  # cut exactly between two packets
+            problem = f"the file ends here; its header places a table at byte {self.table_at}"
+            mend_or_raise(path, info, options, problem, mended="keeps the packets that are there", offset=at)
 
 
 def _stop(path: Path, source: Source, options: ReadOptions, error: _Broken, packet: _Packet) -> None:
@@ -113,7 +166,7 @@ def _stop(path: Path, source: Source, options: ReadOptions, error: _Broken, pack
     mend_or_raise(path, source.info, options, f"damaged packet: {error}", mended=kept, offset=packet.start)
 
 
-def _read_header(path: Path, data: mmap.mmap) -> tuple[int, int, str, int]:
+def _read_header(path: Path, data: mmap.mmap) -> tuple[str, int, str, int]:
     """Compression, position of the packet table (-1 if never written), stream list as XML, position of packet 0."""
     at = len(MAGIC)
     try:
@@ -128,7 +181,7 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[int, int, str, int]:
         raise FormatError(path, f"damaged AEDAT4 header: {error}", offset=at) from error
     if not 0 <= compression < len(COMPRESSIONS):
         raise FormatError(path, f"unknown AEDAT4 compression {compression}", offset=at)
-    return compression, table_at, xml, at + 4 + size
+    return COMPRESSIONS[compression], table_at, xml, at + 4 + size
 
 
 def _parse_streams(path: Path, xml: str) -> list[dict]:
@@ -169,33 +222,6 @@ def _choose(path: Path, streams: list[dict], wanted: int | str | None) -> dict |
             return stream
     ids = ", ".join(str(s["id"]) for s in streams) or "none"
     raise FormatError(path, f"no event stream {wanted}; the file has {ids}")
-
-
-def _packets(
-    path: Path, data: mmap.mmap, places: tuple[int, int, int], source: Source, options: ReadOptions
-) -> Iterator[_Packet]:
-    """Walks the packets without decompressing any; `places` are their begin and end and where the table should be."""
-    at, end, table_at = places
-    ids = {s["id"] for s in source.info["streams"]}
-    while at < end:
-        if at + 8 > end:
-            problem = f"the file ends in a packet's header; {end - at} of 8 bytes are there"
-        else:
-            stream, size = struct.unpack_from("<ii", data, at)
-            if 0 <= size <= end - at - 8 and stream in ids:
-                yield _Packet(stream, at + 8, size)
-                at += 8 + size
-                continue
-            if stream not in ids:
-                # A file that was never closed may still hold a table at its end; it looks like an unknown stream.
-                problem = f"stream {stream} in a packet is not in the file's list"
-            else:
-                problem = f"the file ends in a packet; {end - at - 8} of {size} bytes are there"
-        mend_or_raise(path, source.info, options, problem, mended="keeps the packets before it", offset=at)
-        return
-    if table_at > len(data):  # cut exactly between two packets
-        problem = f"the file ends here; its header places a table at byte {table_at}"
-        mend_or_raise(path, source.info, options, problem, mended="keeps the packets that are there", offset=at)
 
 
 def _decompressor(name: str) -> Callable[[bytes], bytes]:

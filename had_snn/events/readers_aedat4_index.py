@@ -6,9 +6,8 @@ only those that hold a frame, so a data set is opened long before any of its rec
 
 from __future__ import annotations
 
-import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,21 +15,8 @@ import numpy as np
 
 from had_snn.errors import FormatError
 from had_snn.events.frame_depth import depth_of, to_8_bits
-from had_snn.events.readers_aedat4 import (
-    COMPRESSIONS,
-    EVENT_DTYPE,
-    MAGIC,
-    _Broken,
-    _choose,
-    _decompressor,
-    _frame,
-    _Packet,
-    _packets,
-    _parse_streams,
-    _read_header,
-    _root_of_packet,
-)
-from had_snn.events.recording import ReadOptions, Source
+from had_snn.events.readers_aedat4 import EVENT_DTYPE, MAGIC, Aedat4File, _Broken, _frame, _root_of_packet
+from had_snn.events.recording import ReadOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,37 +39,15 @@ class Aedat4Index:
         return len(self.end_us)
 
 
-class _File:
-    """The frame packets of a file and a way to unpack them."""
-
-    def __init__(self, path: Path, *, repair: bool) -> None:
-        self.path = path
-        try:
-            with path.open("rb") as file:
-                if file.read(len(MAGIC)) != MAGIC:
-                    raise FormatError(path, "not an AEDAT4 file; expected it to begin with #!AER-DAT4.0", offset=0)
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
-        compression, self.table_at, xml, self.first = _read_header(path, self.data)
-        self.streams = _parse_streams(path, xml)
-        self.unpack = _decompressor(COMPRESSIONS[compression])
-        self.options = ReadOptions(repair=repair)
-        events = [s for s in self.streams if s["type"] == "EVTS"]
-        pictures = [s for s in self.streams if s["type"] == "FRME"]
-        self.events = _choose(path, events, None)
-        same_camera = [s for s in pictures if self.events is None or s["camera"] == self.events["camera"]]
-        self.pictures = (same_camera or pictures or [None])[0]
-
-    def packets(self) -> Iterator[_Packet]:
-        """All packets, in the file's order."""
-        end = self.table_at if self.first <= self.table_at <= len(self.data) else len(self.data)
-        source = Source(self.path, "aedat4", (), None, {"streams": self.streams})
-        return _packets(self.path, self.data, (self.first, end, self.table_at), source, self.options)
-
-    def raw(self, packet: _Packet) -> bytes:
-        """A packet's bytes, unpacked."""
-        return self.unpack(self.data[packet.start : packet.start + packet.size])
+def _open(path: str | os.PathLike[str], *, repair: bool) -> Aedat4File:
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise FormatError(path, "not an AEDAT4 file; expected it to begin with #!AER-DAT4.0", offset=0)
+        return Aedat4File(path, ReadOptions(repair=repair))
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror or error}") from error
 
 
 def index_aedat4(path: str | os.PathLike[str], *, repair: bool = False) -> Aedat4Index:
@@ -99,9 +63,9 @@ def index_aedat4(path: str | os.PathLike[str], *, repair: bool = False) -> Aedat
     Raises:
         FormatError: If the file is missing, damaged, or no AEDAT4 file.
     """
-    file = _File(Path(path), repair=repair)
+    file = _open(path, repair=repair)
     times, first = [], None
-    for packet in file.packets():
+    for packet in file.packets({}):
         try:
             if file.pictures is not None and packet.stream == file.pictures["id"]:
                 frame = _frame(file.path, file.raw(packet))
@@ -113,8 +77,7 @@ def index_aedat4(path: str | os.PathLike[str], *, repair: bool = False) -> Aedat
             raise FormatError(file.path, f"damaged packet: {error}", offset=packet.start) from error
     spans = np.array(times, np.int64).reshape(-1, 2)
     spans = spans[np.argsort(spans[:, 1], kind="stable")]
-    camera = file.events or file.pictures
-    return Aedat4Index(spans[:, 0], spans[:, 1], first, camera["sensor_hw"] if camera else None)
+    return Aedat4Index(spans[:, 0], spans[:, 1], first, file.sensor_hw)
 
 
 def read_aedat4_frames(path: str | os.PathLike[str], wanted: Sequence[int]) -> list[np.ndarray]:
@@ -130,8 +93,8 @@ def read_aedat4_frames(path: str | os.PathLike[str], wanted: Sequence[int]) -> l
     Raises:
         FormatError: If there is no such frame, or the file is damaged.
     """
-    file = _File(Path(path), repair=False)
-    packets = [p for p in file.packets() if file.pictures is not None and p.stream == file.pictures["id"]]
+    file = _open(path, repair=False)
+    packets = [p for p in file.packets({}) if file.pictures is not None and p.stream == file.pictures["id"]]
     ends, places, highest = [], [], 0
     for packet in packets:
         frame = _frame(file.path, file.raw(packet))
