@@ -7,33 +7,23 @@ them so. Events between the recording's frames belong to the label at the end of
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from had_snn.data.folder_report import Problem, folder_names
+from had_snn.data.folder_report import Problem
 from had_snn.data.labels import read_rows
 from had_snn.data.layout_fe108 import PUBLISHED
 from had_snn.data.layout_frames import FrameLayout
-from had_snn.data.layout_plan import Entry, Plan, split_folders
+from had_snn.data.layout_plan import Entry, Plan, split_entries
 
 
 class _DavisLayout(FrameLayout):
     folders: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def find(self) -> tuple[list[Entry], list[Problem]]:
-        places, problems = split_folders(self.root, self.folders)
-        entries: list[Entry] = []
-        seen: dict[str, str] = {}
-        for split, place in places.items():
-            for name in folder_names(place):
-                folder = place / name
-                if name in seen:
-                    message, remedy = f"in {seen[name]} and in {split}", "training on test data; remove one"
-                    problems.append(Problem("twice", "error", message, remedy, name, str(folder)))
-                seen[name] = split
-                left_out = self._left_out(name, folder)
-                entries.append(Entry(name, () if left_out else self.splits_of(name, split), folder, left_out))
-        return entries, problems
+        entries, problems = split_entries(self.root, self.folders, self._left_out)
+        return [replace(e, splits=self.splits_of(e.name, e.splits[0])) if e.splits else e for e in entries], problems
 
     def _left_out(self, name: str, folder: Path) -> Problem | None:
         if not any(_holds(folder, kind) for kind in ("*.txt", "*.aedat4", "*/*")):

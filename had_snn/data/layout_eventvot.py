@@ -9,14 +9,15 @@ the sorted recording.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from had_snn.data.folder_report import Problem, folder_names
+from had_snn.data.folder_report import Problem
 from had_snn.data.labels import read_boxes
 from had_snn.data.layout_base import Layout
-from had_snn.data.layout_plan import Entry, Plan, split_folders
+from had_snn.data.layout_plan import Entry, Plan, split_entries
 from had_snn.data.pictures import Pictures
 from had_snn.errors import FormatError
 from had_snn.events.recording import Recording
@@ -37,21 +38,12 @@ class EventVOT(Layout):
     }
 
     def find(self) -> tuple[list[Entry], list[Problem]]:
-        places, problems = split_folders(self.root, self.folders)
-        entries: list[Entry] = []
-        seen: dict[str, str] = {}
-        for split, place in places.items():
-            for name in folder_names(place):
-                folder, left_out = place / name, None
-                if not any((folder / part).exists() for part in (f"{name}.csv", "groundtruth.txt", "img")):
-                    message = f"{name} is no sequence"
-                    left_out = Problem("extra_folder", "left_out", message, "it is not used", name, str(folder))
-                if name in seen:
-                    message, remedy = f"in {seen[name]} and in {split}", "training on test data; remove one"
-                    problems.append(Problem("twice", "error", message, remedy, name, str(folder)))
-                seen[name] = split
-                entries.append(Entry(name, () if left_out else (split,), folder, left_out))
-        return entries, problems
+        def left_out(name: str, folder: Path) -> Problem | None:
+            if any((folder / part).exists() for part in (f"{name}.csv", "groundtruth.txt", "img")):
+                return None
+            return Problem("extra_folder", "left_out", f"{name} is no sequence", "it is not used", name, str(folder))
+
+        return split_entries(self.root, self.folders, left_out)
 
     def fill(self, plan: Plan) -> None:
         folder, name = plan.entry.folder, plan.entry.name

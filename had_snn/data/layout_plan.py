@@ -114,6 +114,31 @@ class Plan:
         return next((p for p in self.problems if p.severity == "error"), None)
 
 
+def split_entries(
+    root: Path, names: dict[str, tuple[str, ...]], left_out: Callable[[str, Path], Problem | None]
+) -> tuple[list[Entry], list[Problem]]:
+    """The sequences of a data set with a folder for each split, and what is wrong with it as a whole.
+
+    Args:
+        root: The data set's folder.
+        names: For each split, the names that its folder goes by.
+        left_out: Why the sequence of a name and a folder is not used, if so.
+    """
+    places, problems = split_folders(root, names)
+    entries: list[Entry] = []
+    seen: dict[str, str] = {}
+    for split, place in places.items():
+        for name in folder_names(place):
+            folder = place / name
+            if name in seen:
+                message, remedy = f"in {seen[name]} and in {split}", "training on test data; remove one"
+                problems.append(Problem("twice", "error", message, remedy, name, str(folder)))
+            seen[name] = split
+            extra = left_out(name, folder)
+            entries.append(Entry(name, () if extra else (split,), folder, extra))
+    return entries, problems
+
+
 def split_folders(root: Path, names: dict[str, tuple[str, ...]]) -> tuple[dict[str, Path], list[Problem]]:
     """Where the splits are.
 

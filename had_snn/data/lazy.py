@@ -7,9 +7,10 @@ but a few open files.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -104,10 +105,10 @@ class LazyList(Sequence[Item], Generic[Item]):
     """
 
     def __init__(self, makers: Sequence[Callable[[], Item]]) -> None:
-        self._cells: list[_Cell[Item]] = [_Cell(maker) for maker in makers]
+        self._makers, self._made, self._places = makers, dict[int, Item](), range(len(makers))
 
     def __len__(self) -> int:
-        return len(self._cells)
+        return len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -115,23 +116,10 @@ class LazyList(Sequence[Item], Generic[Item]):
     def __getitem__(self, index: slice) -> LazyList[Item]: ...
     def __getitem__(self, index: int | slice) -> Item | LazyList[Item]:
         if isinstance(index, slice):
-            part: LazyList[Item] = LazyList([])
-            part._cells = self._cells[index]
+            part = copy.copy(self)
+            part._places = self._places[index]
             return part
-        return self._cells[index].get()
-
-    def __iter__(self) -> Iterator[Item]:
-        for cell in self._cells:
-            yield cell.get()
-
-
-class _Cell(Generic[Item]):
-    def __init__(self, maker: Callable[[], Item]) -> None:
-        self.maker: Callable[[], Item] | None = maker
-        self.item: Item | None = None
-
-    def get(self) -> Item:
-        if self.maker is not None:
-            self.item, self.maker = self.maker(), None
-        assert self.item is not None
-        return self.item
+        place = self._places[index]
+        if place not in self._made:
+            self._made[place] = self._makers[place]()
+        return self._made[place]

@@ -136,36 +136,26 @@ def make_tiny(name: str, root: str | os.PathLike[str], *, takes: Takes | None = 
 
 
 def _fe108(root: Path, takes: Takes) -> list[Truth]:
-    pairs = {"dove": 12, "cow": 17, "tower": 29}
-    truths = []
-    for seed, (name, first) in enumerate(pairs.items()):
-        take, split = takes[seed], "test" if name == "tower" else "train"
-        times = take.frames.end_us[first : first + LABELS]
-        truth = take.with_frames(take.truth(name, split, times), first, LABELS)
-        _write_fe108(root / split / name, take, truth)
-        truths.append(truth)
-    _lines(root / "pair.txt", [f"{name} {first}" for name, first in pairs.items()])
-    return truths
+    return _framed(root, takes, {"dove": 12, "cow": 17, "tower": 29}, rate=1)
 
 
 def _fe240hz(root: Path, takes: Takes) -> list[Truth]:
-    pairs = {"cone_illu": 3, "cow_texture": 7, "dove_severe": 5}
+    return _framed(root, takes, {"cone_illu": 3, "cow_texture": 7, "dove_severe": 5}, rate=6)
+
+
+def _framed(root: Path, takes: Takes, pairs: dict[str, int], *, rate: int) -> list[Truth]:
+    """`rate` labels for each picture, from a first frame on; the last sequence is the one for testing."""
     truths = []
     for seed, (name, first) in enumerate(pairs.items()):
-        take, split = takes[seed], "test" if name == "dove_severe" else "train"
-        j = np.arange(6 * LABELS)
-        times = take.frames.end_us[first + j // 6] + FRAME_US * (j % 6) // 6
-        truth = take.with_frames(take.truth(name, split, times), first, LABELS)
-        _write_fe108(root / split / name, take, truth)
+        take, split, j = takes[seed], "test" if name == [*pairs][-1] else "train", np.arange(rate * LABELS)
+        times = take.frames.end_us[first + j // rate] + FRAME_US * (j % rate) // rate
+        truth, folder = take.with_frames(take.truth(name, split, times), first, LABELS), _made(root / split / name)
+        write_events(take.events, folder / "events.aedat4", frames=take.frames)
+        _pictures(folder / "img", "{:04d}.jpg", truth, first=1)
+        _boxes(folder / "groundtruth_rect.txt", truth)
         truths.append(truth)
     _lines(root / "pair.txt", [f"{name} {first}" for name, first in pairs.items()])
     return truths
-
-
-def _write_fe108(folder: Path, take: Take, truth: Truth) -> None:
-    write_events(take.events, _made(folder) / "events.aedat4", frames=take.frames)
-    _pictures(folder / "img", "{:04d}.jpg", truth, first=1)
-    _boxes(folder / "groundtruth_rect.txt", truth)
 
 
 def _visevent(root: Path, takes: Takes) -> list[Truth]:

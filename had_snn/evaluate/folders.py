@@ -113,19 +113,8 @@ def score_folder(
     resamples: int = 1000,
     seed: int = 0,
 ) -> EvaluationResult:
-    """Scores a folder of N x 4 result files against annotations that are there already.
-
-    Args:
-        results_dir: One text file per sequence, `<name>.txt` or `<name>.csv`.
-        truths: Annotations, `Truth`s or `TrackingSequence`s.
-        protocol: `toolkit`, `pytracking` or `visible`.
-        tracker: Name in tables; the folder's name when None.
-        resamples: Bootstrap resamples for the intervals; 0 for none.
-        seed: Seed of the resampling.
-
-    Returns:
-        Scores, intervals, curves and the boxes; errors as in `evaluate_folder`.
-    """
+    """Scores a folder of N x 4 result files, `<name>.txt` or `<name>.csv`, against annotations that are there already:
+    `Truth`s or `TrackingSequence`s. All else is as in `evaluate_folder`."""
     _refuse_clock(protocol)
     folder = _folder(results_dir, "results")
     files = {t.name: _first_file(folder, t.name, ("{}.txt", "{}.csv")) for t in truths}
@@ -150,17 +139,8 @@ def score_folder(
 def score_first_box(
     truths: Sequence[Any], protocol: str = "pytracking", *, resamples: int = 1000, seed: int = 0
 ) -> EvaluationResult:
-    """The floor of every table, `static`: the first annotated box for ever. It needs no events.
-
-    Args:
-        truths: Annotations, `Truth`s or `TrackingSequence`s.
-        protocol: `toolkit`, `pytracking` or `visible`.
-        resamples: Bootstrap resamples for the intervals; 0 for none.
-        seed: Seed of the resampling.
-
-    Returns:
-        Scores, intervals, curves and the boxes.
-    """
+    """The floor of every table, `static`: the first annotated box for ever. It needs no events; arguments are those of
+    `score_folder`."""
     _refuse_clock(protocol)
     results = []
     for truth in truths:

@@ -24,6 +24,7 @@ from had_snn.evaluate.protocols import FrameErrors, check_protocol, frame_errors
 SUCCESS_THRESHOLDS = np.arange(21) / 20.0
 PRECISION_THRESHOLDS = np.arange(51.0)
 NORM_PRECISION_THRESHOLDS = np.arange(51) / 100.0
+_TAIL = 50.0 * (1.0 - 0.95)  # percent beyond either end of an interval
 CURVES = ("success", "precision", "norm_precision")
 #: Each score: the curve it comes from and the index on it, None for the mean of the curve.
 SCORES: dict[str, tuple[str, int | None]] = {
@@ -108,7 +109,6 @@ class Summary:
         sequences: Number of sequences given.
         dropped: Sequences left out of the mean, per curve (see `toolkit`; under `visible` those without a visible
             frame).
-        confidence: Level of the intervals.
     """
 
     protocol: str
@@ -117,7 +117,6 @@ class Summary:
     curves: dict[str, np.ndarray]
     sequences: int
     dropped: dict[str, int]
-    confidence: float = 0.95
 
     def to_dict(self) -> dict:
         """Plain numbers for `metrics.json`: scores, `<score>_ci` pairs, the protocol and the counts."""
@@ -131,7 +130,6 @@ def summarise(
     *,
     protocol: str,
     resamples: int = 1000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> Summary:
     """Averages sequences and, with `resamples > 0`, puts bootstrap intervals around the scores.
@@ -140,7 +138,6 @@ def summarise(
         curves: One entry per sequence, made under `protocol`.
         protocol: One of `protocols.PROTOCOLS`.
         resamples: Bootstrap resamples of the sequences; 0 for no intervals.
-        confidence: Level of the intervals.
         seed: Seed of the resampling: equal seeds and numbers of sequences draw equal resamples.
 
     Returns:
@@ -165,8 +162,8 @@ def summarise(
         scores[name] = 100.0 * float(means[kind].mean() if index is None else means[kind][index])
         if resamples:
             values = np.array([c.score(name) for c in curves])
-            intervals[name] = _interval(_resampled_means(values, kept[kind], draws), confidence)
-    return Summary(protocol, scores, intervals, means, len(curves), dropped, confidence)
+            intervals[name] = interval(_resampled_means(values, kept[kind], draws))
+    return Summary(protocol, scores, intervals, means, len(curves), dropped)
 
 
 def summarise_by_attribute(
@@ -218,7 +215,6 @@ def paired_difference(
     score: str = "SR",
     protocol: str,
     resamples: int = 2000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
     """Difference of two trackers with an interval from resampling the sequences for both at once.
@@ -229,7 +225,6 @@ def paired_difference(
         score: One of `SCORES`.
         protocol: The protocol of both.
         resamples: Bootstrap resamples.
-        confidence: Level of the interval.
         seed: Seed of the resampling.
 
     Returns:
@@ -251,7 +246,7 @@ def paired_difference(
         scores = np.array([c.score(score) for c in tracker])
         values.append(float(_resampled_means(scores, kept, every)[0]))
         resampled.append(_resampled_means(scores, kept, draws))
-    low, high = _interval(resampled[0] - resampled[1], confidence)
+    low, high = interval(resampled[0] - resampled[1])
     return PairedDifference(values[0] - values[1], low, high)
 
 
@@ -275,7 +270,7 @@ def _resampled_means(values: np.ndarray, kept: np.ndarray, counts: np.ndarray) -
     return total / np.maximum(counts @ kept.astype(np.float64), 1.0)
 
 
-def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    tail = 50.0 * (1.0 - confidence)
-    low, high = np.percentile(values, [tail, 100.0 - tail])
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95 % percentile interval of bootstrap values."""
+    low, high = np.percentile(values, [_TAIL, 100.0 - _TAIL])
     return float(low), float(high)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from had_snn.errors import InputError
+from had_snn.evaluate.metrics import interval
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,13 @@ def resampled_means(scores: npt.ArrayLike, *, resamples: int, seed: int) -> np.n
     return means
 
 
-def spread(scores: npt.ArrayLike, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Spread:
+def spread(scores: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Spread:
     """Mean of `[seeds, sequences]` with its interval."""
     means = resampled_means(scores, resamples=resamples, seed=seed)
-    return _of(float(np.mean(np.asarray(scores, np.float64))), means, confidence)
+    return Spread(float(np.mean(np.asarray(scores, np.float64))), *interval(means))
 
 
-def paired_spread(
-    first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Spread:
+def paired_spread(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Spread:
     """Difference `first - second` of two `[seeds, sequences]` tables with the same seeds and sequences.
 
     A table with one row (a tracker that is not trained, one teacher for all) is compared with each seed of the other.
@@ -75,7 +74,7 @@ def paired_spread(
     seeds_fit = a.ndim == b.ndim == 2 and (len(a) == len(b) or 1 in (len(a), len(b)))
     if not seeds_fit or a.shape[1] != b.shape[1]:
         raise InputError(f"cannot pair scores of shapes {a.shape} and {b.shape}: the seeds or the sequences differ")
-    return spread(a - b, resamples=resamples, confidence=confidence, seed=seed)
+    return spread(a - b, resamples=resamples, seed=seed)
 
 
 def gap_closed(
@@ -84,7 +83,6 @@ def gap_closed(
     goal: npt.ArrayLike,
     *,
     resamples: int = 2000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> Spread:
     """Share of the way from `start` to `goal` that `arm` has gone: `(arm - start) / (goal - start)`, of the means."""
@@ -92,10 +90,4 @@ def gap_closed(
     whole = np.broadcast_to(np.asarray(goal, np.float64) - np.asarray(start, np.float64), gained.shape)
     numerator = resampled_means(gained, resamples=resamples, seed=seed)
     denominator = resampled_means(whole, resamples=resamples, seed=seed)
-    return _of(float(gained.mean() / whole.mean()), numerator / denominator, confidence)
-
-
-def _of(mean: float, means: np.ndarray, confidence: float) -> Spread:
-    tail = 50.0 * (1.0 - confidence)
-    low, high = np.percentile(means, [tail, 100.0 - tail])
-    return Spread(mean, float(low), float(high))
+    return Spread(float(gained.mean() / whole.mean()), *interval(numerator / denominator))

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: The box is grown by this factor before its coverage is taken, to keep the edge that events outline.
+MARGIN = 1.25
+
 
 def box_coverage(boxes_cxcywh: Tensor, grid: int) -> Tensor:
     """Share of each cell that a box covers.
@@ -36,12 +39,11 @@ class DepthwiseMatching(nn.Module):
 
     Args:
         kernel: Cells per side of the kernel, odd.
-        margin: The box is grown by this factor before the coverage is taken, to keep the edge that events outline.
     """
 
-    def __init__(self, *, kernel: int = 5, margin: float = 1.25) -> None:
+    def __init__(self, *, kernel: int = 5) -> None:
         super().__init__()
-        self.kernel, self.margin = kernel, margin
+        self.kernel = kernel
 
     def template_kernel(self, rates: Tensor, boxes_cxcywh: Tensor) -> Tensor:
         """Makes the correlation kernel.
@@ -53,7 +55,7 @@ class DepthwiseMatching(nn.Module):
         Returns:
             Kernels `[B, C, k, k]`.
         """
-        grown = torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] * self.margin], dim=1)
+        grown = torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] * MARGIN], dim=1)
         return self.kernel_from(rates * box_coverage(grown, rates.shape[-1])[:, None])
 
     def kernel_from(self, masked: Tensor) -> Tensor:

@@ -22,12 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.events.batch import EventBatch
-from had_snn.ops import EventLIFState, Surrogate, atan, event_lif
+from had_snn.ops import EventLIFState, atan, event_lif
 
 #: The gain lies between this number and its inverse.
 GAIN_LIMIT = 8.0
 #: Events per pixel and second that are added to every rate: an empty window stays finite, a real rate does not notice.
 RATE_FLOOR = 0.01
+#: Smallest and largest initial time constant; channels are spaced logarithmically between them.
+TAU_RANGE_US = (3_000.0, 40_000.0)
+#: Initial `rho_0` in events per crop pixel and second.
+REFERENCE_RATE = 10.0
 
 
 class EventLIFStem(nn.Module):
@@ -37,9 +41,6 @@ class EventLIFStem(nn.Module):
         channels: Output channels.
         kernel: Side of the square receptive field, crop pixels.
         stride: Distance of neighbouring sites, crop pixels.
-        tau_range_us: Smallest and largest initial time constant; channels are spaced logarithmically between them.
-        reference_rate: Initial `rho_0` in events per crop pixel and second.
-        surrogate: Derivative used for the step function in the backward pass.
 
     Shape:
         Output counts and membranes `[T, N, C, H / stride, W / stride]`.
@@ -48,25 +49,16 @@ class EventLIFStem(nn.Module):
     #: Spikes that a neuron counts in a micro-step at most.
     count_limit = math.inf
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        kernel: int = 4,
-        stride: int = 4,
-        tau_range_us: tuple[float, float] = (3_000.0, 40_000.0),
-        reference_rate: float = 10.0,
-        surrogate: Surrogate | None = None,
-    ) -> None:
+    def __init__(self, channels: int, *, kernel: int = 4, stride: int = 4) -> None:
         super().__init__()
         self.channels, self.kernel, self.stride = channels, kernel, stride
         self.padding = (kernel - stride) // 2
-        self.surrogate = surrogate if surrogate is not None else atan()
+        self.surrogate = atan()
         # About four events of one site within tau reach the threshold when their weights agree.
         self.weight = nn.Parameter(torch.randn(channels, 2, kernel, kernel) * 0.5)
-        low, high = (math.log(v) for v in tau_range_us)
+        low, high = (math.log(v) for v in TAU_RANGE_US)
         self.log_tau = nn.Parameter(torch.linspace(low, high, channels))
-        self.log_reference_rate = nn.Parameter(torch.tensor(math.log(reference_rate)))
+        self.log_reference_rate = nn.Parameter(torch.tensor(math.log(REFERENCE_RATE)))
         self.gamma_logit = nn.Parameter(torch.tensor(0.0))
 
     @property

@@ -26,13 +26,14 @@ What the rules charge, layer by layer (`exact`; see `energy` for the others):
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from had_snn.events.batch import EventBatch
-from had_snn.models import MicroSteps, SearchState, Taps, TrackerOutput
+from had_snn.models import SearchState, Taps, TrackerOutput
 from had_snn.models.graph import MATCH, STEM, Graph, Mixing, Node, is_pointwise
 from had_snn.models.search import AroundStudent, SearchModule
 from had_snn.profiling.kernel_synapses import KernelSynapses
@@ -107,35 +108,27 @@ class CountedStudent(AroundStudent):
         self._profile.tracks += len(events)
         return kernel
 
-    @torch.no_grad()
-    def read_window(
-        self, events: EventBatch, kernel: Tensor, *, n_steps: int | None = None, taps: Taps | None = None
-    ) -> TrackerOutput:
+    def read_window(self, events: EventBatch, kernel: Tensor, **options: Any) -> TrackerOutput:
         """See `SearchNetwork.read_window`; `taps` take the inner signals."""
-        taps = Taps(traces=False) if (hidden := taps is None) else taps
-        output = self.student.read_window(events, kernel, n_steps=n_steps, taps=taps)
-        return self._record(events, kernel, output, taps, hidden=hidden)
+        return self._record(self.student.read_window, events, kernel, **options)
+
+    def step(self, events: EventBatch, kernel: Tensor, state: SearchState | None, **options: Any) -> TrackerOutput:
+        """See `SearchNetwork.step`; `taps` take the inner signals."""
+        return self._record(self.student.step, events, kernel, state, **options)
 
     @torch.no_grad()
-    def step(
+    def _record(
         self,
+        call: Callable[..., TrackerOutput],
         events: EventBatch,
         kernel: Tensor,
-        state: SearchState | None,
-        *,
-        steps: MicroSteps | None = None,
-        gain: Tensor | None = None,
+        *state: SearchState | None,
         taps: Taps | None = None,
-    ) -> TrackerOutput:
-        """See `SearchNetwork.step`; `taps` take the inner signals."""
-        taps = Taps(traces=False) if (hidden := taps is None) else taps
-        output = self.student.step(events, kernel, state, steps=steps, gain=gain, taps=taps)
-        return self._record(events, kernel, output, taps, hidden=hidden)
-
-    def _record(
-        self, events: EventBatch, kernel: Tensor, output: TrackerOutput, taps: Taps, *, hidden: bool
+        **options: Any,
     ) -> TrackerOutput:
         """Takes the sums of a call; what was recorded for them alone stays hidden."""
+        taps = Taps(traces=False) if (hidden := taps is None) else taps
+        output = call(events, kernel, *state, taps=taps, **options)
         recorder = self._recorders["search"]
         if not self._sampled:
             self._sampled = self._sample(taps, "search")
@@ -261,30 +254,12 @@ class CountedStudent(AroundStudent):
         self._held("integrator", "search", cells, cells * _BYTES, host=True).add(sums.bins, steps * cells)
         self._profile.uncounted = ["window gain: one division a window", "reading the box from the maps (host)"]
 
-    def _layer(
-        self,
-        name: str,
-        branch: str,
-        inputs: str,
-        module: nn.Module | None = None,
-        *,
-        form: str = "",
-        position: str = "",
-    ) -> LayerProfile:
+    def _layer(self, name: str, branch: str, inputs: str, module: nn.Module | None = None, **more: str) -> LayerProfile:
         key = (branch, name)
         if key not in self._layers:
-            numbers = list(module.parameters()) if module is not None else []
-            layer = LayerProfile(
-                name,
-                branch,
-                inputs,
-                form=form,
-                position=position,
-                parameters=sum(p.numel() for p in numbers),
-                parameter_bytes=sum(p.numel() * p.element_size() for p in numbers),
-            )
-            self._layers[key] = layer
-            self._profile.layers.append(layer)
+            weights = () if module is None else module.parameters()
+            self._layers[key] = LayerProfile.of(name, branch, inputs, weights, **more)
+            self._profile.layers.append(self._layers[key])
         return self._layers[key]
 
     def _neuron(self, name: str, branch: str, shape: Sequence[int]) -> NeuronProfile:

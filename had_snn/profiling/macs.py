@@ -60,11 +60,7 @@ def _plain_attention() -> Iterator[None]:
 
 def input_kind(values: Tensor) -> str:
     """`"spikes"` when all values are -1, 0 or 1, `"counts"` when all are whole numbers, otherwise `"real"`."""
-    if not values.is_floating_point():
-        whole = True
-    else:
-        whole = bool((values == values.round()).all())
-    if not whole:
+    if values.is_floating_point() and not bool((values == values.round()).all()):
         return "real"
     return "spikes" if bool((values.abs() <= 1).all()) else "counts"
 
@@ -132,11 +128,7 @@ class _Watcher:
                 return
             kind = input_kind(values)
             if name not in self.layers:
-                weights = list(module.parameters())
-                size = sum(p.numel() * p.element_size() for p in weights)
-                self.layers[name] = LayerProfile(
-                    name, self.branch, kind, parameters=sum(p.numel() for p in weights), parameter_bytes=size
-                )
+                self.layers[name] = LayerProfile.of(name, self.branch, kind, module.parameters())
             layer = self.layers[name]
             layer.inputs = max(layer.inputs, kind, key=_KINDS.index)
             graded = count["effective"] if kind != "spikes" else 0
@@ -220,8 +212,7 @@ def _matrix_products(net: nn.Module, name: str, macs: int, branch: str) -> Layer
     """What a module multiplies itself, outside of the layers inside it: attention, in the main."""
     module = net if name == "net" else net.get_submodule(name)
     weights = [p for p in module.parameters(recurse=isinstance(module, nn.MultiheadAttention)) if p.ndim >= 1]
-    size = sum(p.numel() * p.element_size() for p in weights)
-    layer = LayerProfile(name, branch, "real", parameters=sum(p.numel() for p in weights), parameter_bytes=size)
+    layer = LayerProfile.of(name, branch, "real", weights)
     same = dict.fromkeys(("dense", "textbook", "active", "effective", "effective_graded"), macs)
     layer.add(torch.zeros(1, dtype=torch.int64), **same)
     return layer

@@ -6,6 +6,7 @@ against event rate can be read under any rule after the run.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,13 @@ class LayerProfile:
     parameters: int = 0
     parameter_bytes: int = 0
     counts: Tensor = field(default_factory=lambda: torch.zeros(RATE_BINS, len(COUNTS), dtype=torch.int64))
+
+    @classmethod
+    def of(cls, name: str, branch: str, inputs: str, weights: Iterable[Tensor] = (), **more: str) -> LayerProfile:
+        """A layer with these weights and biases, not counted yet."""
+        held = list(weights)
+        size = sum(w.numel() * w.element_size() for w in held)
+        return cls(name, branch, inputs, parameters=sum(w.numel() for w in held), parameter_bytes=size, **more)
 
     def add(self, bins: Tensor, **numbers: Tensor | int) -> None:
         """Adds windows: `bins` `[N]`, and for each count one number for every window or `[N]`."""
