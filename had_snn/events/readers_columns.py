@@ -169,6 +169,10 @@ def plan_columns(
         index, told = index_by_name(path, names, stated=stated is not None)
     else:
         index = index_by_value(path, sample, options, at)
+    for name, i in index.items():
+        if sample[i].ndim != 1:
+            shape = "x".join(map(str, sample[i].shape[1:]))
+            raise FormatError(path, f"{name} holds {shape} values for each event; expected one")
     exponent = stated
     if exponent is None:
         exponent = _unit_in_file(path, sample[index["t"]], told, facts)

@@ -213,6 +213,28 @@ def test_npy_structured_matrix_and_transposed(tmp_path):
     check(read_events(tmp_path / "fortran.npy"))
 
 
+@pytest.mark.parametrize("kind", ["npy", "npz", "hdf5"])
+@pytest.mark.parametrize(("of", "says"), [((8,), "x holds 8 values for each event"), ((2, 3), "x holds 2x3 values")])
+def test_a_table_with_several_values_in_a_cell_is_refused(tmp_path, kind, of, says):
+    others = [("t", "<i8"), ("y", "<i4"), ("p", "u1"), ("more", "<f4", (3,))]  # what is not read may hold several
+
+    def write(x_type):
+        table = np.zeros(N, [*others, ("x", *x_type)])
+        table["t"], table["y"], table["p"] = T, Y, P
+        table["x"] = X.reshape(-1, *(1 for _ in table["x"].shape[1:]))
+        path = tmp_path / f"e.{kind}"
+        if kind == "hdf5":
+            with pytest.importorskip("h5py").File(path, "w") as file:
+                file["events"] = table
+        else:
+            np.save(path, table) if kind == "npy" else np.savez(path, events=table)
+        return path
+
+    check(read_events(write(("<i4",)), time_unit="us", sensor_hw=(180, 240)))
+    with pytest.raises(FormatError, match=says):
+        read_events(write(("<i4", of)), time_unit="us")
+
+
 def test_npy_of_the_other_byte_order(tmp_path):
     """Fields of the events' own sizes and of others, all big-endian."""
     for kinds in ((">i8", ">i2", ">u2", ">i1"), (">i4", ">i4", ">u8", ">f4")):
