@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,15 +136,7 @@ def make_tiny(name: str, root: str | os.PathLike[str], *, takes: Takes | None = 
     return TINY[name](root, takes or Takes())
 
 
-def _fe108(root: Path, takes: Takes) -> list[Truth]:
-    return _framed(root, takes, {"dove": 12, "cow": 17, "tower": 29}, rate=1)
-
-
-def _fe240hz(root: Path, takes: Takes) -> list[Truth]:
-    return _framed(root, takes, {"cone_illu": 3, "cow_texture": 7, "dove_severe": 5}, rate=6)
-
-
-def _framed(root: Path, takes: Takes, pairs: dict[str, int], *, rate: int) -> list[Truth]:
+def _framed(root: Path, takes: Takes, *, pairs: dict[str, int], rate: int) -> list[Truth]:
     """`rate` labels for each picture, from a first frame on; the last sequence is the one for testing."""
     truths = []
     for seed, (name, first) in enumerate(pairs.items()):
@@ -273,19 +266,15 @@ def _folder(root: Path, takes: Takes) -> list[Truth]:
     return truths
 
 
-def _esot500_h(root: Path, takes: Takes) -> list[Truth]:
-    return _esot500(root, takes, large=True)
-
-
 #: Data sets that `make_tiny` can write.
 TINY: dict[str, Callable[[Path, Takes], list[Truth]]] = {
-    "fe108": _fe108,
-    "fe240hz": _fe240hz,
+    "fe108": partial(_framed, pairs={"dove": 12, "cow": 17, "tower": 29}, rate=1),
+    "fe240hz": partial(_framed, pairs={"cone_illu": 3, "cow_texture": 7, "dove_severe": 5}, rate=6),
     "visevent": _visevent,
     "coesot": _coesot,
     "eventvot": _eventvot,
     "esot500": _esot500,
-    "esot500_h": _esot500_h,
+    "esot500_h": partial(_esot500, large=True),
     "folder": _folder,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -123,7 +123,8 @@ class EventBatch:
         """The same batch with its tensors on `device`."""
         if self.t.device == torch.device(device):
             return self
-        return self._each(lambda column: column.to(device))
+        columns = {name: getattr(self, name).to(device) for name in (*"txyp", "offsets", *_WINDOW_COLUMNS)}
+        return EventBatch(**columns, size_hw=self.size_hw)
 
     def samples(self, start: int, stop: int) -> EventBatch:
         """Samples `start` to `stop`, as a slice does, as a batch of their own; event columns are views."""
@@ -132,11 +133,6 @@ class EventBatch:
         columns = {name: getattr(self, name)[low:high] for name in "txyp"}
         windows = {name: getattr(self, name)[start:stop] for name in _WINDOW_COLUMNS}
         return EventBatch(**columns, offsets=self.offsets[start : stop + 1] - low, **windows, size_hw=self.size_hw)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> EventBatch:
-        """The same batch with every tensor changed."""
-        names = (*"txyp", "offsets", *_WINDOW_COLUMNS)
-        return EventBatch(**{name: change(getattr(self, name)) for name in names}, size_hw=self.size_hw)
 
 
 _WINDOW_COLUMNS = ("t_begin", "t_end", "length_us", "scale")

@@ -16,7 +16,7 @@ from had_snn.events.decoders import Columns
 from had_snn.events.facts import Facts, facts_of_items, is_fact
 from had_snn.events.readers_columns import SAMPLE, ColumnPlan, check_finite, plan_columns
 from had_snn.events.readers_hdf5_heaps import open_checked
-from had_snn.events.recording import ReadOptions, Source, logger
+from had_snn.events.recording import ReadOptions, Source, first_line, logger, pick
 
 MOST_OBJECTS = 10_000
 PIECE = 1 << 18  # events at a time, a multiple of usual chunks
@@ -53,17 +53,14 @@ def open_hdf5(path: Path, options: ReadOptions) -> Source:
         file = h5py.File(path, "r")
         groups = _find_events(file)
     except Exception as error:  # the C library reports damage as OSError, RuntimeError, KeyError, ...
-        raise FormatError(path, f"damaged HDF5 file: {_line(error)}", offset=path.stat().st_size) from error
+        raise FormatError(path, f"damaged HDF5 file: {first_line(error)}", offset=path.stat().st_size) from error
     if not groups:
         raise FormatError(path, "no group holds events; expected datasets t, x, y, p or one table of them")
-    wanted = str(options.stream).strip("/") or "/" if options.stream is not None else next(iter(groups))
-    if wanted not in groups:
-        raise FormatError(path, f"no events under {wanted!r}; the file has them under {', '.join(groups)}")
+    stated = None if options.stream is None else str(options.stream).strip("/") or "/"
+    wanted = pick(path, [*groups], stated, "under")
     if any(column.dtype.hasobject for column in groups[wanted].values()):  # words of any length
         file = open_checked(path)
         groups[wanted] = {name: file[column.name] for name, column in groups[wanted].items()}
-    if len(groups) > 1 and options.stream is None:
-        logger.info("%s: events under %s; reading %s (stream=... picks another)", path, ", ".join(groups), wanted)
     try:
         return _open_group(path, file, wanted, groups[wanted], options)
     except FormatError:
@@ -262,8 +259,4 @@ def _unreadable(path: Path, datasets: dict[str, Any], error: Exception) -> Forma
         return FormatError(path, problem, remedy="pip install hdf5plugin, or had-snn[data], which brings it")
     known = [f"{FILTERS[code]}, which hdf5plugin reads" for code in codecs if code in FILTERS]
     about = f" (compressed with {known[0]})" if known else ""
-    return FormatError(path, f"damaged HDF5 file: {_line(error)}{about}", offset=path.stat().st_size)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return FormatError(path, f"damaged HDF5 file: {first_line(error)}{about}", offset=path.stat().st_size)

@@ -15,7 +15,7 @@ import numpy as np
 from had_snn.errors import FormatError
 from had_snn.events.column_names import has_roles, split_name
 from had_snn.events.readers_arrays import source_of
-from had_snn.events.recording import ReadOptions, Source, logger
+from had_snn.events.recording import ReadOptions, Source, pick
 
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15
@@ -72,11 +72,7 @@ def open_mat(path: Path, options: ReadOptions) -> Source:
     if not structs:
         return source_of(path, "mat", matrices, options, {})
     # ATIS files hold grey-level events (EM) beside the change events (TD).
-    wanted = str(options.stream) if options.stream is not None else "TD" if "TD" in structs else next(iter(structs))
-    if wanted not in structs:
-        raise FormatError(path, f"no struct {wanted}; the file has {', '.join(structs)}")
-    if len(structs) > 1 and options.stream is None:
-        logger.info("%s: structs %s; reading %s (stream=... picks another)", path, ", ".join(structs), wanted)
+    wanted = pick(path, sorted(structs, key=lambda name: name != "TD"), options.stream, "in struct")
     facts = {name: matrix for name, matrix in matrices.items() if matrix.size <= 3 and not split_name(name).role}
     return source_of(path, "mat", {**facts, **structs[wanted]}, options, {"stream": wanted})
 

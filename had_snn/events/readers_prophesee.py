@@ -109,7 +109,8 @@ def _sensor(path: Path, header: dict[str, str], options: ReadOptions) -> tuple[i
     facts = Facts()
     if match := re.match(r"(\d+)\s*x\s*(\d+)", header.get("geometry", "")):
         facts.sensors.append(("geometry", (int(match[2]), int(match[1]))))
-    for place, text in (("format", header.get("format", "")), ("width, height", _sides(header))):
+    sides = f"width={header.get('width', '')};height={header.get('height', '')}"
+    for place, text in (("format", header.get("format", "")), ("width, height", sides)):
         width, height = (re.search(rf"{side}=(\d+)", text) for side in ("width", "height"))
         if width and height and int(width[1]) and int(height[1]):
             facts.sensors.append((place, (int(height[1]), int(width[1]))))
@@ -119,10 +120,6 @@ def _sensor(path: Path, header: dict[str, str], options: ReadOptions) -> tuple[i
         if re.search(names, header.get("plugin_name", "").lower()):
             return sensor_hw
     return None
-
-
-def _sides(header: dict[str, str]) -> str:
-    return f"width={header.get('width', '')};height={header.get('height', '')}"
 
 
 def _open_evt(path: Path, kind: str, legacy: bool, start: int, header: dict[str, str], options: ReadOptions) -> Source:

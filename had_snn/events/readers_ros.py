@@ -19,7 +19,7 @@ from had_snn.errors import FormatError, optional_import
 from had_snn.events.decoders import Columns
 from had_snn.events.frame_depth import to_8_bits
 from had_snn.events.readers_evt import evt_decoder
-from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
+from had_snn.events.recording import Frames, ReadOptions, Source, first_line, logger, mend_or_raise, pick
 
 ROS1_MAGIC, MCAP_MAGIC, SQLITE_MAGIC = b"#ROSBAG V2.0", b"\x89MCAP0\r\n", b"SQLite format 3\0"
 ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
@@ -54,11 +54,7 @@ def open_bag(path: Path, options: ReadOptions) -> Source:
     if not known:
         found = ", ".join(f"{topic} ({kind})" for topic, (kind, _) in topics.items()) or "nothing"
         raise FormatError(path, f"no topic of events; the bag holds {found}")
-    wanted = str(options.stream) if options.stream is not None else next(iter(known))
-    if wanted not in known:
-        raise FormatError(path, f"no events on {wanted}; the bag has them on {', '.join(known)}")
-    if len(known) > 1 and options.stream is None:
-        logger.info("%s: events on %s; reading %s (stream=... picks another)", path, ", ".join(known), wanted)
+    wanted = pick(path, [*known], options.stream, "on")
     pictures = next((topic for topic, (kind, _) in topics.items() if kind == IMAGE), None)
     source = Source(path, "bag", (), None, {"stream": wanted, "topics": {t: k for t, (k, _) in topics.items()}})
     source.sensor_hw = _first_size(path, wanted)
@@ -114,7 +110,7 @@ def _topics(path: Path) -> Iterator[tuple[str, tuple[str, int]]]:
     except (FormatError, ImportError):
         raise
     except Exception as error:  # rosbags reports damage with errors of its own, of sqlite3, struct, yaml, ...
-        raise FormatError(path, f"damaged bag: {_line(error)}", offset=_size(path)) from error
+        raise FormatError(path, f"damaged bag: {first_line(error)}", offset=_size(path)) from error
 
 
 def _messages(path: Path, topic: str) -> Generator[_Message, None, None]:
@@ -128,7 +124,7 @@ def _messages(path: Path, topic: str) -> Generator[_Message, None, None]:
     except (FormatError, GeneratorExit):
         raise
     except Exception as error:  # see above
-        raise FormatError(path, f"damaged bag: {_line(error)}", offset=_size(path)) from error
+        raise FormatError(path, f"damaged bag: {first_line(error)}", offset=_size(path)) from error
 
 
 class _Message:
@@ -283,7 +279,3 @@ def _image(data: bytes, encoding: str, size: tuple[int, int, int], order: str) -
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ pass the checks of `checks.py`: sorted int64 microseconds, pixels from 0, polari
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import RawIOBase
 from pathlib import Path
@@ -144,6 +144,25 @@ class Source:
     clock: tuple[int, int] | None = None
     most: int | None = None
     room: Room = field(default_factory=Scratch)
+
+
+def pick(path: Path, places: Sequence[str], stated: int | str | None, where: str) -> str:
+    """The one of several places in a file to read events from: as stated, or else the first.
+
+    Raises:
+        FormatError: If it is none of them.
+    """
+    wanted, listed = places[0] if stated is None else str(stated), ", ".join(places)
+    if wanted not in places:
+        raise FormatError(path, f"no events {where} {wanted}; the file has them {where} {listed}")
+    if len(places) > 1 and stated is None:
+        logger.info("%s: events %s %s; reading %s (stream=... picks another)", path, where, listed, wanted)
+    return wanted
+
+
+def first_line(error: Exception) -> str:
+    """What another library says of an error, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def mend_or_raise(

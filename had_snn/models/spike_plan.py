@@ -84,7 +84,8 @@ class _Layer:
             self.output, self.dense_above = SpikeListCall(self.fired).spikes, 0.0
         else:
             _, spikes, weights = conv
-            self.dense_above = _dense_above(weights) if dense_above is None else dense_above
+            large = weights.weight.numel() * weights.weight.element_size() > LARGE_WEIGHTS_BYTES
+            self.dense_above = dense_above if dense_above is not None else DENSE_ABOVE if large else math.inf
             self.call = SpikeConvCall(spikes, weights, current=added, keep_current=keep_current, keep_fired=keep_fired)
             assert self.call.spikes is not None
             self.output, self.fired, self.current = self.call.spikes, self.call.fired, self.call.current
@@ -267,8 +268,3 @@ class SpikePlan:
         self.readout()
         assert self.readout.current is not None
         return self.readout.current.permute(0, 1, 4, 2, 3).contiguous(), stem
-
-
-def _dense_above(weights: SpikeWeights) -> float:
-    large = weights.weight.numel() * weights.weight.element_size() > LARGE_WEIGHTS_BYTES
-    return DENSE_ABOVE if large else math.inf

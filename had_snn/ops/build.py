@@ -63,6 +63,13 @@ def addresses(**tensors: Tensor | None) -> dict[str, int | None]:
     return {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
 
 
+def refuse_unless(good: Tensor, values: Tensor, name: str, *, expected: str = "a positive number") -> None:
+    """Raises `InputError` for the first value that is not good."""
+    if not bool(good.all()):
+        first = int((~good.reshape(-1)).nonzero()[0])
+        raise InputError(f"{name} {first} is {float(values.reshape(-1)[first])}; expected {expected}")
+
+
 def threads_for(work: int) -> int:
     """Threads for `work` neuron-steps or entry-channels: one where waking the others costs more than they save."""
     return 1 if work < 1 << 17 else torch.get_num_threads()

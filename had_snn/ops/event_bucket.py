@@ -6,6 +6,8 @@ site keep the order of the events. See `kernels/neuron/event_lif.cu`.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,18 @@ from had_snn.native import INT32, INT64, POINTER, fields
 from had_snn.ops import build
 
 MAX_ENTRIES = (1 << 32) - 1
+
+
+class Events(NamedTuple):
+    """What is looked at of `PackedEvents`."""
+
+    t: Tensor
+    x: Tensor
+    y: Tensor
+    p: Tensor
+    offsets: Tensor
+    t_begin: Tensor
+    t_end: Tensor
 
 
 class EventBucket(native.Parameters):
@@ -28,13 +42,7 @@ class EventBucket(native.Parameters):
 
 
 def bucket_events(
-    t: Tensor,
-    x: Tensor,
-    y: Tensor,
-    p: Tensor,
-    offsets: Tensor,
-    t_begin: Tensor,
-    t_end: Tensor,
+    events: Events,
     *,
     grid: tuple[int, int],
     kernel: int,
@@ -49,12 +57,11 @@ def bucket_events(
         InputError: If offsets do not match, or an event is unsorted, outside its window or outside the grid; on a GPU
             events are trusted, because looking would make every call wait for the device.
     """
+    t, offsets = events.t, events.offsets
     if entries.numel() > MAX_ENTRIES:
         raise InputError(f"{t.numel()} events in one batch are too many for this kernel and stride; split the batch")
     if t.device.type != "cpu":
-        new_start, new_entries = bucket_events_torch(
-            *(t, x, y, p, offsets, t_begin), grid=grid, kernel=kernel, stride=stride, padding=padding
-        )
+        new_start, new_entries = bucket_events_torch(events, grid=grid, kernel=kernel, stride=stride, padding=padding)
         start.copy_(new_start)
         entries[: new_entries.numel()].copy_(new_entries)
         return
@@ -62,11 +69,10 @@ def bucket_events(
     if int(offsets[0]) != 0 or int(offsets[-1]) != t.numel() or bool((steps < 0).any()):
         found = f"{int(offsets[0])} to {int(offsets[-1])}" + (", not rising" if bool((steps < 0).any()) else "")
         raise InputError(f"offsets run from {found}; expected 0 to {t.numel()}, the number of events, never falling")
-    fields = {"t": t, "x": x, "y": y, "p": p, "offsets": offsets, "t_begin": t_begin, "t_end": t_end}
-    ready = {name: field.contiguous() for name, field in fields.items()}
+    ready = {name: field.contiguous() for name, field in events._asdict().items()}
     given = EventBucket(
         **build.addresses(**ready, start=start, entries=entries),
-        B=t_begin.numel(),
+        B=events.t_begin.numel(),
         H=grid[0],
         W=grid[1],
         k=kernel,
@@ -78,16 +84,11 @@ def bucket_events(
     if bad == -2:
         raise MemoryError("event_lif: no memory to sort the events")
     if bad >= 0:
-        raise InputError(_explain(bad, t, x, y, p, offsets, t_begin, t_end, grid))
+        raise InputError(_explain(bad, events, grid))
 
 
 def bucket_events_torch(
-    t: Tensor,
-    x: Tensor,
-    y: Tensor,
-    p: Tensor,
-    offsets: Tensor,
-    t_begin: Tensor,
+    events: Events,
     *,
     grid: tuple[int, int],
     kernel: int,
@@ -95,6 +96,7 @@ def bucket_events_torch(
     padding: int,
 ) -> tuple[Tensor, Tensor]:
     """The same buckets by a stable sort, on any device: `start` `[sites + 1]` and `entries`, both int64."""
+    t, x, y, p, offsets, t_begin, _ = events
     rows, columns = ((n + 2 * padding - kernel) // stride + 1 for n in grid)
     sample = torch.searchsorted(offsets[1:].contiguous(), torch.arange(t.numel(), device=t.device), right=True)
     cover = torch.arange(-(-kernel // stride), device=t.device)
@@ -116,18 +118,9 @@ def bucket_events_torch(
     return start, entry.reshape(-1)[order.indices]
 
 
-def _explain(
-    bad: int,
-    t: Tensor,
-    x: Tensor,
-    y: Tensor,
-    p: Tensor,
-    offsets: Tensor,
-    t_begin: Tensor,
-    t_end: Tensor,
-    grid: tuple[int, int],
-) -> str:
+def _explain(bad: int, events: Events, grid: tuple[int, int]) -> str:
     """One line on what is wrong with event `bad`."""
+    t, x, y, p, offsets, t_begin, t_end = events
     sample = int(torch.searchsorted(offsets[1:].contiguous(), torch.tensor(bad), right=True))
     now, first = int(t[bad]), int(offsets[sample])
     where = f"event {bad} (sample {sample}, t {now}, x {int(x[bad])}, y {int(y[bad])}, p {int(p[bad])})"

@@ -26,7 +26,7 @@ from torch import Tensor
 from had_snn.errors import InputError
 from had_snn.ops import build
 from had_snn.ops.event_lif_kernels import event_lif_forward, output_hw, step_ends
-from had_snn.ops.surrogate import Surrogate, atan, spike
+from had_snn.ops.surrogate import Surrogate, atan, fire
 
 
 class PackedEvents(Protocol):
@@ -212,6 +212,7 @@ def event_lif_ref(
     surrogate = atan() if surrogate is None else surrogate
     wide, T = weight.dtype if weight.dtype == torch.float64 else torch.float32, n_steps
     exp = torch.exp if wide == torch.float64 else _PlainExp.apply
+    options = {"v_reset": v_reset, "reset": reset, "detach_reset": detach_reset, "smooth": smooth}
     exact = wide == torch.float64  # otherwise a decay is the product of two factors, rounded one by one
     channels, _, k, _ = weight.shape
     height, width = output_hw(size_hw, kernel=k, stride=stride, padding=padding)
@@ -248,14 +249,7 @@ def event_lif_ref(
                         site = (b, oy, ox)
                         arriving = weight[:, p, dy, dx].to(wide) * (1 if gain is None else gain[b].to(wide))
                         h = decay(t - int(t_last[site]), b) * v.get(site, nothing) + arriving
-                        s = spike(h - theta, surrogate, smooth=smooth)
-                        r = s.detach() if detach_reset else s
-                        if reset == "soft":
-                            v[site] = h - r * theta
-                        elif smooth or not detach_reset:
-                            v[site] = h * (1 - r) + v_reset * r
-                        else:
-                            v[site] = torch.where(r > 0, v_reset, h)
+                        s, v[site] = fire(h, theta, surrogate, **options)
                         t_last[site] = t
                         counts[(step, *site)] = counts.get((step, *site), nothing) + s
                 i += 1

@@ -12,7 +12,7 @@ from torch import Tensor
 from had_snn import native
 from had_snn.errors import InputError
 from had_snn.ops import build
-from had_snn.ops.event_bucket import EventBucket, bucket_events
+from had_snn.ops.event_bucket import EventBucket, Events, bucket_events
 from had_snn.ops.event_lif import EventLIFState, PackedEvents, decay_rate
 from had_snn.ops.event_lif_kernels import EventForward, output_hw, step_ends, window_of
 from had_snn.ops.surrogate import Neuron
@@ -91,11 +91,11 @@ class EventLIFCall:
         """
         n = events.t.numel()
         entries = torch.empty(n * self._cover, dtype=torch.int64)
-        fields = {name: getattr(events, name) for name in ("t", "x", "y", "p", "offsets", "t_begin", "t_end")}
-        _point(self._buckets, **fields, entries=entries)
+        looked_at = Events(*(getattr(events, name) for name in Events._fields))
+        _point(self._buckets, **looked_at._asdict(), entries=entries)
         self._buckets.threads = build.threads_for(4 * n)
         if self._bucket(self._buckets) != -1:
-            bucket_events(**fields, **self._geometry, start=self._start, entries=entries)  # says what is wrong
+            bucket_events(looked_at, **self._geometry, start=self._start, entries=entries)  # says what is wrong
         begin = events.t_begin[:, None, None]
         v0 = last0 = None
         if state is not None:

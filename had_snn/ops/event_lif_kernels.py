@@ -14,7 +14,7 @@ from torch import Tensor
 from had_snn.errors import InputError
 from had_snn.native import INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build, memory
-from had_snn.ops.event_bucket import bucket_events
+from had_snn.ops.event_bucket import Events, bucket_events
 from had_snn.ops.surrogate import Neuron
 
 TASKS = 64  # HAD_TASKS of kernels/neuron/event_lif_host.cuh
@@ -59,18 +59,11 @@ def output_hw(size_hw: tuple[int, int], *, kernel: int, stride: int, padding: in
 
 def _check_values(rate: Tensor, scale: Tensor, threshold: Tensor, gain: Tensor | None, last: Tensor | None) -> None:
     """Values are looked at on the CPU only: on a GPU that would make every call wait for the device."""
-    for name, values, good in (
-        ("tau", 1 / rate, torch.isfinite(rate) & (rate >= 0)),
-        ("v_threshold", threshold, torch.isfinite(threshold) & (threshold > 0)),
-    ):
-        if not bool(good.all()):
-            first = int((~good).nonzero()[0])
-            raise InputError(f"{name} of channel {first} is {float(values[first])}; expected a positive number")
-    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
-        first = int((~(torch.isfinite(scale) & (scale > 0))).nonzero()[0])
-        raise InputError(f"time scale of sample {first} is {float(scale[first])}; expected a positive number")
-    if gain is not None and not bool(torch.isfinite(gain).all()):
-        raise InputError(f"gain of sample {int((~torch.isfinite(gain)).nonzero()[0])} is not finite")
+    build.refuse_unless(torch.isfinite(rate) & (rate >= 0), 1 / rate, "tau of channel")
+    build.refuse_unless(torch.isfinite(threshold) & (threshold > 0), threshold, "v_threshold of channel")
+    build.refuse_unless(torch.isfinite(scale) & (scale > 0), scale, "time scale of sample")
+    if gain is not None:
+        build.refuse_unless(torch.isfinite(gain), gain, "gain of sample", expected="a finite number")
     if last is not None and bool((last > 0).any()):
         raise InputError("state.t_last lies after t_begin: this state does not come from an earlier window")
 
@@ -136,7 +129,7 @@ def event_lif_forward(
         t, weight, t_begin.shape[0], out_hw, cover, n_steps, membranes, memory.empty
     )
     bucket_events(
-        *(t, x, y, p, offsets, t_begin, t_end),
+        Events(t, x, y, p, offsets, t_begin, t_end),
         grid=(height, width),
         kernel=kernel,
         stride=stride,

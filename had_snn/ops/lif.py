@@ -20,7 +20,7 @@ from torch import Tensor
 from had_snn.errors import InputError
 from had_snn.ops import build
 from had_snn.ops.lif_kernels import lif_forward
-from had_snn.ops.surrogate import Surrogate, atan, spike
+from had_snn.ops.surrogate import Surrogate, atan, fire
 
 
 def decay_factor(tau: Tensor, dt: float) -> Tensor:
@@ -149,14 +149,7 @@ def lif_multi_step_ref(
     spikes, membranes = [], []
     for current in x.to(wide):
         h = alpha * v + current
-        s = spike(h - theta, surrogate, smooth=smooth)
-        r = s.detach() if detach_reset else s
-        if reset == "soft":
-            v = h - r * theta
-        elif smooth or not detach_reset:
-            v = h * (1 - r) + v_reset * r
-        else:
-            v = torch.where(r > 0, v_reset, h)
+        s, v = fire(h, theta, surrogate, v_reset=v_reset, reset=reset, detach_reset=detach_reset, smooth=smooth)
         spikes.append(s)
         membranes.append(h)
     stacked = torch.stack(membranes).to(x.dtype) if return_membranes else None
@@ -194,10 +187,6 @@ def check_values(tau: Tensor, v_threshold: float | Tensor, v_reset: float) -> No
     """Refuses time constants and thresholds that are not positive and finite, naming the first bad channel."""
     theta = torch.as_tensor(v_threshold)
     for name, values in (("tau", tau), ("v_threshold", theta)):
-        good = torch.isfinite(values) & (values > 0)
-        if not bool(good.all()):
-            first = int((~good.reshape(-1)).nonzero()[0])
-            found = float(values.reshape(-1)[first])
-            raise InputError(f"{name} of channel {first} is {found}; expected a positive number")
+        build.refuse_unless(torch.isfinite(values) & (values > 0), values, f"{name} of channel")
     if not math.isfinite(v_reset):
         raise InputError(f"v_reset is {v_reset}; expected a finite number")

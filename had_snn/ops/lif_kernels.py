@@ -11,7 +11,6 @@ import math
 import torch
 from torch import Tensor
 
-from had_snn.errors import InputError
 from had_snn.native import INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build, memory
 from had_snn.ops.surrogate import Neuron
@@ -85,11 +84,13 @@ def _strides(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _clocked(
     x: Tensor, v0: Tensor | None, alpha: Tensor, threshold: Tensor, kept: Tensor, channel_dim: int, neuron: Neuron
 ) -> Clocked:
-    large = x.numel() * x.element_size() >= STREAM_BYTES and _rows_aligned(x)
+    step = math.prod(x.shape[1:])
+    # Streaming stores need every step to begin on a 64-byte line.
+    large = x.numel() * x.element_size() >= STREAM_BYTES and step * x.element_size() % 64 == 0
     return Clocked(
         **build.addresses(x=x, v0=v0, alpha=alpha, threshold=threshold, kept=kept if kept.numel() else None),
         T=x.shape[0],
-        N=math.prod(x.shape[1:]),
+        N=step,
         x_step=x.stride(0),
         channels=alpha.numel(),
         inner=x.stride(channel_dim) if alpha.numel() > 1 else 1,
@@ -212,19 +213,12 @@ def _threads(clocked: Clocked, *, backward: bool) -> int:
     return min(clocked.N, max(1, MOST_THREADS // period) * period)
 
 
-def _rows_aligned(sized: Tensor) -> bool:
-    """Whether every step of a fresh tensor of this size begins on a 64-byte line, as streaming stores need."""
-    return math.prod(sized.shape[1:]) * sized.element_size() % 64 == 0
-
-
 def _check_factors(alpha: Tensor, threshold: Tensor) -> None:
     """Values are looked at on the CPU only: on a GPU that would make every layer wait for the device."""
-    if not bool(((alpha >= 0) & (alpha <= 1)).all()):
-        first = int((~((alpha >= 0) & (alpha <= 1))).nonzero()[0])
-        raise InputError(f"tau of channel {first} gives a decay of {float(alpha[first])}; expected a positive tau")
-    if not bool(((threshold > 0) & torch.isfinite(threshold)).all()):
-        first = int((~((threshold > 0) & torch.isfinite(threshold))).nonzero()[0])
-        raise InputError(f"v_threshold of channel {first} is {float(threshold[first])}; expected a positive number")
+    build.refuse_unless(
+        (alpha >= 0) & (alpha <= 1), alpha, "decay by the tau of channel", expected="0 to 1, of a positive tau"
+    )
+    build.refuse_unless((threshold > 0) & torch.isfinite(threshold), threshold, "v_threshold of channel")
 
 
 def _setup(ctx, inputs, output) -> None:

@@ -111,6 +111,19 @@ class _Spike(torch.autograd.Function):
         return grad_outputs[0] * ctx.surrogate.derivative(distance), None
 
 
+def fire(
+    h: Tensor, theta: Tensor, surrogate: Surrogate, *, v_reset: float, reset: str, detach_reset: bool, smooth: bool
+) -> tuple[Tensor, Tensor]:
+    """Spikes of neurons at potentials `h`, and their potentials after the reset; see `lif_multi_step`."""
+    s = spike(h - theta, surrogate, smooth=smooth)
+    r = s.detach() if detach_reset else s
+    if reset == "soft":
+        return s, h - r * theta
+    if smooth or not detach_reset:
+        return s, h * (1 - r) + v_reset * r
+    return s, torch.where(r > 0, v_reset, h)
+
+
 def spike(distance: Tensor, surrogate: Surrogate, *, smooth: bool = False) -> Tensor:
     """Hard step with the surrogate's gradient; the reference twins fire with it.
 

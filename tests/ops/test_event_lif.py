@@ -21,7 +21,7 @@ from had_snn.ops import (
     lif_multi_step,
     output_hw,
 )
-from had_snn.ops.event_bucket import bucket_events, bucket_events_torch
+from had_snn.ops.event_bucket import Events, bucket_events, bucket_events_torch
 from had_snn.ops.event_lif import plain_exp
 
 WIDTHS = build.WIDTHS[: build.WIDTHS.index(build.native_width()) + 1]
@@ -372,13 +372,13 @@ def test_silent_sites_keep_their_state_untouched() -> None:
 def test_both_ways_of_bucketing_agree(kernel: int, stride: int, padding: int) -> None:
     hw = (23, 19)
     events = draw([500, 0, 1, 300], hw, seed=1)
-    fields = (events.t, events.x, events.y, events.p, events.offsets, events.t_begin)
+    fields = Events(*(getattr(events, name) for name in Events._fields))
     geometry = {"grid": hw, "kernel": kernel, "stride": stride, "padding": padding}
     out_h, out_w = output_hw(hw, kernel=kernel, stride=stride, padding=padding)
     start = torch.empty(4 * out_h * out_w + 1, dtype=torch.int64)
     entries = torch.empty(801 * (-(-kernel // stride)) ** 2, dtype=torch.int64)
-    bucket_events(*fields, events.t_end, **geometry, start=start, entries=entries)
-    other_start, other = bucket_events_torch(*fields, **geometry)
+    bucket_events(fields, **geometry, start=start, entries=entries)
+    other_start, other = bucket_events_torch(fields, **geometry)
     assert torch.equal(start, other_start)
     assert torch.equal(entries[: int(start[-1])], other[: int(start[-1])])
 

@@ -16,7 +16,7 @@ import torch
 
 from had_snn.native import Parameters, kernel_folder
 from had_snn.ops import atan, build, event_lif, event_lif_kernels, lif_kernels, lif_multi_step, sigmoid
-from had_snn.ops.event_bucket import bucket_events_torch
+from had_snn.ops.event_bucket import Events, bucket_events_torch
 from had_snn.ops.event_lif_kernels import EventBackward, EventForward, Window
 from had_snn.ops.lif_kernels import Clocked, LifBackward, LifForward
 from had_snn.ops.surrogate import Neuron
@@ -111,7 +111,7 @@ def test_event_text_on_the_cpu(shim: ctypes.CDLL, grid: int, block: int) -> None
     expected = event_lif_kernels.event_lif_forward(
         *fields, length, scale, weight, rate, gain, threshold, v0, last0, *hw, k, stride, pad, T, *settings, True
     )
-    start, entries = bucket_events_torch(*fields[:6], grid=hw, kernel=k, stride=stride, padding=pad)
+    start, entries = bucket_events_torch(Events(*fields), grid=hw, kernel=k, stride=stride, padding=pad)
     bound, remaining = event_lif_kernels.step_ends(begin, end, length, T)
     counts, membranes, v, last = (torch.full_like(e, 7) for e in expected[:4])
     common = (weight, rate, gain, threshold, v0, last0)
