@@ -35,7 +35,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 from torch import nn
 
 from had_snn import __version__
@@ -73,6 +73,8 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], object]], Calla
             try:
                 _prepare(config_name, cfg)
                 return main(cfg)
+            except MissingMandatoryValue as error:
+                _stop(f"{config_name} needs {error.full_key}=... (options: python experiments/{config_name}.py --help)")
             except (HadError, OmegaConfBaseException) as error:
                 _stop(str(error))
             except OSError as error:
@@ -92,7 +94,7 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], object]], Calla
                 hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(guarded)()
             except (HydraException, OmegaConfBaseException) as error:
                 if unknown := re.match(r"Could not override '([^']+)'", str(error)):
-                    _stop(no_such_option(config_name, unknown[1]))
+                    _stop(no_such_option(config_name, unknown[1], _plain(_composed(config_name, []))))
                 name = Path(sys.argv[0]).name
                 _stop(f"{' '.join(str(error).split())} (options: python experiments/{name} --help)")
             except KeyboardInterrupt:
@@ -156,10 +158,11 @@ def _mistake_in(before: str, argument: str) -> str | None:
             )
         return None
     key, equals, value = argument.partition("=")
-    if not equals and not argument.startswith("~"):
+    if (not equals and not argument.startswith("~")) or key != key.strip() or value != value.lstrip():
+        quoted = _quoted(key.strip(), value.strip()) if equals else _quoted("name", argument)
         return (
             f"{argument!r} is no option: options are name=value, without blanks around =; a value with blanks or "
-            f"special signs is quoted twice, {_quoted('name', argument)}"
+            f"special signs is quoted twice, {quoted}"
         )
     try:
         parsed = OverridesParser.create().parse_override(argument)
@@ -251,6 +254,12 @@ def open_run(
 
 def compose(config_name: str, overrides: list[str]) -> DictConfig:
     """The config of another script, as its command line would compose it."""
+    cfg = _composed(config_name, overrides)
+    _check(config_name, cfg, overrides)
+    return cfg
+
+
+def _composed(config_name: str, overrides: list[str]) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
         # Inside a running script: its config loader reads the same folder.
         loader = GlobalHydra.instance().config_loader()
@@ -260,5 +269,4 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
     else:
         with hydra.initialize_config_dir(CONFIGS, version_base="1.3"):
             cfg = hydra.compose(config_name, overrides)
-    _check(config_name, cfg, overrides)
     return cfg

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from had_snn.commands.options import COMMON, OF_JOB, rule_of
+from had_snn.commands.options import rule_of
 from had_snn.commands.rules import Maybe, Place, Rule
 from had_snn.errors import InputError
 
@@ -40,7 +40,7 @@ def check_options(job: str, values: Mapping[str, Any], typed: Sequence[str] = ()
     meant = {}
     for path, value, rule in leaves(job, values):
         if rule is None:
-            raise InputError(no_such_option(job, path))
+            raise InputError(no_such_option(job, path, values))
         if value == "???":
             continue
         try:
@@ -54,9 +54,16 @@ def check_options(job: str, values: Mapping[str, Any], typed: Sequence[str] = ()
     return meant
 
 
-def no_such_option(job: str, name: str) -> str:
-    """What to tell who gave an option that a job does not have."""
-    near = get_close_matches(name, [*OF_JOB.get(job, {}), *COMMON], 1)
+def no_such_option(job: str, name: str, values: Mapping[str, Any]) -> str:
+    """What to tell who gave an option that a job does not have.
+
+    Args:
+        job: The job's name.
+        name: The option.
+        values: The job's config as plain values.
+    """
+    known = [path for path, _, rule in leaves(job, values) if rule is not None]
+    near = get_close_matches(name, [*known, *dict.fromkeys(path.split(".")[0] for path in known)], 1)
     return (
         f"{name}: {job} has no such option" + (f"; did you mean {near[0]}" if near else "") + " (all of them: --help)"
     )

@@ -135,14 +135,14 @@ def facts_of_items(path: Path, items: Mapping[str, Any], options: ReadOptions) -
         if name in _UNIT_KEYS and value.dtype.kind in "USO" and value.size == 1:
             _add_unit(path, facts, _text(value), options)
         elif name == "t_offset" and value.size == 1:
-            facts.offset = number_of(value.reshape(-1)[0])
+            facts.offset = number_of(_first(value))
         elif name in _ROWS_FIRST | _COLUMNS_FIRST | _EITHER:
             pair = _pair(value)
             if pair is not None:
                 hw = _ordered(*pair, rows_first=name in _ROWS_FIRST, columns_first=name in _COLUMNS_FIRST)
                 facts.sensors += [(key, hw)] if hw is not None else []
         elif name in _WIDTHS | _HEIGHTS and value.size == 1:
-            number = number_of(value.reshape(-1)[0])
+            number = number_of(_first(value))
             if number is not None and number == int(number) and number > 0:
                 sides["width" if name in _WIDTHS else "height"] = int(number)
     if len(sides) == 2:
@@ -171,8 +171,16 @@ def _pair(value: np.ndarray) -> tuple[int, int] | None:
 
 
 def _text(value: np.ndarray) -> str:
-    word = value.reshape(-1)[0]
+    word = _first(value)
     return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+
+
+def _first(value: np.ndarray) -> Any:
+    """The first value; of words the sound letters, as NumPy makes strings that break Python of a damaged file's."""
+    flat = value.reshape(-1)[:1]
+    if value.dtype.kind != "U":
+        return flat[0]
+    return flat.tobytes().decode("utf-32-be" if value.dtype.str[0] == ">" else "utf-32-le", "replace").rstrip("\0")
 
 
 def number_of(value: Any) -> float | int | None:

@@ -31,6 +31,7 @@ def not_started(cfg):
         (["out=/proc/nothing"], "out=/proc/nothing cannot be written"),
         (["--out=x"], "options have no dashes; write out=x"),
         (["out", "=", "x"], "'out' is no option: options are name=value, without blanks"),
+        (["out = x"], """'out = x' is no option: options are name=value, without blanks around =; a value"""),
         (["out=a,b"], "a comma divides the jobs of --multirun; a list is out=[a,b]"),
         (["out=a(b"], "quoted twice, once for the shell: 'out=\"a(b\"'"),
         (["+no.such=1"], "no such option"),
@@ -47,6 +48,23 @@ def test_mistakes_are_one_line_and_leave_nothing(start, tmp_path, arguments, say
     assert done.stderr.count("\n") == 1
     assert says in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "says"),
+    [
+        ("convert", [], "error: convert needs in=... (options: python experiments/convert.py --help)"),
+        ("convert", ["recording=a.raw"], "error: recording: convert has no such option"),
+        ("convert", ["in=a.raw", "output=b.npz"], "error: output: convert has no such option; did you mean out"),
+        ("check_data", ["dta=coesot"], "error: dta: check_data has no such option; did you mean data"),
+    ],
+)
+def test_options_are_those_of_the_job(start, job, arguments, says):
+    done = start(job, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(says)
+    assert "did you mean recording" not in done.stderr
 
 
 def test_a_disk_that_fills_up_is_one_line(start):

@@ -85,6 +85,20 @@ def test_sensors_in_items(items, sensor_hw):
     assert facts_of_items(PATH, items, NOTHING).sensor_hw(PATH, NOTHING) == sensor_hw
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_letters_that_no_text_holds_break_nothing(order):
+    words = np.array(["us", "480", "u"], f"{order}U3")
+    assert facts_of_items(PATH, {"time_unit": words[:1]}, NOTHING).units == [("time_unit", 0)]
+    assert facts_of_items(PATH, {"width": words[1:2], "height": words[1]}, NOTHING).sensors[0][1] == (480, 480)
+    codes = np.frombuffer(words.tobytes(), f"{order}u4").copy()
+    codes[[1, 4, 8]] = 0x110000, 0xFFFFFFFF, 0xD800
+    damaged = np.frombuffer(codes.tobytes(), words.dtype)
+    with pytest.raises(FormatError, match="states 'u\ufffd' as its unit of time"):
+        facts_of_items(PATH, {"time_unit": damaged[:1]}, NOTHING)
+    facts = facts_of_items(PATH, {"width": damaged[1:2], "t_offset": damaged[2:], "wh": damaged[1:2]}, NOTHING)
+    assert (facts.sensors, facts.offset) == ([], None)
+
+
 def test_contradictions_are_left_to_the_caller():
     facts = facts_of_items(PATH, {"width": 640, "height": 480, "sensor_hw": (260, 346)}, NOTHING)
     with pytest.raises(FormatError, match=r"346x260 \(sensor_hw\) and 640x480 \(width, height\)"):
