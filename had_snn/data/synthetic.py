@@ -126,16 +126,13 @@ def _pool(workers: int) -> Executor:
     return ProcessPoolExecutor(max_workers=workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def load_split(
-    root: str | os.PathLike[str], split: str, *, count: int | None = None, progress: Progress | None = None
-) -> list[TrackingSequence]:
+def load_split(root: str | os.PathLike[str], split: str, *, count: int | None = None) -> list[TrackingSequence]:
     """Opens the split that was prepared last under this name.
 
     Args:
         root: The folder given to `prepare_split`.
         split: Its split.
         count: Only the first so many sequences.
-        progress: Called with (sequences open, sequences in all).
 
     Raises:
         FormatError: If there is no such split or a part of it is missing.
@@ -150,12 +147,7 @@ def load_split(
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(index, f"not the index of a synthetic split ({error})", remedy="prepare it again") from error
     total = min(total, count) if count is not None else total
-    sequences = []
-    for i in range(total):
-        sequences.append(open_sequence(folder / f"{i:05d}", name=f"{split}-{i:05d}"))
-        if progress:
-            progress(i + 1, total)
-    return sequences
+    return [open_sequence(folder / f"{i:05d}", name=f"{split}-{i:05d}") for i in range(total)]
 
 
 @dataclass(frozen=True)

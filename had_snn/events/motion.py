@@ -101,17 +101,8 @@ def bounce(
 ) -> np.ndarray:
     """A straight line that swings from side to side and is thrown back by walls: a motion law for held-out tests.
 
-    Args:
-        rng: Source of randomness.
-        times_s: Instants `[N]` in seconds, from 0.
-        low: Left and top of the walls, `[2]`.
-        high: Right and bottom, `[2]`.
-        speed: Along the line, in pixels a second.
-        stops: Intervals in seconds during which it stands still.
-        limit: Highest speed in pixels a second; line and swing are slowed down to it together.
-
-    Returns:
-        Positions `[N, 2]`.
+    Arguments and result are those of `wander`, but for `speed`, which is along the line, and `limit`, to which line and
+    swing are slowed down together.
     """
     room = np.maximum(high - low, 1.0)
     heading = rng.uniform(0, 2 * np.pi)

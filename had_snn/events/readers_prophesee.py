@@ -24,9 +24,7 @@ _SENSOR_OF_PLUGIN = (("gen41|gen4|imx636", (720, 1280)), ("gen31|gen3", (480, 64
 
 def open_raw(path: Path, options: ReadOptions) -> Source:
     """Opens a RAW file; the header's `evt` or `format` line tells the encoding."""
-    with path.open("rb") as file:
-        header = read_header(file)
-        start = file.tell()
+    header, start = _header(path)
     kind, legacy = _encoding(header)
     if kind is None:
         named = foreign_encoding(header)
@@ -40,15 +38,19 @@ def open_evt(kind: str) -> Callable[[Path, ReadOptions], Source]:
     """An opener for a file whose encoding the caller states: `"evt2"`, `"evt21"` or `"evt3"`."""
 
     def opener(path: Path, options: ReadOptions) -> Source:
-        with path.open("rb") as file:
-            header = read_header(file)
-            start = file.tell()
+        header, start = _header(path)
         named = _encoding(header)[0] or foreign_encoding(header)
         if named not in (None, kind):
             raise FormatError(path, f"format={kind} is stated, but its header says {named}", remedy="leave out format=")
         return _open_evt(path, kind, _encoding(header)[1], start, header, options)
 
     return opener
+
+
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """The header of a file, and where what follows it begins."""
+    with path.open("rb") as file:
+        return read_header(file), file.tell()
 
 
 def read_header(file: IO[bytes]) -> dict[str, str]:

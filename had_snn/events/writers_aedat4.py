@@ -38,7 +38,6 @@ def write_aedat4(
     path: Path,
     *,
     frames: Frames | None = None,
-    source: str = "had-snn",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Writes events and frames, LZ4-compressed and with a packet table.
@@ -47,7 +46,6 @@ def write_aedat4(
         events: The events; times may be any 64-bit microseconds.
         path: Where to; written in place (`writers.write_events` makes it atomic).
         frames: Pictures, grey or RGB.
-        source: Name of the camera.
         progress: Called with (events done, events in total).
 
     Raises:
@@ -59,7 +57,7 @@ def write_aedat4(
     entries: list[tuple[int, int, int, int, int, int]] = []
     done = 0
     with path.open("wb") as file:
-        file.write(MAGIC + _header(_xml(events.sensor_hw, frames, source)))
+        file.write(MAGIC + _header(_xml(events.sensor_hw, frames)))
         for stream, count, start, end, packet in _in_order(events, frames):
             packed = lz4.compress(packet, store_size=False)
             entries.append((file.tell() + 8, stream, len(packed), count, start, end))
@@ -137,7 +135,7 @@ def _table(entries: list[tuple[int, int, int, int, int, int]]) -> bytes:
     return _finish(head + vtable + bytes(first - vtable_at - 14) + rows.tobytes())
 
 
-def _xml(sensor_hw: tuple[int, int], frames: Frames | None, source: str) -> str:
+def _xml(sensor_hw: tuple[int, int], frames: Frames | None) -> str:
     size_of = {"EVTS": sensor_hw}
     if frames is not None:
         size_of["FRME"] = (int(frames.images.shape[1]), int(frames.images.shape[2]))
@@ -154,7 +152,7 @@ def _xml(sensor_hw: tuple[int, int], frames: Frames | None, source: str) -> str:
         outer = "".join(f'<attr key="{k}" type="string">{escape(v)}</attr>' for k, v in attributes.items())
         info = (
             f'<attr key="sizeX" type="int">{width}</attr><attr key="sizeY" type="int">{height}</attr>'
-            f'<attr key="source" type="string">{escape(source)}</attr><attr key="tsOffset" type="long">0</attr>'
+            f'<attr key="source" type="string">had-snn</attr><attr key="tsOffset" type="long">0</attr>'
         )
         nodes.append(
             f'<node name="{number}" path="{base}">{outer}<node name="info" path="{base}info/">{info}</node></node>'

@@ -190,7 +190,10 @@ class _Lowering:
                     raise ExportError(f"{name}: padding {node.conv.padding[0]}; expected half the kernel, rounded down")
                 self._conv(name, self.names[name], *fold(node.conv, node.norm), sources, stride=node.conv.stride[0])
             elif node.kind == "match":
-                self._check(kernel, node, self.shapes[sources[0]][0])
+                # A kernel of another student or of several templates would broadcast silently.
+                if kernel.shape != (1, self.shapes[sources[0]][0], node.side, node.side):
+                    found = f"template kernel has the shape {tuple(kernel.shape)}"
+                    raise ExportError(f"{found}, expected one template of this student")
                 mixed = [mixing for mixing in mixings if mixing.match is node]
                 if fuse:
                     self._fused(node, kernel, mixed, sources)
@@ -198,15 +201,6 @@ class _Lowering:
                     self._correlation(node, kernel, sources)
             else:
                 self.made[name] = sources
-
-    @staticmethod
-    def _check(kernel: Tensor, node: Node, channels: int) -> None:
-        side = node.side
-        # A kernel of another student or of several templates would broadcast silently.
-        if kernel.shape != (1, channels, side, side):
-            raise ExportError(
-                f"template kernel has the shape {tuple(kernel.shape)}, expected one template of this student"
-            )
 
     def _correlation(self, node: Node, kernel: Tensor, sources: list[str]) -> None:
         """The correlation and the norm behind it, written out dense."""

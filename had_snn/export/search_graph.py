@@ -158,7 +158,6 @@ def run_graph(
     *,
     feed: dict[str, Tensor] | None = None,
     with_membranes: bool = False,
-    backend: str = "auto",
 ) -> Trace:
     """Runs the graph on the student's kernels, from rest.
 
@@ -167,7 +166,6 @@ def run_graph(
         counts: Input counts `[T, N, C, H, W]`: the stem's spikes, or events where the stem is part of the graph.
         feed: Spikes by layer that the layers behind it get instead of the computed ones.
         with_membranes: Also record potentials after the reset.
-        backend: See `had_snn.ops.lif_multi_step`.
 
     Returns:
         Spikes of every layer and the read-out maps.
@@ -183,9 +181,7 @@ def run_graph(
             values[name] = node(current.flatten(0, 1)).unflatten(0, current.shape[:2])
             continue
         tau, dt = decay_times(node.alpha)
-        spikes, _, membranes = lif_multi_step(
-            current, None, tau=tau, dt=dt, return_membranes=with_membranes, backend=backend
-        )
+        spikes, _, membranes = lif_multi_step(current, None, tau=tau, dt=dt, return_membranes=with_membranes)
         trace.spikes[name] = spikes > 0
         if membranes is not None:
             trace.membranes[name] = membranes * (1 - spikes)

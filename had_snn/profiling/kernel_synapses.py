@@ -21,7 +21,7 @@ class KernelSynapses:
 
     def __init__(self, mixings: Sequence[Mixing]) -> None:
         self.mixings = mixings
-        self._kept: tuple[Tensor, int, Tensor] | None = None
+        self._kept: tuple[Tensor, Tensor] | None = None
 
     def reached(self, kernel: Tensor, spikes: Tensor) -> Tensor:
         """Synapses that spikes reach.
@@ -42,15 +42,12 @@ class KernelSynapses:
 
         A track's windows share a kernel, so they are counted once for each new kernel.
         """
-        shared = len(kernel) == 1 or kernel.stride(0) == 0
-        version = -1 if kernel.is_inference() else kernel._version
-        if self._kept is not None and version >= 0 and shared:
-            before, before_version, synapses = self._kept
-            same = before.data_ptr() == kernel.data_ptr() and before[0].stride() == kernel[0].stride()
-            same &= before.shape[1:] == kernel.shape[1:] and synapses.shape[2:] == spikes.shape[2:]
-            if same and before_version == version:
+        kernel = kernel[:1] if kernel.stride(0) == 0 else kernel
+        if self._kept is not None:
+            before, synapses = self._kept
+            if synapses.shape[2:] == spikes.shape[2:] and torch.equal(before, kernel):
                 return synapses
-        alive = (kernel[:1] if shared else kernel).ne(0).float()
+        alive = kernel.ne(0).float()
         samples, channels, side = alive.shape[:3]
         middle = side // 2
         grid = spikes.new_ones(1, samples * channels, *spikes.shape[3:], dtype=torch.float32)
@@ -67,6 +64,5 @@ class KernelSynapses:
             else:
                 columns.append(rows * met)
         synapses = torch.stack(columns, dim=1).double()
-        # The kernel is held, so that its address cannot become another's.
-        self._kept = (kernel, version, synapses) if shared else None
+        self._kept = (kernel.clone(), synapses)
         return synapses
