@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,11 @@ def object_names(path: Path) -> list[str]:
     return list(dict.fromkeys(row[at].strip() for row in rows if at < len(row)))
 
 
+def is_time(values: np.ndarray, *, tick_us: float = 1.0) -> np.ndarray:
+    """Which numbers, in ticks of so many microseconds, are times that a clock of 64 bits can show."""
+    return np.abs(values) < 2**62 / tick_us
+
+
 def read_columns(path: Path, target: str | None = None) -> dict[str, np.ndarray]:
     """The columns of a CSV file with a header.
 
@@ -155,7 +161,7 @@ def read_columns(path: Path, target: str | None = None) -> dict[str, np.ndarray]
         `x`, `y`, `w`, `h` (also where the file holds corners or centres), and `t_us`, `t_s` and `visible` if there.
 
     Raises:
-        FormatError: If a box's columns are missing, a row cannot be read, a time is not finite or a flag not 0 or 1.
+        FormatError: If a box's columns are missing, a row cannot be read, a time is none or a flag not 0 or 1.
     """
     header, rows = read_table(path)
     expected = "expected a header t_us,x,y,w,h[,visible] and rows below it"
@@ -187,8 +193,8 @@ def read_columns(path: Path, target: str | None = None) -> dict[str, np.ndarray]
 
     columns = dict(zip("xywh", boxes.boxes(np.stack([column(at) for at in boxes.used], axis=1)).T, strict=True))
     allowed = {
-        "t_us": (np.isfinite, "a time"),
-        "t_s": (np.isfinite, "a time"),
+        "t_us": (is_time, "a time"),
+        "t_s": (partial(is_time, tick_us=1e6), "a time"),
         "visible": (lambda values: np.isin(values, (0, 1)), "0 or 1"),
     }
     for name, (fits, what) in allowed.items():

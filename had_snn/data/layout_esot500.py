@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.data.folder_report import Problem, listed
-from had_snn.data.labels import has_area, read_names, read_rows
+from had_snn.data.labels import has_area, is_time, read_names, read_rows
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_frames import cached_index
 from had_snn.data.layout_plan import Entry, Plan
@@ -72,7 +72,7 @@ class ESOT500(Layout):
 
     def _labels(self, plan: Plan, path: Path) -> np.ndarray:
         labels = read_rows(path, 5)
-        wrong = np.flatnonzero(~np.isfinite(labels[:, 0]))
+        wrong = np.flatnonzero(~is_time(labels[:, 0], tick_us=1e6))
         if len(wrong):
             plan.fail("times", f"row {wrong[0] + 1} is at {labels[wrong[0], 0]:g} s; expected a time", path=path)
         steps = np.diff(labels[:, 0])

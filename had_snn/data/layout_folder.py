@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.data.folder_report import Problem, folder_names, listed
-from had_snn.data.labels import has_area, object_names, read_columns, read_rows
+from had_snn.data.labels import has_area, is_time, object_names, read_columns, read_rows
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Entry, Plan
 from had_snn.data.pictures import Pictures
@@ -96,11 +96,16 @@ class Folder(Layout):
         plan.visible = has_area(plan.boxes_xywh)
         if "visible" in columns:
             plan.visible = columns["visible"] != 0
+            empty = plan.visible & ~has_area(plan.boxes_xywh) & np.isfinite(plan.boxes_xywh).all(axis=1)
+            if empty.any():
+                row = int(np.flatnonzero(empty)[0]) + 1
+                what = f"{empty.sum()} visible boxes have no area, the first in row {row}"
+                plan.note("note", "flags_and_boxes", what, remedy="flags are kept; mark them absent, or correct them")
         pictures = Pictures.in_folder(folder / "frames")
         if len(pictures):
             times = read_rows(plan.need(folder / "frame_times.txt", "missing_times"), 1).ravel()
-            if not np.isfinite(times).all():
-                row = int(np.flatnonzero(~np.isfinite(times))[0]) + 1
+            if not is_time(times).all():
+                row = int(np.flatnonzero(~is_time(times))[0]) + 1
                 plan.fail("times", f"frame_times.txt: row {row} is {times[row - 1]:g}; expected a time")
             if len(times) != len(pictures):
                 plan.fail("length", f"{len(pictures)} pictures but {len(times)} frame times")

@@ -81,13 +81,20 @@ def test_a_visible_nan_box_is_named_with_its_row(name, tiny, tmp_path):
     assert f"1 visible boxes are not finite, the first in row {later}" in found["warning", "box_not_finite"]
 
 
+def test_a_visible_box_without_area_is_named_with_its_row(tiny, tmp_path):
+    labels = Labels(tiny("folder"), tmp_path)
+    found = labels.with_row(3, lambda cells: [*cells[:-2], "-5", "1"])
+    assert "1 visible boxes have no area, the first in row 3" in found["note", "flags_and_boxes"]
+    assert not labels.with_row(3, lambda cells: [*cells[:-2], "-5", "0"])
+
+
 @pytest.mark.parametrize("name", ["esot500", "folder"])
-@pytest.mark.parametrize("time", ["nan", "inf"])
+@pytest.mark.parametrize("time", ["nan", "inf", "-1e30"])
 def test_a_time_that_is_none_is_named_with_its_row(name, time, tiny, tmp_path):
     found = Labels(tiny(name), tmp_path).with_row(3, lambda cells: [time, *cells[1:]])
     (message,) = found.values()
     assert "row 3" in message
-    assert f"{time}" in message
+    assert f"{float(time):g}" in message
     assert "expected a time" in message
 
 
