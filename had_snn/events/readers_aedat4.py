@@ -11,15 +11,16 @@ from __future__ import annotations
 import mmap
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from had_snn.errors import FormatError, optional_import
+from had_snn.errors import FormatError
 from had_snn.events.decoders import Columns, Room, fresh, gather
 from had_snn.events.frame_depth import to_8_bits
+from had_snn.events.readers_aedat4_packets import Broken, Table, decompressor, root_of_packet
 from had_snn.events.recording import Frames, ReadOptions, Source, logger, mend_or_raise
 
 MAGIC = b"#!AER-DAT4.0\r\n"
@@ -28,11 +29,6 @@ EVENT_DTYPE = np.dtype(
 )
 COMPRESSIONS = ("none", "lz4", "lz4", "zstd", "zstd")
 CHANNELS = {0: 1, 16: 3, 24: 4, 2: 1, 18: 3, 26: 4}  # OpenCV type -> channels; 2, 18, 26 are 16 bits, unsigned
-MAX_PACKET = 1 << 30  # bytes after decompression; real packets are thousands of times smaller
-
-
-class _Broken(Exception):
-    """A packet that does not hold what it should."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def open_aedat4(path: Path, options: ReadOptions) -> Source:
             if chosen is not None and packet.stream == chosen["id"]:
                 try:
                     yield _events(found.raw(packet), source.room)
-                except _Broken as error:
+                except Broken as error:
                     _stop(path, source, options, error, packet)
                     return
 
@@ -89,7 +85,7 @@ def open_aedat4(path: Path, options: ReadOptions) -> Source:
                 try:
                     frame = _frame(path, found.raw(packet))
                     frames += [frame] if frame is not None else []
-                except _Broken as error:
+                except Broken as error:
                     _stop(path, source, options, error, packet)
                     break
         images = to_8_bits(path, [image for image, *_ in frames])
@@ -123,7 +119,7 @@ class Aedat4File:
         pictures = [s for s in self.streams if s["type"] == "FRME"]
         same_camera = [s for s in pictures if self.events is None or s["camera"] == self.events["camera"]]
         self.pictures = (same_camera or pictures or [None])[0]
-        self._unpack = _decompressor(self.compression)
+        self._unpack = decompressor(self.compression)
 
     @property
     def sensor_hw(self) -> tuple[int, int] | None:
@@ -161,7 +157,7 @@ class Aedat4File:
             mend_or_raise(path, info, options, problem, mended="keeps the packets that are there", offset=at)
 
 
-def _stop(path: Path, source: Source, options: ReadOptions, error: _Broken, packet: _Packet) -> None:
+def _stop(path: Path, source: Source, options: ReadOptions, error: Broken, packet: _Packet) -> None:
     kept = "keeps the packets before it"
     mend_or_raise(path, source.info, options, f"damaged packet: {error}", mended=kept, offset=packet.start)
 
@@ -172,12 +168,12 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[str, int, str, int]:
     try:
         (size,) = struct.unpack_from("<I", data, at)
         if at + 4 + size > len(data):
-            raise _Broken(f"header of {size} bytes, file of {len(data)}")
-        table = _Table.root(data[at + 4 : at + 4 + size], b"IOHE")
+            raise Broken(f"header of {size} bytes, file of {len(data)}")
+        table = Table.root(data[at + 4 : at + 4 + size], b"IOHE")
         compression = table.scalar(0, "<i", 0)
         table_at = table.scalar(1, "<q", -1)
         xml = table.vector(2).tobytes().decode("utf-8", errors="replace")
-    except (_Broken, struct.error) as error:
+    except (Broken, struct.error) as error:
         raise FormatError(path, f"damaged AEDAT4 header: {error}", offset=at) from error
     if not 0 <= compression < len(COMPRESSIONS):
         raise FormatError(path, f"unknown AEDAT4 compression {compression}", offset=at)
@@ -224,94 +220,8 @@ def _choose(path: Path, streams: list[dict], wanted: int | str | None) -> dict |
     raise FormatError(path, f"no event stream {wanted}; the file has {ids}")
 
 
-def _decompressor(name: str) -> Callable[[bytes], bytes]:
-    if name == "none":
-        return lambda raw: raw
-    if name == "lz4":
-        frame = optional_import("lz4.frame", extra="data")
-
-        def unpack_lz4(raw: bytes) -> bytes:
-            decoder = frame.LZ4FrameDecompressor()
-            try:
-                # One event byte never comes from less than 1/255 compressed byte, so this bound refuses forged sizes.
-                out = decoder.decompress(raw, max_length=min(MAX_PACKET, 255 * len(raw) + 64))
-            except RuntimeError as error:
-                raise _Broken(str(error)) from error
-            if not decoder.eof:
-                raise _Broken("LZ4 data ends early")
-            return out
-
-        return unpack_lz4
-    zstandard = optional_import("zstandard", extra="data")
-
-    def unpack_zstd(raw: bytes) -> bytes:
-        reader, pieces = zstandard.ZstdDecompressor().stream_reader(raw), []
-        try:
-            while piece := reader.read(1 << 20):
-                pieces.append(piece)
-                if len(pieces) > MAX_PACKET >> 20:
-                    raise _Broken(f"unpacks to more than {MAX_PACKET} bytes")
-        except zstandard.ZstdError as error:
-            raise _Broken(str(error)) from error
-        return b"".join(pieces)
-
-    return unpack_zstd
-
-
-class _Table:
-    """One FlatBuffer table; every access is bounds-checked."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self.data = data
-        self.at = at
-        (back,) = self._unpack("<i", at)
-        self.fields_at = at - back
-        (self.fields_size,) = self._unpack("<H", self.fields_at)
-
-    @classmethod
-    def root(cls, data: bytes, identifier: bytes) -> _Table:
-        """The outermost table of a FlatBuffer that carries `identifier`."""
-        if data[4:8] != identifier:
-            raise _Broken(f"found {bytes(data[4:8])!r} where {identifier!r} was expected")
-        return cls(data, struct.unpack_from("<I", data, 0)[0])
-
-    def _unpack(self, form: str, at: int) -> tuple:
-        if at < 0 or at + struct.calcsize(form) > len(self.data):
-            raise _Broken("an offset points outside the packet")
-        return struct.unpack_from(form, self.data, at)
-
-    def _field(self, index: int) -> int | None:
-        slot = 4 + 2 * index
-        if slot + 2 > self.fields_size:
-            return None
-        (offset,) = self._unpack("<H", self.fields_at + slot)
-        return self.at + offset if offset else None
-
-    def scalar(self, index: int, form: str, default: int) -> int:
-        """A number field, or its default when absent."""
-        at = self._field(index)
-        return default if at is None else self._unpack(form, at)[0]
-
-    def vector(self, index: int, itemsize: int = 1) -> np.ndarray:
-        """A vector field as bytes, uint8 `[length * itemsize]`; empty when absent."""
-        at = self._field(index)
-        if at is None:
-            return np.empty(0, np.uint8)
-        start = at + self._unpack("<I", at)[0]
-        (length,) = self._unpack("<I", start)
-        if start + 4 + length * itemsize > len(self.data):
-            raise _Broken(f"a vector of {length} items ends outside the packet")
-        return np.frombuffer(self.data, np.uint8, length * itemsize, start + 4)
-
-
-def _root_of_packet(raw: bytes, identifier: bytes) -> _Table:
-    if len(raw) < 16:
-        raise _Broken(f"only {len(raw)} bytes")
-    return _Table.root(raw[4:], identifier)  # the first four bytes repeat the size
-
-
 def _events(raw: bytes, room: Room = fresh) -> Columns:
-    packed = _root_of_packet(raw, b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
+    packed = root_of_packet(raw, b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
     out = room(len(packed))
     t, x, y, p = (gather(packed[name], target) for name, target in zip("txyp", out, strict=True))
     return Columns(t, x, y, np.not_equal(p, 0, out=p.view(np.bool_)).view(np.int8))
@@ -322,7 +232,7 @@ def _frame(path: Path, raw: bytes) -> tuple[np.ndarray, int, int, int, int] | No
 
     None, with a warning, for a picture of a type that holds no such pixels (floats, signed or wider numbers).
     """
-    table = _root_of_packet(raw, b"FRME")
+    table = root_of_packet(raw, b"FRME")
     kind, width, height = table.scalar(5, "<b", 0), table.scalar(6, "<h", 0), table.scalar(7, "<h", 0)
     if kind not in CHANNELS:
         logger.warning("%s: a picture of type %d is left out; known are 8 and 16 bits of grey or colour", path, kind)
@@ -330,7 +240,7 @@ def _frame(path: Path, raw: bytes) -> tuple[np.ndarray, int, int, int, int] | No
     pixels = table.vector(10)
     channels, itemsize = CHANNELS[kind], 2 if kind in (2, 18, 26) else 1
     if width < 0 or height < 0 or len(pixels) != width * height * channels * itemsize:
-        raise _Broken(f"a frame of type {kind}, {width}x{height}, with {len(pixels)} bytes")
+        raise Broken(f"a frame of type {kind}, {width}x{height}, with {len(pixels)} bytes")
     image = (pixels.view("<u2") if itemsize == 2 else pixels).reshape(height, width, channels)
     image = image if channels == 1 else image[..., 2::-1]  # the file's order is BGR
     stamp = table.scalar(0, "<q", 0)

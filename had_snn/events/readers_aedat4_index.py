@@ -15,7 +15,8 @@ import numpy as np
 
 from had_snn.errors import FormatError
 from had_snn.events.frame_depth import depth_of, to_8_bits
-from had_snn.events.readers_aedat4 import EVENT_DTYPE, MAGIC, Aedat4File, _Broken, _frame, _root_of_packet
+from had_snn.events.readers_aedat4 import EVENT_DTYPE, MAGIC, Aedat4File, _frame
+from had_snn.events.readers_aedat4_packets import Broken, root_of_packet
 from had_snn.events.recording import ReadOptions
 
 
@@ -71,9 +72,9 @@ def index_aedat4(path: str | os.PathLike[str], *, repair: bool = False) -> Aedat
                 frame = _frame(file.path, file.raw(packet))
                 times += [frame[1:3]] if frame is not None else []
             elif first is None and file.events is not None and packet.stream == file.events["id"]:
-                packed = _root_of_packet(file.raw(packet), b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
+                packed = root_of_packet(file.raw(packet), b"EVTS").vector(0, EVENT_DTYPE.itemsize).view(EVENT_DTYPE)
                 first = int(packed["t"][0]) if len(packed) else None
-        except _Broken as error:
+        except Broken as error:
             raise FormatError(file.path, f"damaged packet: {error}", offset=packet.start) from error
     spans = np.array(times, np.int64).reshape(-1, 2)
     spans = spans[np.argsort(spans[:, 1], kind="stable")]
