@@ -36,7 +36,7 @@ from had_snn.export.adapters import OPENERS
 from had_snn.export.chips import chip_report
 from had_snn.export.clocked_stem import fixed_gain, stem_convergence
 from had_snn.export.deployed import DeployedStudent
-from had_snn.export.lowering import template_kernel, to_graph
+from had_snn.export.lowering import template_and_look, to_graph
 from had_snn.export.nir import write_nir
 from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.reference_runner import run_events, thinned
@@ -179,13 +179,10 @@ def measure_int8(student: SpikingTracker, cfg: DictConfig, folder: Path) -> dict
 
 def measure_one_piece(student: SpikingTracker, cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """SR with stem and body in one file at a fine clock, tracked in a simulator."""
-    config, path = student.config, folder / "one_piece.nir"
+    path = folder / "one_piece.nir"
 
     def deploy(events: EventStream, box: np.ndarray, t_us: int) -> OnePieceStudent:
-        kernel = template_kernel(student, events, box, t_us=t_us)
-        crop = search_crop(box, factor=config.search_factor, size=config.search_size)
-        start = t_us - config.window_us
-        around = EventBatch.pack([events.slice_time(start, t_us).crop(crop)], [start], [t_us])
+        kernel, around = template_and_look(student, events, box, t_us=t_us)
         gain = fixed_gain(student.stem, around)
         graph = one_piece(student, kernel, dt_us=cfg.one_piece.dt_us, gain=gain, seen=around)
         write_nir(path, graph)

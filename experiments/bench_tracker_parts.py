@@ -108,7 +108,7 @@ def replay(
     in_crop = 0
     if getattr(tracker, "state", None) is not None:
         end = stream.start_us + outputs * period_us
-        crop = tracker.follower.region(tracker.state.follower)
+        crop = tracker.follower.regions(tracker.state.follower)[0]
         in_crop = len(tracker.state.buffer.window(end - WINDOW_US, end, crop))
     return service, late, in_crop
 

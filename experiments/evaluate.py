@@ -32,6 +32,7 @@ from had_snn.evaluate.folders import read_annotations, score_first_box, score_fo
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult, results_to_json, write_result_folder
 from had_snn.tracking import OnlineTracker, TeacherTracker
+from had_snn.tracking.budget import measured_budget_us
 
 log = logging.getLogger("had_snn")
 
@@ -53,7 +54,11 @@ def trackers(cfg: DictConfig) -> list[Tracker]:
     ours: list[Tracker] = []
     if cfg.checkpoint is not None:
         for carry in (False, True) if cfg.carry == "both" else (cfg.carry,):
-            ours.append(OnlineTracker(load_student(cfg.checkpoint), carry=carry))
+            tracker = OnlineTracker(load_student(cfg.checkpoint), carry=carry)
+            if cfg.protocol == "clock":
+                fixed = cfg.latency_us is not None
+                tracker.budget_us = float(cfg.latency_us) if fixed else measured_budget_us(tracker.network)
+            ours.append(tracker)
             if cfg.carry == "both" and carry:
                 ours[-1].name = "student_carried"
     if cfg.teacher_checkpoint is not None:

@@ -23,20 +23,19 @@ from torch import Tensor
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
-from had_snn.events.batch import EventBatch
 from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream
 from had_snn.export.adapters import OPENERS
 from had_snn.export.chips import chip_lines, chip_report, chip_table
 from had_snn.export.clocked_stem import STEM_CONV, STEM_LIF, fixed_gain
 from had_snn.export.deployed import DeployedStudent
-from had_snn.export.lowering import template_kernel, to_graph
+from had_snn.export.lowering import template_and_look, to_graph
 from had_snn.export.nir import HOST, load_nir, part_of, stored_notes, write_nir
 from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.rounding import Rounding
 from had_snn.export.search_graph import INPUT, OUTPUT, SearchGraph, run_graph
 from had_snn.export.verify import line, table, verify
-from had_snn.geometry import check_box, search_crop
+from had_snn.geometry import check_box
 from had_snn.models import SpikingTracker
 from had_snn.tracking import OnlineTracker
 from had_snn.viz.layer_graph import Box, draw_graph
@@ -77,7 +76,7 @@ def find_target(cfg: DictConfig) -> Target:
 def track_with(student: Any, target: Target, times: np.ndarray) -> np.ndarray:
     """Boxes `[len(times), 4]` of a student, or of what has its face, at the given times."""
     tracker = OnlineTracker(student)
-    context = target.events.slice_time(target.start_us - student.config.window_us, target.start_us)
+    context = target.events.slice_time(target.start_us - tracker.context_us, target.start_us)
     tracker.init(context, target.box_xywh, t_us=target.start_us)
     events = target.events.slice_time(target.start_us, int(times[-1]))
     return np.stack([e.box_xywh for e in tracker.update(events, at_us=[int(t) for t in times])])
@@ -107,12 +106,7 @@ def export_graph(student: SpikingTracker, target: Target, cfg: DictConfig) -> Se
     body = to_graph(student, target.events, target.box_xywh, rounding=rounding, **options)
     if cfg.part == "body":
         return body
-    config = student.config
-    kernel = template_kernel(student, target.events, target.box_xywh, t_us=target.start_us)
-    crop = search_crop(target.box_xywh, factor=config.search_factor, size=config.search_size)
-    start = target.start_us - config.window_us
-    around = target.events.slice_time(start, target.start_us).crop(crop)
-    seen = EventBatch.pack([around], [start], [target.start_us])
+    kernel, seen = template_and_look(student, target.events, target.box_xywh, t_us=target.start_us)
     gain = fixed_gain(student.stem, seen) if cfg.gain == "template" else cfg.gain
     graph = one_piece(student, kernel, dt_us=float(cfg.dt_us), gain=gain, seen=seen)
     notes = {key: body.info[key] for key in ("student", "sensor_hw", "template")}

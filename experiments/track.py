@@ -34,6 +34,7 @@ from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream, concatenate
 from had_snn.geometry import check_box
 from had_snn.tracking import Estimate, OnlineTracker
+from had_snn.tracking.budget import measured_budget_us
 from had_snn.viz import event_image, overlay_frame, write_video
 from had_snn.viz.rerun_log import RerunLog
 
@@ -100,11 +101,16 @@ class Run:
                 score=estimate.score,
                 truth_xywh=truth_at(self.truth, t_us),
                 spikes=activity,
-                label="lost" if estimate.lost else "",
+                label=label(estimate),
                 window_us=self.cfg.video_window_us,
                 scale=self.cfg.video_scale,
                 strip_steps=STRIP_STEPS,
             )
+
+
+def label(e: Estimate) -> str:
+    """The window that was looked through, and whether the target is lost."""
+    return f"window {e.window_us * 1e-3:.3g} ms" + (", lost" if e.lost else "")
 
 
 def truth_at(truth: TimedBoxes | None, t_us: int) -> np.ndarray | None:
@@ -163,6 +169,11 @@ def summarise(cfg: DictConfig, run: Run, sensor_hw: tuple[int, int]) -> dict:
         "boxes": len(found),
         "seconds_of_recording": span,
         "lost_share": float(np.mean([e.lost for e in found])),
+        "looks": run.tracker.looks,
+        "budget_us": round(run.tracker.budget_us, 1),
+        "window_ms": [round(float(v) * 1e-3, 3) for v in np.quantile([e.window_us for e in found[1:]], (0, 0.5, 1))]
+        if len(found) > 1
+        else None,
         "mean_score": float(np.mean([e.score for e in found])),
         "real_time_factor": span / max(float(seconds.sum()), 1e-9),
         "ms_per_box": {f"p{q}": float(np.percentile(seconds, q) * 1e3) for q in (50, 95, 99)} if len(seconds) else {},
@@ -180,8 +191,9 @@ def summarise(cfg: DictConfig, run: Run, sensor_hw: tuple[int, int]) -> dict:
     return summary
 
 
-def open_source(cfg: DictConfig, start_us: int | None, reach_us: int, stack: ExitStack) -> tuple:
+def open_source(cfg: DictConfig, start_us: int | None, tracker: OnlineTracker, stack: ExitStack) -> tuple:
     """The events up to the first box, its time, and what yields the rest once the tracker is there."""
+    reach_us = tracker.context_us
     if not cfg.live:
         events = read_events(cfg.recording, **read_options(cfg.read))
         if len(events) == 0:
@@ -211,7 +223,7 @@ def open_source(cfg: DictConfig, start_us: int | None, reach_us: int, stack: Exi
             raise InputError(f"{cfg.recording}: the stream ended before the first box's time, {start_us} us")
         before, now = concatenate([before, chunk.events]), chunk.now_us
         if start_us is None and len(before):
-            start_us = before.t_start + reach_us
+            start_us = before.t_start + tracker.student.config.window_us
     end = int(cfg.end_us) if cfg.end_us is not None else None
     rest = before.slice_time(start_us, before.t_end)
     context = before.slice_time(start_us - reach_us, start_us)
@@ -224,8 +236,12 @@ def run(cfg: DictConfig) -> dict:
     box, start_us = first_box(cfg.box, start_us=given, target=cfg.object)
     truth = read_timed_boxes(cfg.truth, cfg.object) if cfg.truth is not None else None
     tracker = OnlineTracker(load_student(cfg.checkpoint), output_period_us=cfg.output_period_us, carry=cfg.carry)
+    if cfg.budget_us is not None:
+        tracker.budget_us = float(cfg.budget_us)
+    elif cfg.live:
+        tracker.budget_us = measured_budget_us(tracker.network)
     with ExitStack() as stack:
-        before, start_us, open_rest = open_source(cfg, start_us, tracker.window_us, stack)
+        before, start_us, open_rest = open_source(cfg, start_us, tracker, stack)
         if box is None:
             box = draw_box_by_hand(before, cfg.video_window_us)
         box = check_box(box, before.sensor_hw)

@@ -21,7 +21,7 @@ from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import first_label
 from had_snn.geometry import Crop
 from had_snn.models import RGBETeacher, TrackerOutput
-from had_snn.tracking.follower import BoxFollower, TrackingPolicy
+from had_snn.tracking import BoxFollower, TrackingPolicy
 
 #: Sequences that the cost of following is measured on, and that are followed at once.
 TOGETHER = 16
@@ -74,7 +74,9 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
     crops = [geometry.template_crop(s.boxes_xywh[r]) for s, r in zip(found, rows, strict=True)]
     templates = teacher.encode_template(*_seen(geometry, found, rows, crops))
     states = [
-        follower.start(np.asarray(s.boxes_xywh[r], np.float64), s.sensor_hw, int(s.label_times_us[r]))
+        follower.start(
+            np.asarray(s.boxes_xywh[r], np.float64), s.sensor_hw, int(s.label_times_us[r]), geometry.window_us
+        )
         for s, r in zip(found, rows, strict=True)
     ]
     tracks = [(np.zeros((len(s), 4)), np.zeros(len(s))) for s in found]
@@ -82,12 +84,15 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
         tracks[i][0][row], tracks[i][1][row] = found[i].boxes_xywh[row], 1.0
     for ahead in range(1, max(len(s) - r for s, r in zip(found, rows, strict=True))):
         active = [i for i, s in enumerate(found) if rows[i] + ahead < len(s)]
-        now, crops = [rows[i] + ahead for i in active], [follower.region(states[i]) for i in active]
+        now = [rows[i] + ahead for i in active]
+        times = [int(found[i].label_times_us[row]) for i, row in zip(active, now, strict=True)]
+        crops = [follower.regions(states[i])[0] for i in active]
         images, voxels, _ = _seen(geometry, [found[i] for i in active], now, crops)
         output = teacher.forward_search(images, voxels, templates[active])
         for place, (i, row) in enumerate(zip(active, now, strict=True)):
             look = crops[place], _of_window(output, place)
-            estimate = follower.accept(states[i], [look], int(found[i].label_times_us[row]))
+            follower.accept(states[i], [look], times[place], geometry.window_us)
+            estimate = follower.estimate(states[i], times[place])
             tracks[i][0][row], tracks[i][1][row] = estimate.box_xywh, 0.0 if estimate.lost else estimate.score
     return tracks
 

@@ -49,6 +49,13 @@ class Crop:
         shift = np.array([self.x0, self.y0, 0.0, 0.0])
         return boxes / self.scale + shift
 
+    def area_on(self, sensor_hw: tuple[int, int]) -> float:
+        """Area of the part that lies on a sensor, sensor pixels."""
+        side = self.size / self.scale
+        spans = zip((self.x0, self.y0), sensor_hw[::-1], strict=True)
+        width, height = (max(0.0, min(begin + side, limit) - max(begin, 0.0)) for begin, limit in spans)
+        return width * height
+
     def relative_box(self, box_xywh: np.ndarray) -> np.ndarray:
         """A box as the networks take it: cx, cy, w, h in units of the crop's side, float64.
 

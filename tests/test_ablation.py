@@ -28,8 +28,7 @@ from had_snn.errors import HadError, InputError  # noqa: E402
 from had_snn.evaluate.one_pass import first_label, run_one_pass  # noqa: E402
 from had_snn.events.stream import EventStream  # noqa: E402
 from had_snn.models import student_tiny, teacher_tiny  # noqa: E402
-from had_snn.tracking import TeacherTracker  # noqa: E402
-from had_snn.tracking.follower import TrackingPolicy  # noqa: E402
+from had_snn.tracking import TeacherTracker, TrackingPolicy  # noqa: E402
 
 COST = {"none": Cost(0.1), "full": Cost(0.2), "plain": Cost(0.15, once=1.0)}
 

@@ -27,6 +27,7 @@ NEIGHBOURS = {
     ("had_snn.export", "had_snn.interop"),
     ("had_snn.export", "had_snn.checkpoint"),
     ("had_snn.export", "had_snn.profiling"),
+    ("had_snn.export", "had_snn.tracking"),
     ("had_snn.profiling", "had_snn.checkpoint"),
 }
 # A library and the only places that may import it.

@@ -156,6 +156,7 @@ COMMON: dict[str, Rule] = {
     "accelerator": ACCELERATOR,
     "baselines": Many(Word(BASELINES)),
     "box": Maybe(Either((Many(Number(-1e6, 1e6), 4, 4, "four numbers [x,y,w,h]"), Text("a file with boxes, or draw")))),
+    "budget_us": Maybe(Number(0, 1e9)),
     "carry": Flag(),
     "checkpoint": WEIGHTS,
     "checkpoints": Many(WEIGHTS, 1),

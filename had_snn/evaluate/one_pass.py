@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from had_snn.data.sequence import TrackingSequence
     from had_snn.events.stream import EventStream
 
-#: Events before the first label that a tracker may look at when it starts.
+#: Events before the first label that a tracker gets when it starts, if it does not say so by `context_us`.
 CONTEXT_US = 100_000
 
 
@@ -55,7 +55,8 @@ def first_label(sequence: TrackingSequence) -> int:
 def _start(tracker: Tracker, sequence: TrackingSequence, row: int) -> tuple[int, float]:
     """Initialises at label `row`; returns its time and the seconds that took."""
     t_us = int(sequence.label_times_us[row])
-    context = sequence.events.slice_time(t_us - CONTEXT_US, t_us)
+    reach_us = getattr(tracker, "context_us", CONTEXT_US)
+    context = sequence.events.slice_time(t_us - reach_us, t_us)
     frame = sequence.frame_at(t_us)
     begun = time.perf_counter()
     tracker.init(context, sequence.boxes_xywh[row], t_us=t_us, frame=frame)
@@ -109,8 +110,8 @@ def run_on_clock(
     Args:
         tracker: The tracker; `init` is called on it.
         sequence: The sequence.
-        latency_us: Computing time charged for each answer; the measured one when None. A fixed value makes the run
-            repeatable and models another machine.
+        latency_us: Computing time charged for each look, or for each answer of a tracker that does not count its
+            `looks`; the measured one when None. A fixed value makes the run repeatable and models another machine.
         min_period_us: The tracker rests until this long after it began its last answer.
 
     Returns:
@@ -124,14 +125,18 @@ def run_on_clock(
     row0 = first_label(sequence)
     t_before, spent = _start(tracker, sequence, row0)
     rows = [(t_before, np.asarray(sequence.boxes_xywh[row0], np.float64), 1.0, spent, t_before)]
-    now = t_before + max(min_period_us, round(spent * 1e6) if latency_us is None else latency_us)
+
+    def charge(spent: float, looks: int) -> int:
+        return round(spent * 1e6) if latency_us is None else latency_us * looks
+
+    now = t_before + max(min_period_us, charge(spent, 1))
     t_last = int(sequence.label_times_us[-1])
     while now <= t_last:
         events, frame = sequence.events.slice_time(t_before, now), sequence.frame_at(now)
-        begun = time.perf_counter()
+        looks, begun = getattr(tracker, "looks", None), time.perf_counter()
         estimate = tracker.update(events, at_us=[now], frame=frame)[0]
         spent = time.perf_counter() - begun
-        charged = round(spent * 1e6) if latency_us is None else latency_us
+        charged = charge(spent, 1 if looks is None else getattr(tracker, "looks", 0) - looks)
         rows.append((now, np.asarray(estimate.box_xywh, np.float64), estimate.score, spent, now + charged))
         t_before, now = now, now + max(min_period_us, charged)
     times, boxes, scores, seconds, finish = zip(*rows, strict=True)
@@ -166,7 +171,7 @@ def evaluate_tracker(
         seed: Seed of the resampling.
         min_period_us: Under `clock`, the tracker rests until this long after it began its last answer; a tracker that
             waits for camera frames answers once a frame.
-        latency_us: Under `clock`, computing time charged for each answer; the measured one when None.
+        latency_us: Under `clock`, computing time charged for each look or answer; the measured one when None.
         progress: Called after each sequence with the number done, the number of all and the sequence's name.
 
     Returns:

@@ -23,6 +23,11 @@ from had_snn.models.grids import fold, scale_and_shift
 from had_snn.models.search import SearchModule
 from had_snn.models.stem import EventLIFStem
 from had_snn.ops.lif import decay_factor
+from had_snn.tracking.buffer import EventBuffer
+from had_snn.tracking.policy import WindowPolicy
+from had_snn.tracking.template import read_template, template_window
+from had_snn.tracking.window import Window
+from had_snn.tracking.window_rule import WindowRule
 
 
 def check_exportable(student: SearchModule) -> Graph:
@@ -90,7 +95,7 @@ def template_kernel(
 
     Args:
         student: The network.
-        events: Sensor events; those of the last window before `t_us` show the target.
+        events: Sensor events; those before `t_us` show the target.
         box_xywh: The target's box at `t_us`, sensor pixels.
         t_us: Time of the box; the end of `events` when None.
         n_steps: Micro-steps per window; the configured number when None.
@@ -98,20 +103,46 @@ def template_kernel(
     Returns:
         Correlation kernel `[1, C, k, k]`.
     """
-    config = student.config
+    return _template(student, events, box_xywh, t_us, n_steps)[0]
+
+
+def template_and_look(
+    student: SearchModule, events: EventStream, box_xywh: Sequence[float] | np.ndarray, *, t_us: int | None = None
+) -> tuple[Tensor, EventBatch]:
+    """The template, and the events around it that a first look through the same window sees.
+
+    Args and the kernel as for `template_kernel`; the events are in the crop of the search branch.
+    """
+    kernel, window = _template(student, events, box_xywh, t_us, None)
+    config, box = student.config, np.asarray(box_xywh, dtype=np.float64)
+    crop = search_crop(box, factor=config.search_factor, size=config.search_size)
+    seen = window.read(
+        EventBuffer(events.slice_time(window.first_us, window.t_us)), crop, most=None, device=student.device
+    )
+    if seen is None:
+        raise ExportError(f"hardly any events around the box between {window.first_us} and {window.t_us} us")
+    return kernel, seen
+
+
+def _template(
+    student: SearchModule,
+    events: EventStream,
+    box_xywh: Sequence[float] | np.ndarray,
+    t_us: int | None,
+    n_steps: int | None,
+) -> tuple[Tensor, Window]:
+    """The kernel and the window it was read from."""
     box = check_box(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw)
     end = int(t_us if t_us is not None else events.t_end)
-    crop = search_crop(box, factor=config.template_factor, size=config.template_size)
-    window = events.slice_time(end - config.window_us, end).crop(crop)
-    if len(window) == 0:
+    rule = WindowRule(student.config.window_us, WindowPolicy())
+    buffer = EventBuffer(events.slice_time(end - rule.context_us, end))
+    window = rule.window(end, template_window(buffer, box, end, rule)[0])
+    kernel = read_template(student, buffer, box, window, n_steps=n_steps)
+    if kernel is None:
         raise ExportError(
-            f"no events in the template's crop between {end - config.window_us} and {end} us: give another box or time"
+            f"hardly any events in the template's crop between {window.first_us} and {end} us: give another box or time"
         )
-    batch = EventBatch.pack([window], [end - config.window_us], [end])
-    boxes = torch.from_numpy(crop.relative_box(box)[None]).float()
-    device = student.device
-    with torch.no_grad():
-        return student.encode_template(batch.to(device), boxes.to(device), n_steps=n_steps).cpu()
+    return kernel.cpu(), window
 
 
 def to_graph(
@@ -139,13 +170,14 @@ def to_graph(
     Returns:
         The graph, ready for `to_nir`, `run_graph` and `DeployedStudent`.
     """
-    kernel = template_kernel(student, template_events, box_xywh, t_us=t_us, n_steps=n_steps)
+    kernel, window = _template(student, template_events, box_xywh, t_us, n_steps)
     graph = search_graph(student, kernel, n_steps=n_steps, fuse_matching=fuse_matching)
     if rounding is not None:
         graph = round_graph(graph, rounding)
     template = {
         "box_xywh": [float(v) for v in np.asarray(box_xywh, dtype=np.float64)],
-        "t_us": int(t_us if t_us is not None else template_events.t_end),
+        "t_us": window.t_us,
+        "window_us": window.length_us,
         "source": template_events.source,
         "fingerprint": fingerprint(kernel).tolist(),
     }

@@ -121,13 +121,28 @@ def _preprocessing(graph: SearchGraph) -> dict[str, Any]:
         "crop_size": size,
         "crop_factor": factor,
         "coordinates": "events move as coordinates, no image is made; those outside the crop are dropped",
-        "window": "half-open [t - window_us, t) before the time of the box; every window starts from rest",
+        "window": "half-open [t - W, t) before the time of a look; every window starts from rest",
+        "network_time": "(time - (t - W)) * window_us / W: steps and time constants are in network time",
     }
 
 
 def _tau_us(alpha: float | tuple[float, ...], dt_us: float) -> float | list[float]:
     times = [-dt_us / math.log(a) for a in (alpha if isinstance(alpha, tuple) else (alpha,))]
     return times if isinstance(alpha, tuple) else times[0]
+
+
+def _written_for(graph: SearchGraph) -> dict[str, float]:
+    """Length of the window that the template was read from, and what a step lasts in such a window."""
+    template = graph.info.get("template")
+    if not isinstance(template, dict):
+        return {}
+    physical_us = float(template["window_us"])
+    return {"physical_window_us": physical_us, "physical_dt_us": physical_us / graph.n_steps}
+
+
+def _physical(alpha: float | tuple[float, ...], graph: SearchGraph) -> dict[str, float | list[float]]:
+    dt_us = _written_for(graph).get("physical_dt_us")
+    return {} if dt_us is None else {"physical_tau_us": _tau_us(alpha, dt_us)}
 
 
 def _notes(graph: SearchGraph, factors: dict[str, float | list[float]], thresholds: dict[str, float]) -> dict[str, Any]:
@@ -141,6 +156,7 @@ def _notes(graph: SearchGraph, factors: dict[str, float | list[float]], threshol
         "dt_us": graph.dt_us,
         "n_steps": graph.n_steps,
         "window_us": graph.dt_us * graph.n_steps,
+        **_written_for(graph),
         "neuron": {
             "euler": "v = v + dt/tau * (i - v); spike if v > v_threshold; then v = 0 at once; no output delay",
             "reset": "hard",
@@ -152,7 +168,7 @@ def _notes(graph: SearchGraph, factors: dict[str, float | list[float]], threshol
         "host_before": before,
         "host_after": after,
         "nodes": {
-            name: {"alpha": node.alpha, "tau_us": _tau_us(node.alpha, graph.dt_us)}
+            name: {"alpha": node.alpha, "tau_us": _tau_us(node.alpha, graph.dt_us), **_physical(node.alpha, graph)}
             if isinstance(node, Neurons)
             else {"stride": node.stride}
             for name, node in graph.nodes.items()

@@ -87,10 +87,15 @@ class TrackerOutput:
         scores = 1 / (1 + np.exp(-self.score_logits[0].cpu().numpy()))
         grid = scores.shape[-1]
         row, column = divmod(int((scores * prior).argmax()), grid)
-        dx, dy = self.offsets[0, :, row, column].tolist()
-        w, h = self.sizes[0, :, row, column].tolist()
+        rows, columns = slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2)
+        share = scores[rows, columns] ** 2
+        share /= share.sum()
+        places = np.arange(grid) + 0.5
+        dx, dy = (self.offsets[0, :, rows, columns].cpu().numpy() * share).sum(axis=(1, 2)).tolist()
+        x, y = float(share.sum(axis=0) @ places[columns]), float(share.sum(axis=1) @ places[rows])
+        w, h = np.exp((np.log(self.sizes[0, :, rows, columns].cpu().numpy()) * share).sum(axis=(1, 2))).tolist()
         score = min(max(float(scores[row, column]), 1e-4), 1 - 1e-4)
-        return ((column + 0.5 + dx) / grid, (row + 0.5 + dy) / grid, w, h), score
+        return ((x + dx) / grid, (y + dy) / grid, w, h), score
 
     def peak_boxes(self, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reads one box per window at the highest score.

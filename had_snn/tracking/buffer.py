@@ -78,6 +78,19 @@ class EventBuffer:
         """Number of events of `[t0, t1)` inside a crop."""
         return self._cut(t0, t1).count_in(crop)
 
+    def first_time(self, t0: int, t1: int) -> int | None:
+        """Time of the first event of `[t0, t1)`; None when there is none."""
+        live = self._columns["t"][self._begin : self._end]
+        at = int(live.searchsorted(t0))
+        return int(live[at]) if at < len(live) and live[at] < t1 else None
+
+    def nth_time(self, nth: int, t0: int, t1: int, crop: Crop) -> int | None:
+        """Time of the `nth` event, from 1, of `[t0, t1)` inside a crop; None when there are fewer."""
+        cut = self._cut(t0, t1)
+        if len(cut) < nth or cut.count_in(crop) < nth:
+            return None
+        return int(cut.crop(crop).t[nth - 1])
+
     def _cut(self, t0: int, t1: int) -> EventStream:
         live = self._columns["t"][self._begin : self._end]
         start, stop = live.searchsorted((t0, t1)) + self._begin

@@ -27,9 +27,9 @@ from had_snn.models import SearchState
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.carried import CarriedSearch
 from had_snn.tracking.follower import FollowerState
+from had_snn.tracking.motion import Motion
 
 _KIND = "tracker_state"
-_BOXES = ("first_box", "box", "region_box")
 
 
 @dataclass
@@ -40,8 +40,15 @@ class TrackerState:
         made_for: Numbers of the tracker that made it (student, mode), which must be those of the tracker that goes on.
         t_init_us: Time of the given box.
         next_t_us: Time of the next box that is due by itself.
-        follower: Box, score, lost or not.
+        follower: Box, score, lost or not, as of the newest look.
         buffer: Events that a later window may still need.
+        recorded_us: Since when events are recorded.
+        look_us: Time of the newest look.
+        asked_us: Time of the newest box.
+        n: The newest look's window (`window_rule.py`).
+        template_n: The template's window.
+        near: Events near the target in the newest look's window.
+        looks: Windows read by the network so far.
         kernel: The template, `[1, C, k, k]`; None while no window has shown the target. Once it has been read
             from a whole window, it never changes.
         template_due_us: Time from which the template is to be read, or read anew; None when it stays as it is.
@@ -53,9 +60,32 @@ class TrackerState:
     next_t_us: int
     follower: FollowerState
     buffer: EventBuffer
+    recorded_us: int
+    look_us: int
+    asked_us: int
+    n: int
+    template_n: int
+    near: int = 0
+    looks: int = 0
     kernel: Tensor | None = None
     template_due_us: int | None = None
     carried: CarriedSearch | None = None
+
+
+#: Of a tracker's state, what is a plain number.
+_NUMBERS = (
+    "made_for",
+    "t_init_us",
+    "next_t_us",
+    "recorded_us",
+    "look_us",
+    "asked_us",
+    "n",
+    "template_n",
+    "near",
+    "looks",
+    "template_due_us",
+)
 
 
 def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
@@ -70,22 +100,17 @@ def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
     """
     events = state.buffer.joined()
     tensors = {f"events.{name}": torch.from_numpy(np.array(getattr(events, name), np.int64)) for name in "txyp"}
-    for name in _BOXES:
-        tensors[name] = torch.from_numpy(getattr(state.follower, name))
-    if state.kernel is not None:
-        tensors["kernel"] = state.kernel
-    follower = {k: v for k, v in vars(state.follower).items() if k not in _BOXES}
-    numbers: dict[str, Any] = {
-        "made_for": state.made_for,
-        "t_init_us": state.t_init_us,
-        "next_t_us": state.next_t_us,
-        "template_due_us": state.template_due_us,
-        "last_t": state.buffer.last_t,
-        "follower": follower,
-    }
+    following = state.follower
+    tensors["first_box"] = torch.from_numpy(following.first_box)
+    for name, value in (("kernel", state.kernel), ("activity", following.activity)):
+        if value is not None:
+            tensors[name] = torch.as_tensor(value)
+    follower = {k: v for k, v in vars(following).items() if k not in ("first_box", "activity", "motion")}
+    numbers: dict[str, Any] = {name: getattr(state, name) for name in _NUMBERS}
+    numbers |= {"last_t": state.buffer.last_t, "follower": follower, "motion": dataclasses.asdict(following.motion)}
     if state.carried is not None:
         carried = state.carried
-        times = {"t_us": carried.t_us, "read_us": carried.read_us}
+        times = {"read_us": carried.read_us, "passed": carried.passed}
         numbers["carried"] = {**times, "crop": dataclasses.asdict(carried.crop)}
         tensors |= {f"search.{name}": value for name, value in state.carried.search.tensors().items()}
     with atomic_file(path) as temporary:
@@ -116,9 +141,15 @@ def load_state(path: str | os.PathLike[str], *, device: str | torch.device = "cp
 
 def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerState:
     columns = {name: tensors[f"events.{name}"].cpu().numpy() for name in "txyp"}
-    given = {**numbers["follower"], "sensor_hw": tuple(numbers["follower"]["sensor_hw"])}
-    boxes = {name: tensors[name].cpu().numpy() for name in _BOXES}
-    follower = FollowerState(**given, **boxes)
+    activity = tensors.get("activity")
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in numbers["motion"].items()}
+    motion = Motion(**fields)
+    follower = FollowerState(
+        **{**numbers["follower"], "sensor_hw": tuple(numbers["follower"]["sensor_hw"])},
+        first_box=tensors["first_box"].cpu().numpy(),
+        motion=motion,
+        activity=None if activity is None else activity.cpu().numpy(),
+    )
     buffer = EventBuffer(EventStream.from_arrays(**columns, sensor_hw=follower.sensor_hw))
     buffer.last_t = numbers["last_t"]
     carried = None
@@ -126,14 +157,6 @@ def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerStat
         search = {name.removeprefix("search."): v for name, v in tensors.items() if name.startswith("search.")}
         found = numbers["carried"]
         state = SearchState.from_tensors(search)
-        carried = CarriedSearch(Crop(**found["crop"]), found["t_us"], found["read_us"], state)
-    return TrackerState(
-        made_for=numbers["made_for"],
-        t_init_us=numbers["t_init_us"],
-        next_t_us=numbers["next_t_us"],
-        follower=follower,
-        buffer=buffer,
-        kernel=tensors.get("kernel"),
-        template_due_us=numbers["template_due_us"],
-        carried=carried,
-    )
+        carried = CarriedSearch(Crop(**found["crop"]), found["read_us"], found["passed"], state)
+    plain = {name: numbers[name] for name in _NUMBERS}
+    return TrackerState(**plain, follower=follower, buffer=buffer, kernel=tensors.get("kernel"), carried=carried)

@@ -14,7 +14,8 @@ from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop, search_crop
 from had_snn.models import RGBETeacher
 from had_snn.tracking.buffer import EventBuffer
-from had_snn.tracking.follower import BoxFollower, Estimate, FollowerState, TrackingPolicy
+from had_snn.tracking.follower import BoxFollower, Estimate, FollowerState
+from had_snn.tracking.policy import TrackingPolicy
 
 
 class TeacherTracker:
@@ -72,10 +73,12 @@ class TeacherTracker:
         """Starts at a known box; see `OnlineTracker.init`. `frame` is the newest RGB frame, uint8 `[H, W, 3]`."""
         config = self.teacher.config
         start = int(t_us if t_us is not None else events.t_end)
-        self.following = self.follower.start(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw, start)
+        self.following = self.follower.start(
+            np.asarray(box_xywh, dtype=np.float64), events.sensor_hw, start, config.window_us
+        )
         self.buffer = EventBuffer(events)
-        crop = search_crop(self.following.box, factor=config.template_factor, size=config.template_size)
-        box = torch.from_numpy(crop.relative_box(self.following.box)[None]).float()
+        crop = search_crop(self.following.first_box, factor=config.template_factor, size=config.template_size)
+        box = torch.from_numpy(crop.relative_box(self.following.first_box)[None]).float()
         self.template = self.teacher.encode_template(*self._inputs(start, crop, frame), box)
 
     @torch.no_grad()
@@ -85,11 +88,13 @@ class TeacherTracker:
             raise InputError("update() before init(): give the first box with init(events, box_xywh)")
         self.buffer.push(events)
         estimates = []
-        for t_us in at_us:
+        window_us = self.teacher.config.window_us
+        for t_us in map(int, at_us):
             looks = []
             for crop in self.follower.regions(self.following):
-                image, voxel = self._inputs(int(t_us), crop, frame)
+                image, voxel = self._inputs(t_us, crop, frame)
                 looks.append((crop, self.teacher.forward_search(image, voxel, self.template)))
-            estimates.append(self.follower.accept(self.following, looks, int(t_us)))
-            self.buffer.forget_before(int(t_us) - self.teacher.config.window_us)
+            self.follower.accept(self.following, looks, t_us, window_us)
+            estimates.append(self.follower.estimate(self.following, t_us))
+            self.buffer.forget_before(t_us - window_us)
         return estimates

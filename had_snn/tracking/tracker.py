@@ -6,14 +6,17 @@
         for estimate in tracker.update(chunk):
             print(estimate.t_us, estimate.box_xywh, estimate.score)
 
-A box at time `t` is read from the events of the window `[t - window, t)`, cropped as coordinates around the last box.
-How events are cut into chunks does not matter: the boxes are the same. `docs/tracking.md` says what happens to a lost
-target, in silence, in noise and in a burst.
+The tracker looks whenever the events say so (`looks.py`), through a window as long as the target's motion wants
+(`window_rule.py`), cropped as coordinates around where it expects the target (`motion.py`). A box at time `t` is
+predicted from the newest look before `t` and changes nothing: neither how events are cut into chunks nor how often a
+box is asked for changes any box. `docs/tracking.md` says what happens to a lost target, in silence, in noise and in a
+burst.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -29,12 +32,13 @@ from had_snn.models import SearchNetwork, TrackerOutput
 from had_snn.models.spike_driven import search_network
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.carried import CarriedSearch, read_on
-from had_snn.tracking.follower import BoxFollower, Estimate, TrackingPolicy
+from had_snn.tracking.follower import BoxFollower, Estimate
+from had_snn.tracking.looks import Chain
+from had_snn.tracking.policy import TrackingPolicy
 from had_snn.tracking.state import TrackerState, load_state, save_state
-from had_snn.tracking.window import pack_window, read_window
-
-#: A template is read anew when less than this share of the window before the given box was recorded.
-FULL_WINDOW = 0.9
+from had_snn.tracking.template import NEAR, near_events, read_template, template_window
+from had_snn.tracking.window import Window
+from had_snn.tracking.window_rule import WindowRule
 
 
 class OnlineTracker:
@@ -44,14 +48,16 @@ class OnlineTracker:
 
     Args:
         student: The network; put into evaluation mode.
-        output_period_us: Time between boxes when `update` is not told otherwise; the window's length when None.
-        policy: How network outputs become boxes.
-        carry: Keep membranes from one output to the next, so that each event is read once. The crop then keeps its
+        output_period_us: Time between boxes when `update` is not told otherwise; the network's nominal window when
+            None.
+        policy: How long windows are, and how network outputs become boxes.
+        carry: Keep membranes from one look to the next, so that each event is read once. The crop then keeps its
             scale and moves by whole cells of the network's coarsest grid, and the membranes move with it; a change of
-            scale, a gap longer than a window, or silence starts from rest again. Without it every output reads its
+            scale, a gap longer than a window, or silence starts from rest again. Without it every look reads its
             whole window from rest, as in training.
         backend: `"spikes"` adds up the weights of spikes on a CPU, `"dense"` runs ordinary convolutions on any device;
             the boxes are the same. `"auto"`: spikes on a CPU, where they are faster.
+        budget_us: Least time of the recording between two looks, so that a live stream is kept up with; 0 for none.
 
     Example:
         >>> from had_snn import OnlineTracker, load_student
@@ -68,20 +74,33 @@ class OnlineTracker:
         policy: TrackingPolicy | None = None,
         carry: bool = False,
         backend: str = "auto",
+        budget_us: float = 0.0,
     ) -> None:
         config = student.config
         self.student = student.eval()
         self.network = search_network(self.student, backend)
-        self.window_us = config.window_us
         if output_period_us is not None and int(output_period_us) < 1:
             raise InputError(f"output_period_us={output_period_us}: expected at least 1 microsecond")
+        if not 0 <= budget_us < math.inf:
+            raise InputError(f"budget_us={budget_us}: expected a time of at least 0")
         self.output_period_us = int(output_period_us or config.window_us)
         self.policy = policy or TrackingPolicy()
-        self.carry = carry
+        self.carry, self.budget_us = carry, float(budget_us)
         self.follower = BoxFollower(
             search_size=config.search_size, search_factor=config.search_factor, grid=student.grid, policy=self.policy
         )
+        self.rule = WindowRule(config.window_us, self.policy.window)
         self.state: TrackerState | None = None
+
+    @property
+    def context_us(self) -> int:
+        """How much of the past before the first box it looks at."""
+        return self.rule.context_us
+
+    @property
+    def looks(self) -> int:
+        """Windows read by the network since `init`."""
+        return self._started().looks
 
     def init(
         self,
@@ -94,10 +113,9 @@ class OnlineTracker:
         """Starts at a known box.
 
         Args:
-            events: Events around the time of the box; those of the last window before it show the target. When they
-                begin later, as with a recording or a camera that has just been started, the template is read anew once
-                a whole window has passed since they began; when there are hardly any, from the first window after the
-                box that holds some.
+            events: Events around the time of the box; those before it show the target, as many as a window by
+                `window_rule.py` holds. When they begin later, as with a recording or a camera that has just been
+                started, the template is read anew once a whole window has passed since they began.
             box_xywh: The target's box at `t_us`, sensor pixels.
             t_us: Time of the box; the end of `events` when None.
             frame: Unused: the student sees events only.
@@ -106,12 +124,19 @@ class OnlineTracker:
             InputError: If the box has no area or lies outside the sensor.
         """
         start = int(t_us if t_us is not None else events.t_end)
-        following = self.follower.start(np.asarray(box_xywh, dtype=np.float64), events.sensor_hw, start)
-        self.state = TrackerState(
-            self._made_for(), start, start + self.output_period_us, following, EventBuffer(events)
+        box = np.asarray(box_xywh, dtype=np.float64)
+        following = self.follower.start(box, events.sensor_hw, start, self.rule.length(0))
+        buffer = EventBuffer(events)
+        n, full = template_window(buffer, following.first_box, start, self.rule)
+        following = self.follower.start(box, events.sensor_hw, start, self.rule.length(n))
+        recorded_us = min(events.t_start, start) if len(events) else start
+        state = TrackerState(
+            self._made_for(), start, start + self.output_period_us, following, buffer, recorded_us, start, start, n, n
         )
-        self.state.kernel = self._read_template(self.state, start)
-        self.state.template_due_us = self._template_due(self.state, events)
+        self._read_template(state, start)
+        if state.kernel is None or not (full or self.student.template_is_fixed):
+            state.template_due_us = recorded_us + math.ceil(self.rule.length(n + 1))
+        self.state = state
 
     def update(
         self, events: EventStream, *, at_us: Sequence[int] | None = None, frame: np.ndarray | None = None
@@ -133,15 +158,18 @@ class OnlineTracker:
         """
         state = self._started()
         if at_us is not None:
-            at_us = _check_times(at_us, state.follower.t_us)
+            at_us = _check_times(at_us, state.asked_us)
         state.buffer.push(events)
         if at_us is None:
             last = state.buffer.last_t
             at_us = range(state.next_t_us, last + 1, self.output_period_us) if last is not None else ()
         estimates = [self._estimate(state, t) for t in at_us]
         if estimates:
+            state.asked_us = estimates[-1].t_us
             state.next_t_us = estimates[-1].t_us + self.output_period_us
-            state.buffer.forget_before(estimates[-1].t_us - self.window_us)
+            waits = state.template_due_us is not None and state.template_n < self.rule.longest
+            oldest = state.look_us - self.context_us
+            state.buffer.forget_before(min(oldest, state.recorded_us) if waits else oldest)
         return estimates
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -173,84 +201,117 @@ class OnlineTracker:
         numbers = dataclasses.asdict(self.student.config)
         return {"carry": self.carry, "student": {k: list(v) if isinstance(v, tuple) else v for k, v in numbers.items()}}
 
-    def _template_due(self, state: TrackerState, events: EventStream) -> int | None:
-        """From when on the template is to be read, or read anew; None where the window before the box is recorded."""
-        if state.kernel is None:
-            return state.t_init_us + self.window_us
-        recorded_us = state.t_init_us - events.t_start
-        if self.student.template_is_fixed or recorded_us >= FULL_WINDOW * self.window_us:
-            return None
-        return events.t_start + self.window_us
-
-    def _read_due_template(self, state: TrackerState, t_us: int) -> None:
-        """Reads the template that is due, at the first box; where there is one, from the events since they began."""
-        due_us = t_us if state.kernel is None or state.template_due_us is None else state.template_due_us
-        kernel = self._read_template(state, due_us)
-        if kernel is not None:
-            # Membranes of the search have met the old template.
-            state.kernel, state.carried = kernel, None
-        if state.kernel is not None:
-            state.template_due_us = None
-
-    @torch.no_grad()
-    def _read_template(self, state: TrackerState, t_end: int) -> Tensor | None:
-        """The correlation kernel from the window that ends at `t_end`; None when it holds too few events."""
-        config, box_xywh = self.student.config, state.follower.first_box
-        crop = search_crop(box_xywh, factor=config.template_factor, size=config.template_size)
-        cropped = self._window(state, crop, t_end)
-        if cropped is None:
-            return None
-        box = torch.from_numpy(crop.relative_box(box_xywh)[None]).float()
-        device = self.student.device
-        return self.network.encode_template(pack_window(cropped, t_end - self.window_us, t_end, device), box.to(device))
-
-    @torch.no_grad()
     def _estimate(self, state: TrackerState, t_us: int) -> Estimate:
-        if state.template_due_us is not None and t_us >= state.template_due_us:
-            self._read_due_template(state, t_us)
-        if state.kernel is None:
-            return self.follower.hold(state.follower, t_us)
-        if self.carry and not state.follower.lost:
-            looks = [self._look_on(state, state.kernel, t_us)]
-        else:
-            looks = [self._look(state, state.kernel, t_us, crop) for crop in self.follower.regions(state.follower)]
-        seen = [look for look in looks if look is not None]
-        if not seen:
-            return self.follower.hold(state.follower, t_us)
-        estimate = self.follower.accept(state.follower, seen, t_us)
-        if estimate.lost:
-            state.carried = None
-        return estimate
+        """Looks as often as is due before `t_us`; the box there is predicted and changes nothing."""
+        while (look_us := self._chain(state).next(state.buffer, t_us)) is not None:
+            self._look_at(state, look_us)
+        return self.follower.estimate(state.follower, t_us)
 
-    def _window(self, state: TrackerState, crop: Crop, t_us: int) -> EventStream | None:
-        """The events to read of the window that ends at `t_us`; None when there are too few."""
-        return read_window(state.buffer, crop, t_us - self.window_us, t_us, most=self.policy.max_events)
+    def _chain(self, state: TrackerState) -> Chain:
+        share, following = self.policy.look_share, state.follower
+        box = following.motion.box_at(state.look_us)
+        crops = len(self.follower.regions(following))
+        rest = crops * max(share * self.rule.length(self.rule.shortest), self.budget_us)
+        share_now = self.policy.search_windows if following.lost else share
+        wait = max(share_now * self.rule.length(state.n), rest)
+        enough = share * max(self.rule.full(float(box[2] * box[3])), state.near)
+        zone = search_crop(box, factor=NEAR, size=64)
+        return Chain(state.look_us, zone, rest, wait, math.ceil(enough))
+
+    @torch.no_grad()
+    def _look_at(self, state: TrackerState, t_us: int) -> None:
+        """One look: chooses the window, reads it, and moves the box."""
+        following = state.follower
+        if state.template_due_us is not None:
+            self._read_due_template(state, t_us)
+        box = following.motion.box_at(t_us)
+        # The first full window after a loss may be the longest.
+        reach = None if following.lost else state.n + self.rule.reach
+        near, since_us = near_events(state.buffer, box, t_us, self.rule, longest=reach), t_us - state.look_us
+        gone = not following.lost and self.rule.gone(state.n, near, since_us=since_us)
+        if following.lost:
+            state.n = self.rule.while_lost(state.n, near)
+        elif not gone:
+            travel = math.hypot(*following.motion.velocity) / following.motion.size
+            state.n = self.rule.next(state.n, near, travel_per_us=travel, since_us=since_us)
+        window = self.rule.window(t_us, state.n)
+        state.near, state.look_us = near.within(window.length_us), t_us
+        density = state.near / float(box[2] * box[3])
+        seen = [] if state.kernel is None or gone else self._seen(state, state.kernel, window)
+        if seen:
+
+            def stands_out(box_xywh: np.ndarray) -> bool:
+                return near_events(state.buffer, box_xywh, t_us, self.rule, longest=state.n).stand_out(window.length_us)
+
+            self.follower.accept(following, seen, t_us, window.length_us, density=density, stands_out=stands_out)
+        elif gone and near.noisy(window.length_us):
+            self.follower.miss(following, t_us, window.length_us)
+        else:
+            self.follower.hold(following, t_us, window.length_us, density=density)
+        if following.lost:
+            state.carried = None
+        state.looks += len(seen)
+
+    def _seen(self, state: TrackerState, kernel: Tensor, window: Window) -> list[tuple[Crop, TrackerOutput]]:
+        """What the network makes of the window, in every crop with enough events."""
+        crops = self.follower.regions(state.follower)
+        if self.carry and not state.follower.lost:
+            found = [self._look_on(state, kernel, window, crops[0])]
+        else:
+            found = [self._look(state, kernel, window, crop) for crop in crops]
+        return [look for look in found if look is not None]
 
     def _look(
-        self, state: TrackerState, kernel: Tensor, t_us: int, crop: Crop, *, keep: bool = False
+        self, state: TrackerState, kernel: Tensor, window: Window, crop: Crop, *, keep: bool = False
     ) -> tuple[Crop, TrackerOutput] | None:
-        """Reads the window that ends at `t_us` from rest; None when it holds too few events."""
-        cropped = self._window(state, crop, t_us)
-        if cropped is None:
+        """Reads a window from rest; None when it holds too few events."""
+        batch = window.read(state.buffer, crop, most=self.policy.max_events, device=kernel.device)
+        if batch is None:
             return None
-        batch = pack_window(cropped, t_us - self.window_us, t_us, kernel.device)
         output = self.network.step(batch, kernel, None) if keep else self.network.read_window(batch, kernel)
         if output.state is not None:
-            state.carried = CarriedSearch(crop, t_us, t_us, output.state)
+            state.carried = CarriedSearch(crop, window.t_us, 0.0, output.state)
         return crop, output
 
-    def _look_on(self, state: TrackerState, kernel: Tensor, t_us: int) -> tuple[Crop, TrackerOutput] | None:
-        """Reads only what is new since the last box; from rest where membranes cannot be kept."""
-        carried, wanted = state.carried, self.follower.region(state.follower)
-        if carried is None or not carried.reaches(
-            wanted, t_us, window_us=self.window_us, scale_tolerance=self.policy.scale_tolerance
-        ):
-            return self._look(state, kernel, t_us, wanted, keep=True)
-        found = read_on(self.network, kernel, carried, state.buffer, wanted, t_us, most=self.policy.max_events)
+    def _look_on(
+        self, state: TrackerState, kernel: Tensor, window: Window, wanted: Crop
+    ) -> tuple[Crop, TrackerOutput] | None:
+        """Reads only what is new since the last look; from rest where membranes cannot be kept."""
+        carried = state.carried
+        if carried is None or not carried.reaches(wanted, window, scale_tolerance=self.policy.scale_tolerance):
+            return self._look(state, kernel, window, wanted, keep=True)
+        found = read_on(self.network, kernel, carried, state.buffer, wanted, window, most=self.policy.max_events)
         if found is None:
             return None
         output, state.carried = found
         return state.carried.crop, output
+
+    def _read_due_template(self, state: TrackerState, t_us: int) -> None:
+        """Reads the template from what was recorded since, when a window that is full has passed by `t_us`."""
+        while state.template_due_us is not None and state.template_due_us <= t_us:
+            # The window ends with an event, as looks do: nothing is rounded.
+            since_us = max(state.template_due_us, state.t_init_us)
+            end = state.buffer.first_time(since_us, t_us)
+            end = t_us if end is None else end
+            state.template_n = min(state.template_n + 1, self.rule.longest)
+            near = near_events(state.buffer, state.follower.first_box, end, self.rule, longest=state.template_n)
+            whole = state.template_n == self.rule.longest
+            state.template_due_us = recorded = state.recorded_us + math.ceil(self.rule.length(state.template_n + 1))
+            if whole or len(near.t) >= near.full:
+                if self._read_template(state, end):
+                    state.template_due_us = None
+                elif whole:
+                    state.template_due_us = max(recorded, t_us + 1)
+
+    def _read_template(self, state: TrackerState, t_end: int) -> bool:
+        """Reads the correlation kernel from the window that ends at `t_end`, when it holds enough events."""
+        window, box_xywh = self.rule.window(t_end, state.template_n), state.follower.first_box
+        kernel = read_template(self.network, state.buffer, box_xywh, window, most=self.policy.max_events)
+        if kernel is None:
+            return False
+        # Membranes of the search have met the old template.
+        state.kernel, state.carried = kernel, None
+        return True
 
 
 def _check_times(at_us: Sequence[int], after_us: int) -> list[int]:

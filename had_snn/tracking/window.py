@@ -1,6 +1,9 @@
-"""The events that a network reads for one look: counted, thinned out in a burst, and packed."""
+"""The events that a network reads for one look: counted, thinned out in a burst, and packed in network time."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 
@@ -13,29 +16,45 @@ from had_snn.tracking.buffer import EventBuffer
 MIN_EVENTS = 8
 
 
-def count_window(buffer: EventBuffer, crop: Crop, t0: int, t1: int, *, most: int | None) -> tuple[int, int]:
-    """Counts the events of a crop.
+@dataclass(frozen=True)
+class Window:
+    """The half-open interval `[t_us - length_us, t_us)`.
 
-    Args:
-        buffer: The newest events.
-        crop: Region of the sensor.
-        t0: Begin in microseconds, inclusive.
-        t1: End in microseconds, exclusive.
-        most: Largest number of events to read; None for no limit.
-
-    Returns:
-        The number of events, and the smallest k such that every k-th of them are at most `most`.
+    Attributes:
+        t_us: Its end.
+        length_us: Its length, which need not be whole.
+        nominal_us: Its length in network time.
     """
-    count = buffer.count(t0, t1, crop)
-    return count, 1 if most is None else max(1, -(-count // most))
+
+    t_us: int
+    length_us: float
+    nominal_us: int
+
+    @property
+    def first_us(self) -> int:
+        """Its first whole microsecond."""
+        return self.t_us - math.floor(self.length_us)
+
+    @property
+    def scale(self) -> float:
+        """Network microseconds in a microsecond."""
+        return self.nominal_us / self.length_us
+
+    def count(self, buffer: EventBuffer, crop: Crop, *, most: int | None) -> tuple[int, int]:
+        """The number of events in a crop, and the smallest k such that every k-th of them are at most `most`."""
+        count = buffer.count(self.first_us, self.t_us, crop)
+        return count, 1 if most is None else max(1, -(-count // most))
+
+    def read(self, buffer: EventBuffer, crop: Crop, *, most: int | None, device: torch.device) -> EventBatch | None:
+        """The window as the batch that a network takes; None when it holds too few events."""
+        count, every = self.count(buffer, crop, most=most)
+        if count < MIN_EVENTS:
+            return None
+        events = buffer.window(self.first_us, self.t_us, crop, every=every)
+        lengths, scales = [self.length_us], [self.scale]
+        return EventBatch.pack([events], [self.first_us], [self.t_us], length_us=lengths, scale=scales).to(device)
 
 
-def read_window(buffer: EventBuffer, crop: Crop, t0: int, t1: int, *, most: int | None) -> EventStream | None:
-    """The events to read of `[t0, t1)`, in crop pixels; None when there are too few. Arguments as `count_window`."""
-    count, every = count_window(buffer, crop, t0, t1, most=most)
-    return buffer.window(t0, t1, crop, every=every) if count >= MIN_EVENTS else None
-
-
-def pack_window(events: EventStream, t0: int, t1: int, device: torch.device) -> EventBatch:
-    """One window as the batch that a network takes."""
-    return EventBatch.pack([events], [t0], [t1]).to(device)
+def pack_stretch(events: EventStream, t0: int, t1: int, scale: float, device: torch.device) -> EventBatch:
+    """Part of a window, `[t0, t1)`, as a batch."""
+    return EventBatch.pack([events], [t0], [t1], scale=[scale]).to(device)

@@ -101,6 +101,18 @@ def test_a_fixed_latency_makes_the_clock_repeatable(sequence, oracle):
     assert (runs[0].finish_us[1:] - runs[0].times_us[1:] == 3_000).all()
 
 
+def test_the_clock_charges_each_look(sequence, oracle):
+    class Looking(type(oracle(sequence))):
+        looks = 0
+
+        def update(self, events, *, at_us, frame=None):
+            self.looks += 3
+            return super().update(events, at_us=at_us, frame=frame)
+
+    result = run_on_clock(Looking(sequence), sequence, latency_us=5_000)
+    assert (result.finish_us[1:] - result.times_us[1:] == 15_000).all()
+
+
 def test_slow_trackers_score_lower_on_the_clock(sequence, oracle):
     sequence = replace(sequence, label_times_us=sequence.label_times_us - 1)  # labels just before an answer
     scores = []

@@ -100,5 +100,5 @@ def test_a_foreign_network_and_a_foreign_kernel_are_refused(student):
 
 
 def test_a_template_without_events_is_refused(student, template):
-    with pytest.raises(ExportError, match="no events"):
+    with pytest.raises(ExportError, match="hardly any events"):
         to_graph(student, template[0], template[1], t_us=10_000_000)

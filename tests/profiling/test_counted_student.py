@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -241,15 +242,14 @@ def test_takes_the_student_s_place_in_a_tracker(lively_student, make_windows):
         boxes.append(
             [e.box_xywh.tolist() for e in tracker.update(events.slice_time(20_000, 40_000), at_us=[30_000, 39_000])]
         )
-    assert boxes[0] == boxes[1]
-    assert counted.profile.outputs == 2
-    tracker.update(EventStream.empty((80, 80)), at_us=[39_500])  # counting goes on after it has been asked
-    assert counted.profile.outputs == 3
+    np.testing.assert_allclose(boxes[0], boxes[1], rtol=0, atol=1e-4)
+    assert counted.profile.outputs == tracker.looks >= 1
+    later = EventStream.from_arrays(events.t + 40_000, events.x, events.y, events.p, (80, 80))
+    tracker.update(later, at_us=[80_000])  # counting goes on after it has been asked
+    assert counted.profile.outputs == tracker.looks >= 2
 
 
 def test_labelled_recordings_are_cut_like_a_tracker_would(lively_student):
-    import numpy as np
-
     from had_snn.data.sequence import TrackingSequence
     from had_snn.events.stream import EventStream
 

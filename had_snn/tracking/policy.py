@@ -1,0 +1,91 @@
+"""The numbers of the tracker: which window to look through, how looks become boxes, when a target counts as lost.
+
+Times are in windows: `1.0` is the length `W` of the window that is looked through. Lengths are in sizes: `1.0` is
+`sqrt(w * h)` of the target's box. Only `limits_us` and a budget of looks are physical, so that a recording played `k`
+times faster is followed alike. `docs/tracking.md` says the rules in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from had_snn.errors import InputError
+
+
+@dataclass(frozen=True)
+class WindowPolicy:
+    """How long a window is; `window_rule.py` says how the numbers are used.
+
+    Attributes:
+        limits_us: Shortest and longest window in microseconds.
+        density: A window is long enough when twice the target's box holds so many events per pixel of the box.
+        least_events: And never shorter than this many events need, however small the target is.
+        travel: And long enough when the target moves so many sizes within it.
+        band: A window stays as it is while it is less than this factor too short or too long.
+        fastest_change: Largest factor between the windows of two looks.
+    """
+
+    limits_us: tuple[float, float] = (500.0, 200_000.0)
+    density: float = 1.6
+    least_events: int = 100
+    travel: float = 0.1
+    band: float = 2.0
+    fastest_change: float = 4.0
+
+    def __post_init__(self) -> None:
+        low, high = self.limits_us
+        if not 0 < low <= high < float("inf"):
+            raise InputError(f"limits_us={self.limits_us}: expected 0 < shortest <= longest")
+        if not (self.density > 0 and self.least_events >= 1 and self.travel > 0):
+            raise InputError("density and travel must be above 0, least_events at least 1")
+        if not (self.band >= 1 and self.fastest_change > 1):
+            raise InputError("band must be at least 1, fastest_change above 1")
+
+
+@dataclass(frozen=True)
+class MotionPolicy:
+    """The noise model that smooths places and sizes; `motion.py` says what the numbers mean."""
+
+    read_age: float = 0.25
+    place_noise: float = 0.04
+    repeat_place: float = 0.05
+    rest_drive: float = 0.003
+    speed_drive: float = 0.3
+    size_windows: float = 1.75
+    top_speed: float = 1.0
+    surprise: float = 6.0
+
+
+@dataclass(frozen=True)
+class TrackingPolicy:
+    """How network outputs become boxes."""
+
+    window: WindowPolicy = field(default_factory=WindowPolicy)
+    motion: MotionPolicy = field(default_factory=MotionPolicy)
+    hann_weight: float = 0.3
+    size_limits: tuple[float, float] = (0.125, 8.0)
+    lost_share: float = 0.7
+    recent_windows: float = 2.5
+    usual_windows: float = 25.0
+    found_share: float = 0.9
+    lost_widening: float = 2.0
+    silence_windows: float = 5.0
+    max_events: int | None = 200_000
+    scale_tolerance: float = 1.15
+    look_share: float = 0.5
+    search_windows: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("hann_weight", "lost_share", "found_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
+        for name in ("recent_windows", "usual_windows", "silence_windows", "look_share", "search_windows"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)}: expected a number above 0")
+        low, high = self.size_limits
+        if not 0 < low <= 1 <= high:
+            raise InputError(f"size_limits={self.size_limits}: expected 0 < low <= 1 <= high")
+        if not (1 <= self.lost_widening <= 5 and self.scale_tolerance >= 1):
+            raise InputError("lost_widening must be from 1 to 5, scale_tolerance at least 1")
+        if self.max_events is not None and self.max_events < 1:
+            raise InputError(f"max_events={self.max_events}: expected at least 1, or None for no limit")
