@@ -2,6 +2,9 @@
 
     python experiments/lag.py checkpoints=[tiny] teacher_checkpoint=PATH
 
+A second table is over speed in sizes a second, on simulated targets that keep one (`had_snn/data/steady.py`): overlap,
+lag, dither, window, looks, and what they cost in time and energy.
+
 Beside each tracker stands what its boxes would score if they were moved along the target's own motion, and what the
 annotated boxes score when they come late. Both look at the annotation: they bound what better timing can gain.
 """
@@ -13,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from entry import open_run, script
@@ -23,10 +26,15 @@ from sources import sequences
 
 from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher
+from had_snn.data.sequence import TrackingSequence
+from had_snn.data.steady import steady_sequence
 from had_snn.errors import InputError
 from had_snn.evaluate.lag import late_truth, measure_lag, moved_along
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.evaluate.results import TrackResult, score_results
+from had_snn.evaluate.steadiness import measure_steadiness
+from had_snn.models import SpikingTracker
+from had_snn.profiling import CountedStudent
 from had_snn.tracking import OnlineTracker, TeacherTracker
 
 
@@ -63,9 +71,37 @@ def of_tracker(tracker: Any, chosen: Sequence[Any], cfg: DictConfig, name: str) 
     return {"by_speed": lags, "SR_moved_by_ms": moved}
 
 
+def steady_targets(speed: float, count: int, seed: int) -> list[TrackingSequence]:
+    """Targets of one speed: slow ones for 10 s, growing by a tenth a second; fast ones for 40 sizes."""
+    if speed <= 1:
+        return [steady_sequence(seed + k, speed, seconds=10, growth=0.1 if speed else 0.0) for k in range(count)]
+    return [steady_sequence(seed + k, speed, seconds=40 / speed, label_hz=10 * speed) for k in range(count)]
+
+
+def by_speed(students: dict[str, SpikingTracker], cfg: DictConfig) -> dict[str, Any]:
+    """Steadiness and energy of every student at every speed."""
+    found: dict[str, Any] = {name: {} for name in students}
+    with progress("speeds", unit="speeds") as bar:
+        for done, speed in enumerate(map(float, cfg.steady.speeds), start=1):
+            targets = steady_targets(speed, cfg.steady.count, cfg.seed)
+            for name, student in students.items():
+                steady = measure_steadiness(OnlineTracker(student), targets)
+                counted = CountedStudent(student)
+                looks = measure_steadiness(OnlineTracker(cast(SpikingTracker, counted)), targets[:1]).looks_per_s
+                mj = (counted.profile.energy_mj() if counted.profile.outputs else None) or 0.0
+                energy = {"mj_per_look": mj, "mj_per_s": mj * looks}
+                numbers = asdict(steady) | energy
+                found[name][f"{speed:g}"] = {
+                    key: value if value is None else float(f"{value:.4g}") for key, value in numbers.items()
+                }
+            bar(done, len(cfg.steady.speeds), f"{speed:g} sizes/s")
+    return found
+
+
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measures every tracker and the late annotation; writes `lag.json`."""
-    trackers: list[tuple[str, Any]] = [(str(path), OnlineTracker(load_student(path))) for path in cfg.checkpoints]
+    students = {str(path): load_student(path) for path in cfg.checkpoints}
+    trackers: list[tuple[str, Any]] = [(str(path), OnlineTracker(students[str(path)])) for path in cfg.checkpoints]
     if cfg.teacher_checkpoint is not None:
         trackers.append(("teacher", TeacherTracker(load_teacher(cfg.teacher_checkpoint))))
     names = [name for name, _ in trackers]
@@ -79,6 +115,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         for ms in map(float, cfg.late_ms)
     }
     record["trackers"] = {name: of_tracker(tracker, chosen, cfg, name) for name, tracker in trackers}
+    record["by_sizes_per_s"] = by_speed(students, cfg)
     with atomic_file(folder / "lag.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     return record
@@ -100,7 +137,31 @@ def table(record: dict[str, Any]) -> str:
             else f"  {speed:>8} px/s: no box on the target"
             for speed, lag in found["by_speed"].items()
         ]
+    for name, speeds in record["by_sizes_per_s"].items():
+        lines += ["", f"{name}, simulated targets of one speed:", "", *steady_table(speeds)]
     return "\n".join(lines) + "\n"
+
+
+def steady_table(speeds: dict[str, dict[str, float | None]]) -> list[str]:
+    """A row for each speed."""
+    columns = {
+        "IoU": "iou",
+        "worst": "worst_iou",
+        "frozen box": "held_iou",
+        "lag, windows": "lag_windows",
+        "dither, sizes": "dither",
+        "lost": "lost",
+        "window, ms": "window_ms",
+        "looks/s": "looks_per_s",
+        "CPU s/s": "cpu_per_s",
+        "mJ/look": "mj_per_look",
+        "mJ/s": "mj_per_s",
+    }
+    rows = [["sizes/s", *columns], ["---"] * (len(columns) + 1)]
+    for speed, found in speeds.items():
+        values = (found[key] for key in columns.values())
+        rows.append([speed, *("" if value is None else f"{value:.3g}" for value in values)])
+    return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 @script("lag")

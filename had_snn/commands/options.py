@@ -152,6 +152,7 @@ COMMON: dict[str, Rule] = {
     **_below("data.splits.*", _SPLIT),
     **_below("read", _READ),
     **_below("pretrained", {"weights": Maybe(Text()), "mean": COLOURS, "deviation": COLOURS}),
+    **_below("steady", {"speeds": Many(Number(0, 1e4)), "count": COUNT}),
     "rounding": Maybe(Fields(dict.fromkeys(("weight_bits", "decay_bits", "headroom_bits"), Whole(1, 32)))),
     "accelerator": ACCELERATOR,
     "baselines": Many(Word(BASELINES)),

@@ -140,7 +140,7 @@ def draw_look(world: World, back_level: float) -> Look:
     )
 
 
-def _build(
+def object_sprites(
     world: World, look: Look, size: tuple[float, float], path: np.ndarray, pose: tuple[np.ndarray, ...]
 ) -> list[Sprite]:
     """Sprites of one object: its body and, where it has some, limbs that swing about points on the body's rim.
@@ -213,7 +213,7 @@ def target_sprites(world: World, look: Look) -> tuple[list[Sprite], np.ndarray, 
         path = wander(rng, t, low=low, high=high, speed=speed, stops=stops, limit=world.max_speed)
     path = path + world.shake
     traits = {"size": size, "growth": growth, "stops": bool(stops), "deforms": deforms}
-    return _build(world, look, size, path, pose), path, traits
+    return object_sprites(world, look, size, path, pose), path, traits
 
 
 def other_sprites(
@@ -239,7 +239,7 @@ def other_sprites(
             where = wander(rng, t, low=margin, high=np.array([width, height]) - margin, speed=speed)
             where = where + world.shake
         in_front = crosses or world.challenge(0.4)
-        (front if in_front else behind).extend(_build(world, cousin, like, where, pose))
+        (front if in_front else behind).extend(object_sprites(world, cousin, like, where, pose))
         crossed |= crosses
     if world.challenge(0.3):
         front.extend(_occluder(world, path, size))
@@ -282,7 +282,7 @@ def _occluder(world: World, path: np.ndarray, size: tuple[float, float]) -> list
     flow = -(world.camera - world.camera[meet]) * rng.uniform(1.0, 1.4)
     angle = np.full(len(t), rng.normal(0, 0.3))
     ones = np.ones(len(t))
-    return _build(world, look, extent, path[meet] + flow + world.shake - world.shake[meet], (angle, ones, ones))
+    return object_sprites(world, look, extent, path[meet] + flow + world.shake - world.shake[meet], (angle, ones, ones))
 
 
 def _shadow(world: World) -> Sprite:
