@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,14 +89,16 @@ class TrackerOutput:
         grid = scores.shape[-1]
         row, column = divmod(int((scores * prior).argmax()), grid)
         rows, columns = slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2)
-        share = scores[rows, columns] ** 2
+        # Sums of nine numbers in one order, whatever the memory layout of the maps.
+        near = [self.offsets[0, 0], self.offsets[0, 1], self.sizes[0, 0], self.sizes[0, 1]]
+        dx, dy, w, h = (m[rows, columns].double().cpu().numpy().ravel() for m in near)
+        share = scores[rows, columns].astype(np.float64).ravel() ** 2
         share /= share.sum()
-        places = np.arange(grid) + 0.5
-        dx, dy = (self.offsets[0, :, rows, columns].cpu().numpy() * share).sum(axis=(1, 2)).tolist()
-        x, y = float(share.sum(axis=0) @ places[columns]), float(share.sum(axis=1) @ places[rows])
-        w, h = np.exp((np.log(self.sizes[0, :, rows, columns].cpu().numpy()) * share).sum(axis=(1, 2))).tolist()
+        down, right = (axis.ravel() for axis in np.mgrid[rows, columns])
+        x, y = float(share @ (right + 0.5 + dx)), float(share @ (down + 0.5 + dy))
+        w, h = math.exp(float(share @ np.log(w))), math.exp(float(share @ np.log(h)))
         score = min(max(float(scores[row, column]), 1e-4), 1 - 1e-4)
-        return ((x + dx) / grid, (y + dy) / grid, w, h), score
+        return (x / grid, y / grid, w, h), score
 
     def peak_boxes(self, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reads one box per window at the highest score.

@@ -67,6 +67,10 @@ class FollowerState:
     activity: np.ndarray | None = None
 
 
+#: A lost target that is found less than so many sizes away has rested; farther away it has moved.
+FOUND_AWAY = 0.5
+
+
 class BoxFollower:
     """The rules.
 
@@ -127,7 +131,8 @@ class BoxFollower:
         window_us: float,
         *,
         density: float = math.inf,
-        stands_out: Callable[[np.ndarray], bool] = lambda box_xywh: True,
+        most: float = math.inf,
+        found: Callable[[np.ndarray], bool] = lambda box_xywh: True,
     ) -> None:
         """Moves the box towards the best peak of what was seen, if it may be believed.
 
@@ -137,7 +142,9 @@ class BoxFollower:
             t_us: Time of the look.
             window_us: Its window.
             density: Events within twice the target's box per pixel of the box; how much could be seen.
-            stands_out: Whether there are more events at a box than around it; a lost target is found only then.
+            most: Events of the target since the look before per pixel of its box, where they are few: they limit how
+                far it may have moved and grown.
+            found: Whether there are enough events at a box to find a lost target there.
         """
         policy, passed = self.policy, (t_us - state.motion.t_us) / window_us
         peaks = [output.peak(self.prior) for _, output in looks]
@@ -150,13 +157,23 @@ class BoxFollower:
         self._pass_time(state, t_us, window_us, density)
         if state.lost:
             believed = score >= policy.found_share * state.usual_score
-            if believed and stands_out(np.array([read[0] - w / 2, read[1] - h / 2, w, h])):
-                self._found(state, read, window_us)
+            if not (believed and found(np.array([read[0] - w / 2, read[1] - h / 2, w, h]))):
+                self._watch(state, output)
+                return
+            state.lost, state.recent_score = False, score
+            if state.motion.away(read) > FOUND_AWAY:
+                self._restart(state, read, window_us)
         else:
             self._judge(state, score, passed)
-            if not state.lost:
-                motion.correct(state.motion, read, min(density, 1e3), passed, window_us, policy.motion)
-                self._limit(state)
+        if not state.lost:
+            before = state.motion.centre, state.motion.log_sides
+            motion.correct(state.motion, read, min(density, 1e3), passed, window_us, policy.motion)
+            motion.limit(state.motion, *before, most / policy.motion.least_made)
+            self._limit(state)
+        self._watch(state, output)
+
+    @staticmethod
+    def _watch(state: FollowerState, output: TrackerOutput) -> None:
         state.activity = None if output.activity is None else output.activity[0].float().cpu().numpy()
 
     def hold(self, state: FollowerState, t_us: int, window_us: float, *, density: float = 0.0) -> None:
@@ -168,7 +185,7 @@ class BoxFollower:
         """Only noise to look at: the box stays, and the target is lost before long."""
         passed = (t_us - state.motion.t_us) / window_us
         self.hold(state, t_us, window_us)
-        if not state.lost:
+        if not state.lost and state.recent_score is not None:
             self._judge(state, 0.0, passed)
 
     def _pass_time(self, state: FollowerState, t_us: int, window_us: float, density: float) -> None:
@@ -178,12 +195,11 @@ class BoxFollower:
         motion.advance(state.motion, t_us, window_us, self.policy.motion)
         state.window_us = window_us
 
-    def _found(self, state: FollowerState, read: tuple[float, float, float, float], window_us: float) -> None:
+    def _restart(self, state: FollowerState, read: tuple[float, float, float, float], window_us: float) -> None:
         """Starts anew where a lost target was found, with the size it had."""
         w, h = (math.exp(v) for v in state.motion.log_sides)
         box = np.array([read[0] - w / 2, read[1] - h / 2, w, h])
         state.motion = motion.start(box, state.motion.t_us, window_us)
-        state.lost, state.recent_score = False, state.score
 
     def _judge(self, state: FollowerState, score: float, passed: float) -> None:
         """Lost or not, from the newest score against those before."""

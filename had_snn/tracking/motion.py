@@ -51,6 +51,10 @@ class Motion:
         """`sqrt(w * h)` in pixels."""
         return math.exp((self.log_sides[0] + self.log_sides[1]) / 2)
 
+    def away(self, read_cxcywh: tuple[float, float, float, float]) -> float:
+        """How far a reading is from the centre, in sizes."""
+        return math.hypot(read_cxcywh[0] - self.centre[0], read_cxcywh[1] - self.centre[1]) / self.size
+
     def box_at(self, t_us: int) -> np.ndarray:
         """The box at a time, xywh; nothing moves for longer than a window without a look, as it would make events."""
         dt = min(float(t_us - self.t_us), self.window_us)
@@ -117,6 +121,20 @@ def correct(
     motion.velocity = (motion.velocity[0] + gain * off[0], motion.velocity[1] + gain * off[1])
     rate = 1 - math.exp(-passed / policy.size_windows)
     w, h = (side + rate * (math.log(read) - side) for side, read in zip(motion.log_sides, read_cxcywh[2:], strict=True))
+    motion.log_sides = (w, h)
+
+
+def limit(motion: Motion, centre: tuple[float, float], log_sides: tuple[float, float], most: float) -> None:
+    """Keeps a step from what was before within `most`, in sizes, and growth within as many logarithmic units.
+
+    An outline that moves by a size, or grows by a factor of e, sweeps an area of two boxes, and makes events there.
+    """
+    step = math.hypot(motion.centre[0] - centre[0], motion.centre[1] - centre[1]) / motion.size
+    if step > most:
+        share = most / step
+        x, y = (old + share * (new - old) for old, new in zip(centre, motion.centre, strict=True))
+        motion.centre, motion.velocity = (x, y), (share * motion.velocity[0], share * motion.velocity[1])
+    w, h = (old + min(max(new - old, -most), most) for old, new in zip(log_sides, motion.log_sides, strict=True))
     motion.log_sides = (w, h)
 
 

@@ -44,7 +44,20 @@ class WindowPolicy:
 
 @dataclass(frozen=True)
 class MotionPolicy:
-    """The noise model that smooths places and sizes; `motion.py` says what the numbers mean."""
+    """The noise model that smooths places and sizes (`motion.py`), in sizes and windows.
+
+    Attributes:
+        read_age: How old the place is that a look reads.
+        place_noise: Its noise.
+        repeat_place: At so many events per pixel of the box a look half repeats the place that was looked at.
+        rest_drive: Change of velocity in a window, at rest.
+        speed_drive: And in units of the speed.
+        size_windows: Time constant of the sides.
+        top_speed: Highest speed, in units of the events per pixel of the box.
+        surprise: Widens the belief when a reading is off by this many variances.
+        least_made: Events that a target makes, at the least, per pixel of its box as it moves by its size: where there
+            are few events they limit how far it may have moved and grown.
+    """
 
     read_age: float = 0.25
     place_noise: float = 0.04
@@ -54,6 +67,7 @@ class MotionPolicy:
     size_windows: float = 1.75
     top_speed: float = 1.0
     surprise: float = 6.0
+    least_made: float = 1.5
 
 
 @dataclass(frozen=True)

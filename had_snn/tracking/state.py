@@ -44,6 +44,7 @@ class TrackerState:
         buffer: Events that a later window may still need.
         recorded_us: Since when events are recorded.
         look_us: Time of the newest look.
+        seen_us: Time of the newest look at which the target made events.
         asked_us: Time of the newest box.
         n: The newest look's window (`window_rule.py`).
         template_n: The template's window.
@@ -62,6 +63,7 @@ class TrackerState:
     buffer: EventBuffer
     recorded_us: int
     look_us: int
+    seen_us: int
     asked_us: int
     n: int
     template_n: int
@@ -79,6 +81,7 @@ _NUMBERS = (
     "next_t_us",
     "recorded_us",
     "look_us",
+    "seen_us",
     "asked_us",
     "n",
     "template_n",

@@ -131,7 +131,17 @@ class OnlineTracker:
         following = self.follower.start(box, events.sensor_hw, start, self.rule.length(n))
         recorded_us = min(events.t_start, start) if len(events) else start
         state = TrackerState(
-            self._made_for(), start, start + self.output_period_us, following, buffer, recorded_us, start, start, n, n
+            self._made_for(),
+            start,
+            start + self.output_period_us,
+            following,
+            buffer,
+            recorded_us,
+            start,
+            start,
+            start,
+            n,
+            n,
         )
         self._read_template(state, start)
         if state.kernel is None or not (full or self.student.template_is_fixed):
@@ -225,10 +235,12 @@ class OnlineTracker:
         if state.template_due_us is not None:
             self._read_due_template(state, t_us)
         box = following.motion.box_at(t_us)
-        # The first full window after a loss may be the longest.
-        reach = None if following.lost else state.n + self.rule.reach
+        # While nothing is seen of it, what is long past may tell.
+        quiet_us = t_us - state.seen_us
+        reach = None if following.lost or state.seen_us < state.look_us else state.n + self.rule.reach
         near, since_us = near_events(state.buffer, box, t_us, self.rule, longest=reach), t_us - state.look_us
-        gone = not following.lost and self.rule.gone(state.n, near, since_us=since_us)
+        gone = not following.lost and self.rule.gone(state.n, near, quiet_us=quiet_us)
+        state.seen_us = state.seen_us if gone else t_us
         if following.lost:
             state.n = self.rule.while_lost(state.n, near)
         elif not gone:
@@ -236,14 +248,18 @@ class OnlineTracker:
             state.n = self.rule.next(state.n, near, travel_per_us=travel, since_us=since_us)
         window = self.rule.window(t_us, state.n)
         state.near, state.look_us = near.within(window.length_us), t_us
-        density = state.near / float(box[2] * box[3])
+        area = float(box[2] * box[3])
+        density = state.near / area
+        most = near.excess(since_us) / area if self.rule.starved(state.n, near) else math.inf
         seen = [] if state.kernel is None or gone else self._seen(state, state.kernel, window)
         if seen:
 
-            def stands_out(box_xywh: np.ndarray) -> bool:
-                return near_events(state.buffer, box_xywh, t_us, self.rule, longest=state.n).stand_out(window.length_us)
+            def found(box_xywh: np.ndarray) -> bool:
+                there = near_events(state.buffer, box_xywh, t_us, self.rule, longest=state.n)
+                away = np.abs(box_xywh[:2] + box_xywh[2:] / 2 - box[:2] - box[2:] / 2).max()
+                return self.rule.found(state.n, there, moved=away > math.sqrt(area))
 
-            self.follower.accept(following, seen, t_us, window.length_us, density=density, stands_out=stands_out)
+            self.follower.accept(following, seen, t_us, window.length_us, density=density, most=most, found=found)
         elif gone and near.noisy(window.length_us):
             self.follower.miss(following, t_us, window.length_us)
         else:

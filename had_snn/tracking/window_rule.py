@@ -54,6 +54,11 @@ class NearEvents:
         """How many are at most `length_us` old."""
         return _newer(self.t, self.t_us - math.floor(length_us))
 
+    def excess(self, length_us: float) -> float:
+        """How many of the newest are more than the surroundings explain; a tenth of them in any case."""
+        near, since_us = self.within(length_us), self.t_us - math.floor(length_us)
+        return max(near - self.share * _newer(self.around, since_us), 0.1 * near)
+
     def noisy(self, length_us: float) -> bool:
         """Whether there are events at all, near or around, that are at most `length_us` old."""
         return self.within(length_us) + _newer(self.around, self.t_us - math.floor(length_us)) >= MIN_EVENTS
@@ -138,14 +143,32 @@ class WindowRule:
                 n += 1
         return min(max(n, self.shortest), self.longest)
 
-    def gone(self, n: int, near: NearEvents, *, since_us: float) -> bool:
-        """Whether a target that made events makes none any more since the look before: a longer window shows no more.
+    def gone(self, n: int, near: NearEvents, *, quiet_us: float) -> bool:
+        """Whether a target that made events makes none any more: a longer window would show no more.
 
-        It is the surroundings that tell noise from a target that moves little.
+        It is the surroundings that tell noise from a target that moves little, and the longer it was quiet the better.
+
+        Args:
+            n: The window.
+            near: Events near the target, as old as `quiet_us` or the longest window.
+            quiet_us: Time since the target made events for sure.
         """
-        lately = self.length(n) if n == self.longest else min(since_us, self.length(n))
+        lately = self.length(n) if n == self.longest else min(quiet_us, self.length(self.longest))
         usual = near.full * lately / self.length(n)
         return near.within(lately) * self.policy.band**2 < usual and not near.stand_out(lately)
+
+    def found(self, n: int, near: NearEvents, *, moved: bool) -> bool:
+        """Whether there is more at a place than noise: a lost target is found only then.
+
+        Where it was, it may creep; what has moved away must have made events.
+        """
+        length = self.length(n)
+        enough = near.within(length) * self.policy.band**2 >= near.full
+        return near.stand_out(length) and (enough or not moved)
+
+    def starved(self, n: int, near: NearEvents) -> bool:
+        """Whether a window holds too few events to tell much."""
+        return near.within(self.length(n)) * self.policy.band < near.full
 
     def while_lost(self, n: int, near: NearEvents) -> int:
         """Longer or shorter by a step where something is at the place of a lost target; otherwise as it was."""

@@ -118,7 +118,7 @@ def test_a_minute_of_silence_is_bridged_by_the_next_event(student):
 @MODES
 def test_a_burst_costs_no_more_than_its_limit(student, carry, monkeypatch):
     rng = np.random.default_rng(0)
-    calm = scene(0.3, [(0, 0.3)], noise=2000)
+    calm = scene(0.6, [(0, 0.6)], noise=2000)
     count = 2_000_000  # in 20 ms: 1e8 events a second
     t = np.sort(rng.integers(200_000, 220_000, count))
     burst = EventStream.from_arrays(
@@ -132,7 +132,7 @@ def test_a_burst_costs_no_more_than_its_limit(student, carry, monkeypatch):
         forward = getattr(tracker.network, name)
         monkeypatch.setattr(tracker.network, name, lambda b, *a, f=forward, **k: read.append(len(b.t)) or f(b, *a, **k))
     during = tracker.update(burst, at_us=[210_000, 220_000])
-    after = tracker.update(calm.slice_time(220_000, 300_000), at_us=range(230_000, 300_001, 10_000))
+    after = tracker.update(calm.slice_time(220_000, 600_000), at_us=range(230_000, 600_001, 10_000))
     assert max(read) <= 5_000
     assert max(read) > 2_500
     for e in during + after:
@@ -140,7 +140,7 @@ def test_a_burst_costs_no_more_than_its_limit(student, carry, monkeypatch):
         assert 0 <= e.score <= 1
     assert overlap(before[-1].box_xywh, target_box(0.2)) > 0.5
     # The burst is forgotten with its window.
-    assert overlap(after[-1].box_xywh, target_box(0.3)) > 0.3
+    assert overlap(after[-1].box_xywh, target_box(0.6)) > 0.3
 
 
 class Peak:
