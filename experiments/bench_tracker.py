@@ -32,6 +32,7 @@ from had_snn.models import SpikingTracker, Taps, teacher_tiny
 from had_snn.models.frozen import freeze
 from had_snn.models.spike_driven import SpikeDrivenStudent
 from had_snn.tracking import OnlineTracker, TeacherTracker
+from had_snn.tracking.budget import measured_budget_us
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -152,6 +153,7 @@ def live(cfg: DictConfig) -> list[dict]:
         for threads in cfg.threads:
             torch.set_num_threads(threads)
             tracker = OnlineTracker(load_student(cfg.checkpoint), carry=row.carry)
+            tracker.budget_us = measured_budget_us(tracker.network)
             service, late, in_crop = replay(tracker, stream, period_us=row.period_us, outputs=outputs, paced=True)
             busy = sum(service) / (outputs * row.period_us * 1e-6)
             rows.append(
@@ -159,6 +161,8 @@ def live(cfg: DictConfig) -> list[dict]:
                     "rate": row.rate,
                     "period_us": row.period_us,
                     "carry": row.carry,
+                    "budget_us": round(tracker.budget_us),
+                    "looks_per_s": round(tracker.looks / (outputs * row.period_us * 1e-6)),
                     "threads": threads,
                     "outputs": outputs,
                     "in_crop": in_crop,

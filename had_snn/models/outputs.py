@@ -94,8 +94,9 @@ class TrackerOutput:
         dx, dy, w, h = (m[rows, columns].double().cpu().numpy().ravel() for m in near)
         share = scores[rows, columns].astype(np.float64).ravel() ** 2
         share /= share.sum()
-        down, right = (axis.ravel() for axis in np.mgrid[rows, columns])
-        x, y = float(share @ (right + 0.5 + dx)), float(share @ (down + 0.5 + dy))
+        places = np.arange(grid) + 0.5
+        down, right = np.repeat(places[rows], len(places[columns])), np.tile(places[columns], len(places[rows]))
+        x, y = float(share @ (right + dx)), float(share @ (down + dy))
         w, h = math.exp(float(share @ np.log(w))), math.exp(float(share @ np.log(h)))
         score = min(max(float(scores[row, column]), 1e-4), 1 - 1e-4)
         return (x / grid, y / grid, w, h), score
