@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -166,9 +166,9 @@ class BoxFollower:
         else:
             self._judge(state, score, passed)
         if not state.lost:
-            before = state.motion.centre, state.motion.log_sides
+            before = replace(state.motion)
             motion.correct(state.motion, read, min(density, 1e3), passed, window_us, policy.motion)
-            motion.limit(state.motion, *before, most / policy.motion.least_made)
+            motion.limit(state.motion, before, most / policy.motion.least_made, passed * window_us)
             self._limit(state)
         self._watch(state, output)
 

@@ -51,6 +51,11 @@ class Motion:
         """`sqrt(w * h)` in pixels."""
         return math.exp((self.log_sides[0] + self.log_sides[1]) / 2)
 
+    @property
+    def speed(self) -> float:
+        """Sizes per microsecond."""
+        return math.hypot(*self.velocity) / self.size
+
     def away(self, read_cxcywh: tuple[float, float, float, float]) -> float:
         """How far a reading is from the centre, in sizes."""
         return math.hypot(read_cxcywh[0] - self.centre[0], read_cxcywh[1] - self.centre[1]) / self.size
@@ -74,7 +79,7 @@ def advance(motion: Motion, t_us: int, window_us: float, policy: MotionPolicy) -
     """Moves the state on to `t_us`, in variances of windows of `window_us`."""
     dt = min(float(t_us - motion.t_us), motion.window_us)
     passed = min((t_us - motion.t_us) / window_us, 2.0)
-    travel = math.hypot(*motion.velocity) * window_us / motion.size
+    travel = motion.speed * window_us
     change = window_us / motion.window_us
     level, both, rate = motion.place_cov
     drive = policy.rest_drive**2 + (policy.speed_drive * travel) ** 2
@@ -93,9 +98,9 @@ def _later(cov: _Cov, passed: float, drive: float) -> _Cov:
 def slow_down(motion: Motion, rho: float, window_us: float, policy: MotionPolicy) -> None:
     """Limits the speed to what so few events allow."""
     top = policy.top_speed * rho / window_us
-    speed = math.hypot(*motion.velocity) / motion.size
-    if speed > top:
-        motion.velocity = (motion.velocity[0] * top / speed, motion.velocity[1] * top / speed)
+    if motion.speed > top:
+        share = top / motion.speed
+        motion.velocity = (motion.velocity[0] * share, motion.velocity[1] * share)
 
 
 def correct(
@@ -124,17 +129,24 @@ def correct(
     motion.log_sides = (w, h)
 
 
-def limit(motion: Motion, centre: tuple[float, float], log_sides: tuple[float, float], most: float) -> None:
+def limit(motion: Motion, before: Motion, most: float, passed_us: float) -> None:
     """Keeps a step from what was before within `most`, in sizes, and growth within as many logarithmic units.
+
+    What is known to move may go on, at up to twice its speed; what is not is slowed down with its step.
 
     An outline that moves by a size, or grows by a factor of e, sweeps an area of two boxes, and makes events there.
     """
-    step = math.hypot(motion.centre[0] - centre[0], motion.centre[1] - centre[1]) / motion.size
-    if step > most:
-        share = most / step
-        x, y = (old + share * (new - old) for old, new in zip(centre, motion.centre, strict=True))
-        motion.centre, motion.velocity = (x, y), (share * motion.velocity[0], share * motion.velocity[1])
-    w, h = (old + min(max(new - old, -most), most) for old, new in zip(log_sides, motion.log_sides, strict=True))
+    going = 2 * before.speed * passed_us
+    allowed = max(most, going)
+    step = before.away((*motion.centre, 0.0, 0.0))
+    if step > allowed:
+        share = allowed / step
+        x, y = (old + share * (new - old) for old, new in zip(before.centre, motion.centre, strict=True))
+        motion.centre = (x, y)
+        if going < most:
+            motion.velocity = (share * motion.velocity[0], share * motion.velocity[1])
+    sides = zip(before.log_sides, motion.log_sides, strict=True)
+    w, h = (old + min(max(new - old, -allowed), allowed) for old, new in sides)
     motion.log_sides = (w, h)
 
 

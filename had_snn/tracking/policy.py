@@ -67,7 +67,7 @@ class MotionPolicy:
     size_windows: float = 1.75
     top_speed: float = 1.0
     surprise: float = 6.0
-    least_made: float = 1.5
+    least_made: float = 1.0
 
 
 @dataclass(frozen=True)

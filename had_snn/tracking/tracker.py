@@ -244,8 +244,7 @@ class OnlineTracker:
         if following.lost:
             state.n = self.rule.while_lost(state.n, near)
         elif not gone:
-            travel = math.hypot(*following.motion.velocity) / following.motion.size
-            state.n = self.rule.next(state.n, near, travel_per_us=travel, since_us=since_us)
+            state.n = self.rule.next(state.n, near, travel_per_us=following.motion.speed, since_us=since_us)
         window = self.rule.window(t_us, state.n)
         state.near, state.look_us = near.within(window.length_us), t_us
         area = float(box[2] * box[3])
