@@ -74,7 +74,7 @@ def cost(cfg: DictConfig) -> list[dict]:
     box = torch.tensor([[0.5, 0.5, 0.4, 0.4]])
     template = teacher.encode_template(torch.rand(1, 3, small, small), torch.rand(1, bins, small, small), box)
     image, voxel = torch.rand(1, 3, size, size), torch.rand(1, bins, size, size)
-    jobs["teacher_tiny (ANN)"] = [lambda: teacher.read_window(image, voxel, template)] * cfg.windows
+    jobs["teacher_tiny (ANN)"] = [lambda: teacher.forward_search(image, voxel, template)] * cfg.windows
     rows = []
     for threads in cfg.threads:
         torch.set_num_threads(threads)
