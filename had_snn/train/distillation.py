@@ -41,15 +41,15 @@ class TeacherAnswers:
         if batch.pool_numbers is None:
             return self._ask(batch, slice(None))
         wanted = [(number, batch.first_window) for number in batch.pool_numbers.tolist()]
-        new = [i for i, key in enumerate(wanted) if key not in self._kept]
-        if new:
-            said = self._ask(batch, torch.tensor(new, device=batch.boxes.device))
-            for place, i in enumerate(new):
-                # Copies: a view would keep the whole batch alive.
-                self._kept[wanted[i]] = said.map(lambda part, place=place: part[:, place].clone())
+        for i, key in enumerate(wanted):
+            if key not in self._kept:
+                # By itself, as answers differ in their last bits with what else is in a batch: a run that is gone on
+                # with asks in other batches. Copies: a view would keep the whole batch alive.
+                said = self._ask(batch, slice(i, i + 1))
+                self._kept[key] = said.map(lambda part: part[:, 0].clone())
         return TeacherSignals.stack([self._kept[key] for key in wanted])
 
-    def _ask(self, batch: ClipBatch, which: Tensor | slice) -> TeacherSignals:
+    def _ask(self, batch: ClipBatch, which: slice) -> TeacherSignals:
         """Runs the teacher on some of the distilled clips; `which` are their places among them."""
         windows = len(batch.boxes)
 
