@@ -30,9 +30,9 @@ from progress import progress
 from sources import sequences
 from training import refuse_other
 
-from had_snn.atomic import atomic_file
 from had_snn.distill.hierarchy import MODES
 from had_snn.errors import HadError
+from had_snn.files import atomic_file
 
 log = logging.getLogger("had_snn")
 

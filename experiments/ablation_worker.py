@@ -25,11 +25,11 @@ from sources import sequences, training_sequences
 from torch import nn
 from unlabelled import seconds_to_follow
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher, save_weights
 from had_snn.evaluate.metrics import SCORES
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult
+from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.tracking import OnlineTracker, TeacherTracker

@@ -16,10 +16,10 @@ import numpy as np
 from entry import script, versions
 from omegaconf import DictConfig
 
-from had_snn.atomic import atomic_file
 from had_snn.evaluate.box_files import write_boxes
 from had_snn.evaluate.folders import read_annotations, score_folder
 from had_snn.evaluate.metrics import sequence_curves, summarise
+from had_snn.files import atomic_file
 
 
 def make_files(folder: Path, *, sequences: int, frames: int) -> None:

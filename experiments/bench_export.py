@@ -23,7 +23,6 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
@@ -42,6 +41,7 @@ from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.reference_runner import run_events, thinned
 from had_snn.export.rounding import Rounding
 from had_snn.export.verify import verify
+from had_snn.files import atomic_file
 from had_snn.geometry import search_crop
 from had_snn.models import SpikingTracker
 from had_snn.tracking import Estimate, OnlineTracker

@@ -25,11 +25,11 @@ from profile_energy import names_of
 from progress import progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
+from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker
 from had_snn.profiling import CountedStudent, Profile, track_windows
 from had_snn.tracking import OnlineTracker

@@ -25,8 +25,8 @@ from bench_kernels import machine
 from entry import script
 from omegaconf import DictConfig
 
-from had_snn.atomic import atomic_file
 from had_snn.events.stream import EventStream
+from had_snn.files import atomic_file
 
 SENSOR_HW = (720, 1280)
 PIECE = 1 << 22
@@ -87,7 +87,7 @@ def make_events(count: int) -> EventStream:
 
 def make_file(folder: Path, kind: str, count: int) -> Path:
     """A file of such events, made once."""
-    from had_snn.events.writers import write_events
+    from had_snn.recordings.writers import write_events
 
     if kind in OURS:
         kind = "raw"
@@ -159,8 +159,8 @@ def measure(call: str, path: Path, repeats: int) -> dict | None:
 def one(call: str, path: str, repeats: int) -> None:
     """The measuring process: prints seconds and megabytes as JSON."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from had_snn.events.cache import entry_folder, open_cached
-    from had_snn.events.readers import read_events
+    from had_snn.recordings.cache import entry_folder, open_cached
+    from had_snn.recordings.readers import read_events
 
     names = {"np": np, "shutil": shutil, "read_events": read_events, "open_cached": open_cached}
     small = Path(path).with_name(f"1000{Path(path).suffix}")

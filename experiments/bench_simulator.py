@@ -2,8 +2,8 @@
 
     python experiments/bench_simulator.py out=benchmarks/simulator.json
 
-Scenes are drawn from a family of `had_snn.events.scene` until each kind has its number; seconds are processor seconds
-of one thread (fastest of some repeats, median over the scenes of a kind) for one second of recording.
+Scenes are drawn from a family of `had_snn.simulator.scene` until each kind has its number; seconds are processor
+seconds of one thread (fastest of some repeats, median over the scenes of a kind) for one second of recording.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bench_kernels import machine
 from entry import script
 from omegaconf import DictConfig
 
-from had_snn.atomic import atomic_file
-from had_snn.events.scene import FAMILIES, LabelledScene, sample_scene
-from had_snn.events.simulator import simulate
+from had_snn.files import atomic_file
+from had_snn.simulator.scene import FAMILIES, LabelledScene, sample_scene
+from had_snn.simulator.sensor import simulate
 
 KINDS: dict[str, Callable[[LabelledScene], bool]] = {
     "still camera": lambda s: "ego_motion" not in s.attributes and "flicker" not in s.attributes,

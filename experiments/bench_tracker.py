@@ -25,9 +25,9 @@ from entry import script
 from omegaconf import DictConfig
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker
+from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker, Taps, teacher_tiny
 from had_snn.models.frozen import freeze
 from had_snn.models.spike_driven import SpikeDrivenStudent

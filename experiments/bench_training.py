@@ -22,8 +22,8 @@ from bench_training_worker import CARRIED, CONTENDERS
 from entry import script
 from omegaconf import DictConfig, OmegaConf
 
-from had_snn.atomic import atomic_file
 from had_snn.errors import HadError, InputError
+from had_snn.files import atomic_file
 
 #: Trackers of the comparison by their names in the record of `experiments/ablation.py`; the student is its arm `none`.
 TRACKERS = {

@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import data_layout
 
-from had_snn.atomic import atomic_file
 from had_snn.data.folder_report import CheckReport
 from had_snn.data.tiny_layouts import make_tiny
 from had_snn.errors import InputError
+from had_snn.files import atomic_file
 
 
 def run(cfg: DictConfig) -> CheckReport:

@@ -23,8 +23,8 @@ from entry import open_run, script
 from omegaconf import DictConfig, OmegaConf
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.evaluate.seeds import paired_spread
+from had_snn.files import atomic_file
 
 #: What a teacher can be shown, by the name of its arm.
 TEACHERS = {"rgb+events": ["rgb", "events"], "events": ["events"], "rgb": ["rgb"]}

@@ -15,9 +15,9 @@ from progress import progress
 from reading import read_options
 
 from had_snn.errors import InputError
-from had_snn.events.cache import open_cached
-from had_snn.events.recording import Recording
-from had_snn.events.writers import SUFFIXES, write_events
+from had_snn.recordings.cache import open_cached
+from had_snn.recordings.recording import Recording
+from had_snn.recordings.writers import SUFFIXES, write_events
 
 
 def run(cfg: DictConfig) -> Recording:

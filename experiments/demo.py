@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.data.sequence import TrackingSequence
-from had_snn.events.writers import write_events
+from had_snn.files import atomic_file
+from had_snn.recordings.writers import write_events
 
 
 class Chain:

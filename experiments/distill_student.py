@@ -21,15 +21,15 @@ from torch import nn
 from training import best_validation, train
 from unlabelled import followed, split_by_label
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher
-from had_snn.collective import rank
 from had_snn.data.clips import MODALITIES, ClipGeometry, ClipSampler
 from had_snn.data.sequence import TrackingSequence
 from had_snn.distill.hierarchy import MODES, distillation_for
 from had_snn.distill.schedule import DistillSchedule
 from had_snn.errors import InputError
+from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher, SpikingTracker
+from had_snn.processes import rank
 from had_snn.tracking import OnlineTracker
 from had_snn.train.distillation import Distillation
 from had_snn.train.guards import RateGuard

@@ -22,7 +22,6 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher
 from had_snn.commands.options import BASELINES
 from had_snn.data.sequence import TrackingSequence
@@ -31,6 +30,7 @@ from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker, StaticTr
 from had_snn.evaluate.folders import read_annotations, score_first_box, score_folder
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult, results_to_json, write_result_folder
+from had_snn.files import atomic_file
 from had_snn.tracking import OnlineTracker, TeacherTracker
 from had_snn.tracking.budget import measured_budget_us
 

@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.errors import InputError
-from had_snn.events.readers import read_events
 from had_snn.events.statistics import EventStatistics, describe
+from had_snn.files import atomic_file
+from had_snn.recordings.readers import read_events
 
 HEADER = (
     "| recording | sensor | s | events / s / pixel | ON | interval ms | below 50 us | isolated | active pixels |\n"

@@ -20,10 +20,8 @@ from progress import progress
 from sources import sequences
 from torch import Tensor
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
-from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream
 from had_snn.export.adapters import OPENERS
 from had_snn.export.chips import chip_lines, chip_report, chip_table
@@ -35,8 +33,10 @@ from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.rounding import Rounding
 from had_snn.export.search_graph import INPUT, OUTPUT, SearchGraph, run_graph
 from had_snn.export.verify import line, table, verify
+from had_snn.files import atomic_file
 from had_snn.geometry import check_box
 from had_snn.models import SpikingTracker
+from had_snn.recordings.readers import read_events
 from had_snn.tracking import OnlineTracker
 from had_snn.viz.layer_graph import Box, draw_graph
 

@@ -24,7 +24,6 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher
 from had_snn.data.sequence import TrackingSequence
 from had_snn.data.steady import steady_sequence
@@ -33,6 +32,7 @@ from had_snn.evaluate.lag import late_truth, measure_lag, moved_along
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.evaluate.results import TrackResult, score_results
 from had_snn.evaluate.steadiness import measure_steadiness
+from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker
 from had_snn.profiling import CountedStudent
 from had_snn.tracking import OnlineTracker, TeacherTracker

@@ -19,12 +19,12 @@ from omegaconf import DictConfig
 from progress import Bar, progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.evaluate.report_profile import write_profile_report
+from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher, SpikingTracker, teacher_base, teacher_small, teacher_tiny
 from had_snn.profiling import (
     COSTS,

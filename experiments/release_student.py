@@ -27,11 +27,11 @@ from profile_energy import profile
 from progress import progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import RELEASED, load_student, load_teacher, round_to_half, save_weights
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
+from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker
 from had_snn.profiling import RULES
 from had_snn.tracking import OnlineTracker, TeacherTracker

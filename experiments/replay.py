@@ -13,8 +13,8 @@ from entry import script
 from omegaconf import DictConfig
 
 from had_snn.errors import InputError
-from had_snn.events.live import encode_events, encode_header, encode_time
-from had_snn.events.readers import read_events
+from had_snn.recordings.live import encode_events, encode_header, encode_time
+from had_snn.recordings.readers import read_events
 
 
 @script("replay")

@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 from progress import progress
 from sources import sequences
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.data.sequence import TrackingSequence
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.events.rate import scale_rate
+from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker
 from had_snn.tracking import OnlineTracker
 

@@ -25,14 +25,14 @@ from omegaconf import DictConfig
 from progress import progress
 from reading import read_options
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
 from had_snn.evaluate.protocols import box_overlap
-from had_snn.events.live import LiveReader
-from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream, concatenate
+from had_snn.files import atomic_file
 from had_snn.geometry import check_box
+from had_snn.recordings.live import LiveReader
+from had_snn.recordings.readers import read_events
 from had_snn.tracking import Estimate, OnlineTracker
 from had_snn.tracking.budget import measured_budget_us
 from had_snn.viz import event_image, overlay_frame, write_video

@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from sources import clip_sampler
 from training import best_validation, train
 
-from had_snn.collective import rank
 from had_snn.models import RGBETeacher
 from had_snn.models.pretrained import PretrainedReport, load_pretrained
+from had_snn.processes import rank
 from had_snn.tracking import TeacherTracker
 from had_snn.train.tasks import TeacherTask
 

@@ -22,11 +22,11 @@ from sources import validation_sequences
 from torch import nn
 
 from had_snn.checkpoint import require_saveable, save_weights
-from had_snn.collective import rank
 from had_snn.commands.start import check_same, differences, noted_versions
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker, first_label, run_one_pass
+from had_snn.processes import rank
 from had_snn.train.guards import warning_of
 from had_snn.train.loop import fit
 

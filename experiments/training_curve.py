@@ -19,7 +19,7 @@ from bench_kernels import machine
 from entry import open_run, script
 from omegaconf import DictConfig, OmegaConf
 
-from had_snn.atomic import atomic_file
+from had_snn.files import atomic_file
 
 
 def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:

@@ -13,12 +13,12 @@ import torch
 from progress import progress
 from torch import Tensor
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_teacher
 from had_snn.data.clips import ClipGeometry
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import first_label
+from had_snn.files import atomic_file
 from had_snn.geometry import Crop
 from had_snn.models import RGBETeacher, TrackerOutput
 from had_snn.tracking import BoxFollower, TrackingPolicy

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from had_snn.checkpoint import load_student, load_teacher
-    from had_snn.events.readers import open_recording, read_events
     from had_snn.events.stream import EventStream
-    from had_snn.events.writers import write_events
+    from had_snn.recordings.readers import open_recording, read_events
+    from had_snn.recordings.writers import write_events
     from had_snn.tracking import Estimate, OnlineTracker
 
 __version__ = "0.1.0"
@@ -37,9 +37,9 @@ _HOME = {
     "OnlineTracker": "had_snn.tracking",
     "load_student": "had_snn.checkpoint",
     "load_teacher": "had_snn.checkpoint",
-    "open_recording": "had_snn.events.readers",
-    "read_events": "had_snn.events.readers",
-    "write_events": "had_snn.events.writers",
+    "open_recording": "had_snn.recordings.readers",
+    "read_events": "had_snn.recordings.readers",
+    "write_events": "had_snn.recordings.writers",
 }
 
 

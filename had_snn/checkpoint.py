@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from had_snn.atomic import atomic_file
 from had_snn.errors import CheckpointError
+from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherConfig
 
 #: Folder of the weights that come with the package.

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from had_snn.atomic import atomic_file
 from had_snn.checkpoint import load_student, load_teacher, round_to_half, save_weights
 from had_snn.errors import CheckpointError
+from had_snn.files import atomic_file
 from had_snn.models import student_tiny, teacher_tiny
 
 

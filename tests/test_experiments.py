@@ -51,8 +51,8 @@ def recording(tmp_path_factory) -> Path:
 
     from had_snn.checkpoint import save_weights
     from had_snn.events.stream import EventStream
-    from had_snn.events.writers import write_events
     from had_snn.models import student_tiny
+    from had_snn.recordings.writers import write_events
 
     folder = tmp_path_factory.mktemp("recording")
     rng = np.random.default_rng(0)

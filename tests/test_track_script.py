@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 def folder(tmp_path_factory):
     """A recording of a drifting blob, and its boxes: one file with two objects, one without times."""
     from had_snn.events.stream import EventStream
-    from had_snn.events.writers import write_events
+    from had_snn.recordings.writers import write_events
 
     folder = tmp_path_factory.mktemp("track")
     rng = np.random.default_rng(0)
@@ -43,8 +43,8 @@ def boxes(path: Path) -> list[list[str]]:
 
 
 def test_a_live_stream_gives_the_recordings_boxes(folder, start, tmp_path):
-    from had_snn.events.live import encode_events, encode_header, encode_time
-    from had_snn.events.readers import read_events
+    from had_snn.recordings.live import encode_events, encode_header, encode_time
+    from had_snn.recordings.readers import read_events
 
     done = start(
         "track",
@@ -124,7 +124,7 @@ def test_drawing_needs_a_display(folder, monkeypatch):
     from first_box import draw_box_by_hand
 
     from had_snn.errors import InputError
-    from had_snn.events.readers import read_events
+    from had_snn.recordings.readers import read_events
 
     if os.environ.get("DISPLAY"):
         matplotlib.use("agg")
@@ -140,7 +140,7 @@ def test_a_drawn_box(folder, monkeypatch):
     from matplotlib import pyplot, widgets
 
     from had_snn.errors import InputError
-    from had_snn.events.readers import read_events
+    from had_snn.recordings.readers import read_events
 
     events = read_events(folder / "blob.npz")
     monkeypatch.setattr(matplotlib, "get_backend", lambda: "tkagg")

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from had_snn.atomic import atomic_file
 from had_snn.commands.check import outputs
 from had_snn.errors import InputError
+from had_snn.files import atomic_file
 
 log = logging.getLogger("had_snn")
 

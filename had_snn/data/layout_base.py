@@ -21,9 +21,9 @@ from had_snn.data.layout_plan import Entry, LayoutOptions, Plan, Unusable
 from had_snn.data.lazy import LazyEvents, LazyFrames, LazyList, RecordingPool
 from had_snn.data.sequence import FrameSource, TrackingSequence
 from had_snn.errors import FormatError, HadError, InputError
-from had_snn.events.cache import open_cached
-from had_snn.events.recording import Recording
 from had_snn.geometry import check_box
+from had_snn.recordings.cache import open_cached
+from had_snn.recordings.recording import Recording
 
 ALL = "all"
 Progress = Callable[[int, int], None]

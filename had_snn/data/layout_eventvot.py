@@ -20,7 +20,7 @@ from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Entry, Plan, split_entries
 from had_snn.data.pictures import Pictures
 from had_snn.errors import FormatError
-from had_snn.events.recording import Recording
+from had_snn.recordings.recording import Recording
 
 SLICES = 500
 SENSOR_HW = (720, 1280)

@@ -19,7 +19,7 @@ from had_snn.data.labels import has_area, is_time, object_names, read_columns, r
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Entry, Plan
 from had_snn.data.pictures import Pictures
-from had_snn.events.recording import Recording
+from had_snn.recordings.recording import Recording
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (

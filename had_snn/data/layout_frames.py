@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from had_snn.atomic import atomic_file
 from had_snn.data.folder_report import listed
 from had_snn.data.labels import has_area, read_boxes
 from had_snn.data.layout_base import Layout
 from had_snn.data.layout_plan import Plan
 from had_snn.data.pictures import Pictures
 from had_snn.errors import FormatError
-from had_snn.events.cache import entry_folder
-from had_snn.events.readers_aedat4_index import Aedat4Index, index_aedat4, read_aedat4_frames
-from had_snn.events.recording import Recording
+from had_snn.files import atomic_file
+from had_snn.recordings.aedat4_index import Aedat4Index, index_aedat4, read_aedat4_frames
+from had_snn.recordings.cache import entry_folder
+from had_snn.recordings.recording import Recording
 
 NEIGHBOURS = 30  # frames on either side among which a misplaced picture is looked for
 

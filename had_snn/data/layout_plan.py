@@ -11,7 +11,7 @@ import numpy as np
 
 from had_snn.data.folder_report import Problem, folder_names, listed
 from had_snn.data.pictures import Pictures
-from had_snn.events.recording import Recording
+from had_snn.recordings.recording import Recording
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from had_snn.events.recording import Recording
 from had_snn.events.stream import EventStream
+from had_snn.recordings.recording import Recording
 
 Item = TypeVar("Item")
 Open = Callable[[], Recording]

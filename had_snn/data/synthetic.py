@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from had_snn.atomic import atomic_file
 from had_snn.data.mapped import mapped_npy
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import FormatError, InputError
-from had_snn.events.scene import ATTRIBUTES, FAMILIES, MIN_VISIBLE_SHARE, sample_scene
-from had_snn.events.simulator import simulate
 from had_snn.events.stream import EventStream
+from had_snn.files import atomic_file
+from had_snn.simulator.scene import ATTRIBUTES, FAMILIES, MIN_VISIBLE_SHARE, sample_scene
+from had_snn.simulator.sensor import simulate
 
 GENERATOR_VERSION = 4  # raise it when the same parameters give other data
 _SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3}

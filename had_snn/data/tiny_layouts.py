@@ -18,11 +18,11 @@ import numpy as np
 
 from had_snn.data.pictures import write_picture
 from had_snn.errors import InputError
-from had_snn.events.recording import Frames
-from had_snn.events.scene import FAMILIES, LabelledScene, sample_scene, tight_boxes
-from had_snn.events.simulator import Simulation, simulate
 from had_snn.events.stream import EventStream
-from had_snn.events.writers import write_events
+from had_snn.recordings.recording import Frames
+from had_snn.recordings.writers import write_events
+from had_snn.simulator.scene import FAMILIES, LabelledScene, sample_scene, tight_boxes
+from had_snn.simulator.sensor import Simulation, simulate
 
 EPOCH_US = 1_612_573_784_000_000  # DAVIS recordings count from 1970
 SECONDS, SENSOR_HW, FRAME_US = 1.84, (96, 128), 40_000

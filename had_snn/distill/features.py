@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from had_snn.collective import mean_over_ranks, shared_count
+from had_snn.processes import mean_over_ranks, shared_count
 
 #: Slowest update of the running statistics: the mean of about the last 100 batches.
 SLOWEST_UPDATE = 0.01

@@ -24,9 +24,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from had_snn.collective import mean_over_ranks
 from had_snn.distill.features import FixedTarget, to_grid, weighted_mean
 from had_snn.errors import InputError
+from had_snn.processes import mean_over_ranks
 
 #: Mean squared change of standardised features below which there is nothing to forecast.
 STATIC = 1e-4

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from had_snn.atomic import atomic_file
 from had_snn.data.box_columns import BoxColumns, names_boxes
 from had_snn.data.labels import read_text
 from had_snn.errors import FormatError
+from had_snn.files import atomic_file
 
 log = logging.getLogger("had_snn")
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from had_snn.collective import shard, unshard
 from had_snn.errors import InputError
 from had_snn.evaluate.protocols import check_protocol
 from had_snn.evaluate.results import EvaluationResult, TrackResult, score_results
+from had_snn.processes import shard, unshard
 
 if TYPE_CHECKING:
     from had_snn.data.sequence import TrackingSequence

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from had_snn.atomic import atomic_file
 from had_snn.errors import FormatError, optional_import
 from had_snn.events.stream import EventStream
 from had_snn.export.lowering import to_graph
 from had_snn.export.rounding import input_scales
 from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph
+from had_snn.files import atomic_file
 from had_snn.models.search import SearchModule
 
 #: Nominal time step of the file in seconds; snnTorch and SpikingJelly assume it.

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from had_snn.atomic import atomic_file
 from had_snn.errors import CheckpointError
 from had_snn.events.stream import EventStream
+from had_snn.files import atomic_file
 from had_snn.geometry import Crop
 from had_snn.models import SearchState
 from had_snn.tracking.buffer import EventBuffer

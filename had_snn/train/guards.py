@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from had_snn.atomic import atomic_file
-from had_snn.collective import shared_mean
 from had_snn.errors import HadError
+from had_snn.files import atomic_file
+from had_snn.processes import shared_mean
 
 #: A layer with fewer spikes per neuron and micro-step is dead; it passes on next to nothing and hardly learns.
 DEAD_RATE = 1e-3

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from had_snn.atomic import atomic_file
 from had_snn.errors import InputError, optional_import
+from had_snn.files import atomic_file
 
 
 class Sink(Protocol):

@@ -20,8 +20,8 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from had_snn.collective import rank, world_size
 from had_snn.ops.memory import keep_freed_memory
+from had_snn.processes import rank, world_size
 from had_snn.train.config import FitConfig, clip_indices
 from had_snn.train.guards import NonFiniteLossError
 from had_snn.train.logs import RunLogs

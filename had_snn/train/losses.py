@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from had_snn.collective import shared_count
 from had_snn.geometry import box_giou, box_iou
 from had_snn.models import TrackerOutput
 from had_snn.models.head import score_target
+from had_snn.processes import shared_count
 
 #: Weights of the terms: those of the OSTrack family's successors.
 FOCAL, GIOU, L1 = 1.0, 2.0, 5.0

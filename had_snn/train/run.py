@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from had_snn.atomic import atomic_file
-from had_snn.collective import rank, share_batch_norm, unshard, world_size
 from had_snn.errors import CheckpointError
+from had_snn.files import atomic_file
+from had_snn.processes import rank, share_batch_norm, unshard, world_size
 from had_snn.train.averaging import WeightAverage, learning_rate_at, parameter_groups
 from had_snn.train.config import FitConfig
 from had_snn.train.guards import layer_report, require_finite, warning_of

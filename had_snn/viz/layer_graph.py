@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from had_snn.atomic import atomic_file
 from had_snn.errors import InputError
+from had_snn.files import atomic_file
 
 _COLOURS = {"host": "#e8e4da", "synapses": "#cfe0f0", "neurons": "#f3d3b8"}
 _WIDTH, _HEIGHT = 3.6, 0.62

@@ -3,7 +3,7 @@
 // Host only. Every decoder takes a block of whole items and carries what its encoding carries (clock, row, base of a
 // vector) in `state`, so a file may be cut into blocks anywhere between items. It writes at most `capacity` events,
 // tells by `used` how many items it took, and never reads or writes outside what it was given, whatever the bytes are.
-// had_snn/events/decoders.py calls them.
+// had_snn/recordings/decoders.py calls them.
 #include "../neuron/prelude.cuh"
 
 #include <string.h>

@@ -1,6 +1,6 @@
 // Lines of decimal numbers into columns of integers, exactly: no number passes through floating point.
 //
-// Host only; had_snn/events/decoders.py calls it. A line holds `width` numbers apart by blanks, tabs, commas or
+// Host only; had_snn/recordings/decoders.py calls it. A line holds `width` numbers apart by blanks, tabs, commas or
 // semicolons; empty lines and comments (# or %) are passed over. A number may have a sign, a decimal point and an
 // exponent.
 #include "../neuron/prelude.cuh"

@@ -159,8 +159,8 @@ def test_choices_are_those_of_the_library():
     from had_snn.data.layouts import LAYOUTS
     from had_snn.evaluate.folders import ONES
     from had_snn.evaluate.protocols import PROTOCOLS
-    from had_snn.events.scene import FAMILIES
     from had_snn.models.student import STEMS
+    from had_snn.simulator.scene import FAMILIES
 
     assert {*options.LAYOUTS} == {*LAYOUTS}
     assert COMMON["protocol"] == Word(PROTOCOLS)

@@ -241,9 +241,9 @@ def test_another_recording_is_found_by_the_pictures(damaged):
 
 @pytest.mark.parametrize("name", ["fe108", "fe240hz", "visevent", "coesot"])
 def test_recording_cut_short_and_truncated(name, damaged):
-    from had_snn.events.readers import open_recording
-    from had_snn.events.recording import Frames
-    from had_snn.events.writers import write_events
+    from had_snn.recordings.readers import open_recording
+    from had_snn.recordings.recording import Frames
+    from had_snn.recordings.writers import write_events
 
     case = damaged(name)
     whole = open_recording(case.events)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from had_snn.errors import InputError
-from had_snn.events.scene import FAMILIES, sample_scene
-from had_snn.events.simulator import simulate
 from had_snn.events.statistics import describe, supported
 from had_snn.events.stream import EventStream
+from had_snn.simulator.scene import FAMILIES, sample_scene
+from had_snn.simulator.sensor import simulate
 
 
 def test_numbers_of_a_known_stream():

@@ -171,14 +171,14 @@ MIRRORS = {
     "neuron/lif.cu": ["had_snn.ops.lif_kernels", "had_snn.ops.surrogate"],
     "neuron/event_lif.cu": ["had_snn.ops.event_lif_kernels"],
     "host/bucket.cpp": ["had_snn.ops.event_bucket"],
-    "host/columns.cpp": ["had_snn.events.decoders"],
+    "host/columns.cpp": ["had_snn.recordings.decoders"],
     "host/counts.cpp": ["had_snn.ops.spike_count"],
     "host/crop.cpp": ["had_snn.events.cropping"],
     "host/pool.cpp": ["had_snn.ops.memory"],
-    "host/readers.cpp": ["had_snn.events.decoders"],
+    "host/readers.cpp": ["had_snn.recordings.decoders"],
     "host/spike_conv.cpp": ["had_snn.ops.spike_conv"],
-    "host/text.cpp": ["had_snn.events.decoders"],
-    "sensor/sensor.cpp": ["had_snn.events.simulator"],
+    "host/text.cpp": ["had_snn.recordings.decoders"],
+    "sensor/sensor.cpp": ["had_snn.simulator.sensor"],
 }
 SCALARS = {ctypes.c_longlong: "had_i64", ctypes.c_ulonglong: "had_u64", ctypes.c_int: "int"}
 SCALARS |= {ctypes.c_float: "float", ctypes.c_double: "double"}

@@ -12,8 +12,8 @@ import pytest
 
 from had_snn.checkpoint import load_student
 from had_snn.evaluate.protocols import box_overlap
-from had_snn.events.readers import read_events
 from had_snn.events.stream import EventStream
+from had_snn.recordings.readers import read_events
 from had_snn.tracking import Estimate, OnlineTracker, TrackingPolicy
 from had_snn.tracking.policy import WindowPolicy
 

@@ -15,12 +15,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from drifting import GEOMETRY, drifting_sequence
 
-from had_snn.collective import rank
 from had_snn.data.clips import ClipSampler
 from had_snn.data.streaming import StreamingClips
 from had_snn.distill.hierarchy import distillation_for
 from had_snn.evaluate.one_pass import evaluate_tracker
 from had_snn.models import student_tiny, teacher_tiny
+from had_snn.processes import rank
 from had_snn.tracking import OnlineTracker
 from had_snn.train.distillation import Distillation
 from had_snn.train.loop import FitConfig, fit

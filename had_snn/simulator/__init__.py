@@ -1,0 +1,1 @@
+"""The simulator: scenes, motion, textures, light, and the sensor that sees them."""
