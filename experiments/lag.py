@@ -1,6 +1,7 @@
 """How late boxes are, by the target's speed, and what lateness costs: timing that cannot show in boxes has no worth.
 
     python experiments/lag.py checkpoints=[tiny] teacher_checkpoint=PATH
+    python experiments/lag.py limit=0      # only the second table
 
 A second table is over speed in sizes a second, on simulated targets that keep one (`had_snn/data/steady.py`): overlap,
 lag, dither, window, looks, and what they cost in time and energy.
@@ -16,17 +17,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import torch
+from bench_kernels import machine
 from entry import open_run, script
 from omegaconf import DictConfig
+from profile_energy import count_tracking
 from progress import progress
 from sources import sequences
 
 from had_snn.checkpoint import load_student, load_teacher
 from had_snn.data.sequence import TrackingSequence
-from had_snn.data.steady import steady_sequence
+from had_snn.data.steady import steady_targets
 from had_snn.errors import InputError
 from had_snn.evaluate.lag import late_truth, measure_lag, moved_along
 from had_snn.evaluate.one_pass import run_one_pass
@@ -34,7 +38,6 @@ from had_snn.evaluate.results import TrackResult, score_results
 from had_snn.evaluate.steadiness import measure_steadiness
 from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker
-from had_snn.profiling import CountedStudent
 from had_snn.tracking import OnlineTracker, TeacherTracker
 
 
@@ -71,13 +74,6 @@ def of_tracker(tracker: Any, chosen: Sequence[Any], cfg: DictConfig, name: str) 
     return {"by_speed": lags, "SR_moved_by_ms": moved}
 
 
-def steady_targets(speed: float, count: int, seed: int) -> list[TrackingSequence]:
-    """Targets of one speed: slow ones for 10 s, growing by a tenth a second; fast ones for 40 sizes."""
-    if speed <= 1:
-        return [steady_sequence(seed + k, speed, seconds=10, growth=0.1 if speed else 0.0) for k in range(count)]
-    return [steady_sequence(seed + k, speed, seconds=40 / speed, label_hz=10 * speed) for k in range(count)]
-
-
 def by_speed(students: dict[str, SpikingTracker], cfg: DictConfig) -> dict[str, Any]:
     """Steadiness and energy of every student at every speed."""
     found: dict[str, Any] = {name: {} for name in students}
@@ -85,12 +81,17 @@ def by_speed(students: dict[str, SpikingTracker], cfg: DictConfig) -> dict[str, 
         for done, speed in enumerate(map(float, cfg.steady.speeds), start=1):
             targets = steady_targets(speed, cfg.steady.count, cfg.seed)
             for name, student in students.items():
-                steady = measure_steadiness(OnlineTracker(student), targets)
-                counted = CountedStudent(student)
-                looks = measure_steadiness(OnlineTracker(cast(SpikingTracker, counted)), targets[:1]).looks_per_s
-                mj = (counted.profile.energy_mj() if counted.profile.outputs else None) or 0.0
-                energy = {"mj_per_look": mj, "mj_per_s": mj * looks}
-                numbers = asdict(steady) | energy
+                steady, counted = (
+                    measure_steadiness(OnlineTracker(student), targets),
+                    count_tracking(student, name, targets),
+                )
+                mj = counted.energy_mj() or 0.0
+                energy = {
+                    "mj_per_window": mj * counted.outputs / max(1, counted.windows),
+                    "mj_per_output": mj,
+                    "mj_per_s": mj * counted.outputs_per_second,
+                }
+                numbers = {"outputs_per_s": counted.outputs_per_second} | asdict(steady) | energy
                 found[name][f"{speed:g}"] = {
                     key: value if value is None else float(f"{value:.4g}") for key, value in numbers.items()
                 }
@@ -99,26 +100,42 @@ def by_speed(students: dict[str, SpikingTracker], cfg: DictConfig) -> dict[str, 
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Measures every tracker and the late annotation; writes `lag.json`."""
+    """Writes `lag.json` of every tracker and the late annotation, and `speeds.json` of the targets of one speed."""
     students = {str(path): load_student(path) for path in cfg.checkpoints}
-    trackers: list[tuple[str, Any]] = [(str(path), OnlineTracker(students[str(path)])) for path in cfg.checkpoints]
+    if len(students) < len(cfg.checkpoints):
+        raise InputError(f"checkpoints names a student twice: {', '.join(map(str, cfg.checkpoints))}")
+    chosen = list(sequences(cfg.data, cfg.split))[: cfg.limit] if cfg.limit != 0 else []
+    folder, record = open_run(cfg), {}
+    if chosen:
+        record = of_sequences(students, chosen, cfg)
+        write(folder / "lag.json", record)
+    if cfg.steady.speeds:
+        about = {"count": cfg.steady.count, "seed": cfg.seed, "machine": machine(torch.get_num_threads(), "cpu")}
+        record |= {"by_sizes_per_s": by_speed(students, cfg)}
+        write(folder / "speeds.json", about | {"by_sizes_per_s": record["by_sizes_per_s"]})
+    return record
+
+
+def of_sequences(
+    students: dict[str, SpikingTracker], chosen: list[TrackingSequence], cfg: DictConfig
+) -> dict[str, Any]:
+    """Every tracker and the late annotation on sequences of a data set."""
+    trackers: dict[str, Any] = {name: OnlineTracker(student) for name, student in students.items()}
     if cfg.teacher_checkpoint is not None:
-        trackers.append(("teacher", TeacherTracker(load_teacher(cfg.teacher_checkpoint))))
-    names = [name for name, _ in trackers]
-    if len(set(names)) < len(names):
-        raise InputError(f"checkpoints names a student twice: {', '.join(names)}")
-    chosen = list(sequences(cfg.data, cfg.split))[: cfg.limit]
-    folder = open_run(cfg)
+        trackers["teacher"] = TeacherTracker(load_teacher(cfg.teacher_checkpoint))
     record: dict[str, Any] = {"split": cfg.split, "sequences": len(chosen), "protocol": "pytracking"}
     record["SR_of_annotation_late_by_ms"] = {
         f"{ms:g}": success([late_truth(s, 1e3 * ms) for s in chosen], chosen, cfg.attribute)
         for ms in map(float, cfg.late_ms)
     }
-    record["trackers"] = {name: of_tracker(tracker, chosen, cfg, name) for name, tracker in trackers}
-    record["by_sizes_per_s"] = by_speed(students, cfg)
-    with atomic_file(folder / "lag.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    record["trackers"] = {name: of_tracker(tracker, chosen, cfg, name) for name, tracker in trackers.items()}
     return record
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """JSON, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def table(record: dict[str, Any]) -> str:
@@ -127,8 +144,10 @@ def table(record: dict[str, Any]) -> str:
     def scores(by_ms: dict[str, dict[str, float]]) -> str:
         return ", ".join(f"{ms} ms " + "/".join(f"{v:.1f}" for v in found.values()) for ms, found in by_ms.items())
 
-    lines = [f"annotation, late by: SR {scores(record['SR_of_annotation_late_by_ms'])}"]
-    for name, found in record["trackers"].items():
+    lines = []
+    if "trackers" in record:
+        lines.append(f"annotation, late by: SR {scores(record['SR_of_annotation_late_by_ms'])}")
+    for name, found in record.get("trackers", {}).items():
         lines.append(f"{name}, moved by: SR {scores(found['SR_moved_by_ms'])}")
         lines += [
             f"  {speed:>8} px/s: {lag['lag_ms']:6.1f} ms late, noise along {lag['along_px']:.1f} and across "
@@ -137,7 +156,7 @@ def table(record: dict[str, Any]) -> str:
             else f"  {speed:>8} px/s: no box on the target"
             for speed, lag in found["by_speed"].items()
         ]
-    for name, speeds in record["by_sizes_per_s"].items():
+    for name, speeds in record.get("by_sizes_per_s", {}).items():
         lines += ["", f"{name}, simulated targets of one speed:", "", *steady_table(speeds)]
     return "\n".join(lines) + "\n"
 
@@ -152,9 +171,12 @@ def steady_table(speeds: dict[str, dict[str, float | None]]) -> list[str]:
         "dither, sizes": "dither",
         "lost": "lost",
         "window, ms": "window_ms",
+        "at limit": "at_limit",
         "looks/s": "looks_per_s",
+        "outputs/s": "outputs_per_s",
         "CPU s/s": "cpu_per_s",
-        "mJ/look": "mj_per_look",
+        "mJ/window": "mj_per_window",
+        "mJ/output": "mj_per_output",
         "mJ/s": "mj_per_s",
     }
     rows = [["sizes/s", *columns], ["---"] * (len(columns) + 1)]
@@ -167,7 +189,7 @@ def steady_table(speeds: dict[str, dict[str, float | None]]) -> list[str]:
 @script("lag")
 def main(cfg: DictConfig) -> None:
     print(table(run(cfg)), end="")
-    print(f"wrote {Path(cfg.out) / 'lag.json'}")
+    print(f"wrote {cfg.out}")
 
 
 if __name__ == "__main__":

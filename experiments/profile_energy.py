@@ -80,18 +80,26 @@ def profile(student: SpikingTracker, name: str, chosen: list[TrackingSequence], 
 
     if crops == "labels":
         return profile_student(student, (track_windows(s, student.config) for s in counted_off()), name=name)
-    counted = CountedStudent(student.eval(), name=name)
-    seconds, outputs, windows = 0.0, 0, 0
-    for sequence in counted_off():
-        run_one_pass(OnlineTracker(cast(SpikingTracker, counted)), sequence)
-        # A lost tracker looks at several windows for a box; a box held over silence costs none and is left out.
-        looked, windows = counted.profile.windows - windows, counted.profile.windows
-        outputs += min(len(sequence) - 1, looked)
-        seconds += float(sequence.label_times_us[-1] - sequence.label_times_us[0]) * 1e-6
-    if not counted.profile.outputs:
+    found = count_tracking(student, name, counted_off())
+    if not found.windows:
         raise InputError(f"{name}: no window held enough events to look at; choose other sequences (split=, limit=)")
-    counted.profile.seconds, counted.profile.outputs = seconds, outputs
-    return counted.profile
+    return found
+
+
+def count_tracking(student: SpikingTracker, name: str, chosen: Iterable[TrackingSequence]) -> Profile:
+    """Counts a student in its own tracker; its outputs are the labels behind the first.
+
+    The tracker looks when events ask for it: the windows of all looks are spread over the outputs.
+    """
+    counted = CountedStudent(student.eval(), name=name)
+    seconds, outputs = 0.0, 0
+    for sequence in chosen:
+        run_one_pass(OnlineTracker(cast(SpikingTracker, counted)), sequence)
+        outputs += len(sequence) - 1
+        seconds += float(sequence.label_times_us[-1] - sequence.label_times_us[0]) * 1e-6
+    found = counted.profile
+    found.seconds, found.outputs = seconds, outputs
+    return found
 
 
 def time_tracker(network: SpikingTracker | RGBETeacher, chosen: list[TrackingSequence]) -> dict[str, Any]:

@@ -116,9 +116,10 @@ def test_a_shifted_split_is_made_on_its_own_sensor_and_described(recording, star
     record = json.loads((tmp_path / "lag" / "lag.json").read_text(), parse_constant=pytest.fail)  # no NaN
     (tracker,) = record["trackers"].values()
     assert list(tracker["by_speed"]) == ["0-50", "50-150", "150-250", "250+"]
-    (steady,) = record["by_sizes_per_s"].values()
+    (steady,) = json.loads((tmp_path / "lag" / "speeds.json").read_text())["by_sizes_per_s"].values()
     assert steady["40"]["looks_per_s"] > 10
-    assert 0 < steady["40"]["mj_per_look"] < steady["40"]["mj_per_s"]
+    assert 0 < steady["40"]["mj_per_output"] < steady["40"]["mj_per_s"]
+    assert steady["40"]["mj_per_window"] > 0
     assert "| 40 | 0." in late.stdout
     assert list(tracker["SR_moved_by_ms"]) == ["-10", "-5", "0", "5", "10", "15", "20"]
     assert record["SR_of_annotation_late_by_ms"]["40"]["all"] < record["SR_of_annotation_late_by_ms"]["5"]["all"]

@@ -321,6 +321,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         "sequences": Maybe(FILE),
     },
     "event_statistics": {"out": Maybe(MADE_FILE)},
+    "lag": {"limit": Maybe(SOME)},
     "prepare_data": {"splits": Maybe(Many(Text(), 1))},
     "profile_energy": {
         "checkpoint": Many(WEIGHTS, 1),

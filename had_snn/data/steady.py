@@ -1,7 +1,8 @@
 """Simulated targets at a constant speed in sizes a second, from one that creeps to one that crosses the sensor at once.
 
 The target runs along a circle, so that its direction changes and a tracker that guesses one is caught. Its speed is
-constant in units of its size, which may grow. `experiments/lag.py` draws its curves over speed with these.
+constant in units of its size, which may grow. `experiments/lag.py` draws its curves over speed with these, and
+`experiments/profile_energy.py` counts their energy.
 """
 
 from __future__ import annotations
@@ -94,3 +95,20 @@ def steady_sequence(
         frames=None,
         frame_times_us=None,
     )
+
+
+def steady_targets(speed: float, count: int, seed: int) -> list[TrackingSequence]:
+    """Simulates some targets of one speed for as long as the speed needs.
+
+    Args:
+        speed: Sizes a second; up to 1 they are seen for 10 s and grow by a tenth a second where they move at all,
+            with 25 labels a second, else for 40 sizes, with 10 labels a size.
+        count: How many.
+        seed: Fixes everything; the targets of the next seed are all but one the same.
+
+    Returns:
+        The recordings.
+    """
+    if speed <= 1:
+        return [steady_sequence(seed + k, speed, seconds=10, growth=0.1 if speed else 0.0) for k in range(count)]
+    return [steady_sequence(seed + k, speed, seconds=40 / speed, label_hz=10 * speed) for k in range(count)]

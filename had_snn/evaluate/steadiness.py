@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from had_snn.data.sequence import TrackingSequence
     from had_snn.tracking import OnlineTracker
 
+#: Pixels a second below which a target rests: its speed in rounded boxes is not exactly 0.
+SLOWEST = 1e-3
+
 
 @dataclass(frozen=True)
 class Steadiness:
@@ -91,7 +94,7 @@ def measure_steadiness(tracker: OnlineTracker, sequences: Sequence[TrackingSeque
             }
         )
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    lag_ms = measure_lag(results, sequences).lag_ms
+    lag_ms = measure_lag(results, sequences, slowest=SLOWEST).lag_ms
     known = bool(np.isfinite(lag_ms))
     return Steadiness(
         **means,
