@@ -110,7 +110,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         record = of_sequences(students, chosen, cfg)
         write(folder / "lag.json", record)
     if cfg.steady.speeds:
-        about = {"count": cfg.steady.count, "seed": cfg.seed, "machine": machine(torch.get_num_threads(), "cpu")}
+        speeds = ",".join(f"{float(speed):g}" for speed in cfg.steady.speeds)
+        options = f"checkpoints=[{','.join(students)}] steady.speeds=[{speeds}] steady.count={cfg.steady.count}"
+        about = {
+            "command": f"python experiments/lag.py limit=0 seed={cfg.seed} {options}",
+            "machine": machine(torch.get_num_threads(), "cpu"),
+        }
         record |= {"by_sizes_per_s": by_speed(students, cfg)}
         write(folder / "speeds.json", about | {"by_sizes_per_s": record["by_sizes_per_s"]})
     return record

@@ -2,6 +2,7 @@
 
 python experiments/profile_energy.py checkpoint=tiny teachers=[tiny,small,base]
 python experiments/profile_energy.py checkpoint=[tiny,runs/a/student.safetensors] teacher_checkpoint=FILE
+python experiments/profile_energy.py others=benchmarks/energy.json "steady.speeds=[0.1,1,10,100]"   # and over speed
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sources import sequences
 
 from had_snn.checkpoint import load_student, load_teacher
 from had_snn.data.sequence import TrackingSequence
+from had_snn.data.steady import steady_targets
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.evaluate.report_profile import write_profile_report
@@ -131,6 +133,7 @@ def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
     chosen = cut(sequences(cfg.data, cfg.split)[: cfg.limit], cfg.windows)
     if not chosen:
         raise InputError(f"nothing to profile: split {cfg.split}, limit={cfg.limit}, windows={cfg.windows}")
+    kept = {} if cfg.others is None else json.loads(Path(cfg.others).read_text())
     folder = open_run(cfg)
     profiles, measured = [], {}
     for name, student in students.items():
@@ -145,6 +148,7 @@ def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
         profiles.append(profile_teacher(teacher, name=name, outputs_per_second=rate, outputs_per_track=served))
         if cfg.measure:
             measured[name] = time_tracker(teacher, chosen)
+    over_speed = count_over_speed(students, cfg)
     about = {
         "split": cfg.split,
         "sequences": len(chosen),
@@ -156,15 +160,49 @@ def run(cfg: DictConfig) -> dict[str, dict[str, float | None]]:
         "checkpoints": list(cfg.checkpoint),
         "note": cfg.note,
     }
-    write(folder, profiles, measured, about)
+    write(folder, profiles, measured, about, over_speed, kept)
     return {p.name: {rules.name: p.energy_mj(rules) for rules in RULES} for p in profiles}
 
 
-def write(folder: Path, profiles: list[Profile], measured: dict[str, Any], about: dict[str, Any]) -> None:
-    """`energy.json`, one JSON and one CSV for each network, and the page."""
+def count_over_speed(students: dict[str, SpikingTracker], cfg: DictConfig) -> dict[str, Any]:
+    """Energy of every student on simulated targets of one speed, by speed in sizes a second and by rule."""
+    found: dict[str, Any] = {name: {} for name in students} if cfg.steady.speeds else {}
+    with progress("speeds", unit="speeds") as bar:
+        for done, speed in enumerate(map(float, cfg.steady.speeds), start=1):
+            targets = steady_targets(speed, cfg.steady.count, cfg.seed)
+            for name, student in students.items():
+                counted = count_tracking(student, name, targets)
+                rates = {
+                    "outputs_per_s": counted.outputs_per_second,
+                    "windows_per_s": counted.windows / counted.seconds,
+                }
+                row: dict[str, Any] = {key: float(f"{rate:.4g}") for key, rate in rates.items()}
+                for rules in RULES:
+                    mj = counted.energy_mj(rules) or 0.0
+                    each = {"mj_per_output": mj, "mj_per_second": mj * counted.outputs_per_second}
+                    row[rules.name] = {key: float(f"{value:.4g}") for key, value in each.items()}
+                found[name][f"{speed:g}"] = row
+            bar(done, len(cfg.steady.speeds), f"{speed:g} sizes/s")
+    return found
+
+
+def write(
+    folder: Path,
+    profiles: list[Profile],
+    measured: dict[str, Any],
+    about: dict[str, Any],
+    over_speed: dict[str, Any],
+    kept: dict[str, Any],
+) -> None:
+    """`energy.json` with those of `kept` that were not counted, one JSON and one CSV for each network, and the page."""
     record: dict[str, Any] = {p.name: p.summary() for p in profiles}
+    others = [name for name, value in kept.items() if name not in record and "kind" in value]
+    record = {name: kept[name] for name in others} | record
     record["about"] = about | {"machine": machine(torch.get_num_threads(), "cpu")}
-    record["measured"] = measured
+    if others:
+        record["about"]["others"] = {"networks": others, "about": kept["about"]}
+    record["measured"] = {name: kept["measured"][name] for name in others if name in kept["measured"]} | measured
+    record["over_sizes_per_s"] = over_speed
     record["published_mj_per_output"] = PUBLISHED_MJ | {"source": PUBLISHED_SOURCE}
     record["cost_tables"] = {cost.name: cost.source for cost in COSTS}
     record["rules"] = {rules.name: rules.source for rules in RULES}

@@ -325,6 +325,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
     "prepare_data": {"splits": Maybe(Many(Text(), 1))},
     "profile_energy": {
         "checkpoint": Many(WEIGHTS, 1),
+        "others": Maybe(FILE),
         "teachers": Many(Word(("tiny", "small", "base"))),
         "windows": Maybe(COUNT),
     },

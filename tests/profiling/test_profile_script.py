@@ -45,3 +45,22 @@ def test_a_mistake_is_one_line_and_leaves_nothing(weights, start, tmp_path):
     assert done.stderr.count("\n") == 1
     assert "crops=nowhere" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_energy_over_speed_beside_networks_counted_before(weights, start, tmp_path):
+    teacher = start("profile_energy", *SMALL, f"checkpoint={weights[0]}", "teachers=[tiny]", "windows=6")
+    assert teacher.returncode == 0, teacher.stderr
+    before = json.loads((tmp_path / "run" / "energy.json").read_text())
+    assert before["over_sizes_per_s"] == {}
+    options = [f"checkpoint={weights[0]}", "others=run/energy.json", "steady.speeds=[100]", "steady.count=1"]
+    done = start("profile_energy", *SMALL, *options, "windows=6", "measure=false", "out=again")
+    assert done.returncode == 0, done.stderr
+    after = json.loads((tmp_path / "again" / "energy.json").read_text())
+    assert after["teacher_tiny"] == before["teacher_tiny"]
+    assert after["about"]["others"] == {"networks": ["teacher_tiny"], "about": before["about"]}
+    assert list(after["measured"]) == ["teacher_tiny"]
+    row = after["over_sizes_per_s"]["student"]["100"]
+    assert row["outputs_per_s"] == 1000
+    assert row["windows_per_s"] > 100
+    for preset in ("exact", "sdtrack", "spikefet", "neurobench"):
+        assert 0 < row[preset]["mj_per_output"] < row[preset]["mj_per_second"]
