@@ -117,7 +117,10 @@ def curve(cfg: DictConfig) -> list[dict]:
 
 
 def rates(cfg: DictConfig) -> list[dict]:
-    """Latency per output and sustained events a second, as fast as it goes, by event rate and output period."""
+    """Latency per output and sustained events a second, as fast as it goes, by event rate and output period.
+
+    Without a budget: an output waits for every look that events made due since the one before it.
+    """
     rows = []
     for rate in cfg.rates:
         for period in cfg.periods_us:
@@ -175,7 +178,7 @@ def live(cfg: DictConfig) -> list[dict]:
 
 
 def rivals(cfg: DictConfig) -> list[dict]:
-    """Time per output of other trackers on the same stream."""
+    """Time per output of other trackers on the same stream; ours look as often as events ask for, the others once."""
     plan = cfg.rivals
     stream = live_stream(plan.rate, plan.outputs * plan.period_us, cfg)
     frame = np.random.default_rng(cfg.seed).integers(0, 255, (*cfg.sensor_hw, 3), dtype=np.uint8)
