@@ -11,7 +11,7 @@ SEED   ?= 0
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BUILT  := $(VENV)/.kernels
-EXTRAS := train,data,viz,export,baselines,ros,dev
+EXTRAS := all,dev
 NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -42,7 +42,7 @@ $(BUILT): $(STAMP) $(NATIVE)
 	@touch $(BUILT)
 
 demo: $(BUILT)
-	$(PY) experiments/demo.py seed=$(SEED)
+	$(PY) -m had_snn demo seed=$(SEED)
 
 test: $(BUILT)
 	$(PY) -m ruff check .
@@ -63,7 +63,7 @@ simulators:
 	$(VENV)-simulators/bin/python -m pip install --quiet "$(TORCH)" -r requirements-simulators-apart.txt
 
 gpu-check:
-	$(PYTHON) experiments/gpu_check.py
+	$(PYTHON) -m experiments.bench.gpu_check
 
 clean:
-	rm -rf build dist runs data_cache had_snn/ops/_native $(VENV) $(VENV)-simulators
+	rm -rf build dist runs had_snn/ops/_native $(VENV) $(VENV)-simulators

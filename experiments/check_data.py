@@ -1,49 +1,6 @@
-"""Looks at a data set on disk and says what is missing, what does not match, and what to do.
+"""Looks at a data set on disk and says what it lacks: `had-snn check-data` (`had_snn/commands/check_data.py`)."""
 
-python experiments/check_data.py data=fe108 data.root=/data/FE108
-python experiments/check_data.py data=eventvot data.root=/data/EventVOT deep=true out=report.json
-python experiments/check_data.py data=coesot example=coesot_tiny
-"""
-
-from __future__ import annotations
-
-import json
-import sys
-
-from entry import script
-from omegaconf import DictConfig
-from progress import progress
-from sources import data_layout
-
-from had_snn.data.folder_report import CheckReport
-from had_snn.data.tiny_layouts import make_tiny
-from had_snn.errors import InputError
-from had_snn.files import atomic_file
-
-
-def run(cfg: DictConfig) -> CheckReport:
-    """Looks at the data set; writes the report if `out` names a file."""
-    if cfg.data.get("layout") is None:
-        raise InputError("simulated data needs no check; choose a data set on disk, e.g. data=fe108 data.root=FOLDER")
-    if cfg.example is not None:
-        make_tiny(cfg.data.layout, cfg.example)
-        cfg.data.root = cfg.example
-    layout = data_layout(cfg.data)
-    with progress(f"check {layout.name}", unit="sequences") as bar:
-        report = layout.check(deep=cfg.deep, progress=bar)
-    if cfg.out is not None:
-        with atomic_file(cfg.out) as temporary:
-            temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
-    return report
-
-
-@script("check_data")
-def main(cfg: DictConfig) -> None:
-    report = run(cfg)
-    print(report.to_text(examples=cfg.examples))
-    if not report.usable:
-        sys.exit(1)
-
+from had_snn.commands.entry import start
 
 if __name__ == "__main__":
-    main()
+    start("check_data")

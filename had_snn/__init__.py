@@ -10,12 +10,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from had_snn.threads import let_waiting_threads_sleep
+
 if TYPE_CHECKING:
     from had_snn.checkpoint import load_student, load_teacher
     from had_snn.events.stream import EventStream
     from had_snn.recordings.readers import open_recording, read_events
     from had_snn.recordings.writers import write_events
     from had_snn.tracking import Estimate, OnlineTracker
+
+let_waiting_threads_sleep()
 
 __version__ = "0.1.0"
 

@@ -127,6 +127,12 @@ def released_students() -> list[str]:
     return sorted(path.stem.removeprefix("student_") for path in RELEASED.glob("student_*.safetensors"))
 
 
+def released(name_or_path: str | Path) -> Path:
+    """The file of a released name, or the path that is none."""
+    path = RELEASED / f"student_{name_or_path}.safetensors"
+    return path if path.is_file() else Path(name_or_path)
+
+
 def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.device = "cpu") -> SpikingTracker:
     """Loads a student, ready for tracking.
 
@@ -140,9 +146,7 @@ def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.devic
     Raises:
         CheckpointError: If there is no such name or file, or the file is damaged or holds another network.
     """
-    path = RELEASED / f"student_{name_or_path}.safetensors"
-    if not path.is_file():
-        path = Path(name_or_path)
+    path = released(name_or_path)
     if not path.is_file():
         names = ", ".join(released_students()) or "none"
         raise CheckpointError(
@@ -157,7 +161,7 @@ def load_teacher(path: str | Path, *, device: str | torch.device = "cpu") -> RGB
     """Loads a teacher; see `load_student`."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no teacher at {path}; train one with: python experiments/train_teacher.py")
+        raise CheckpointError(f"no teacher at {path}; train one with: had-snn train-teacher")
     teacher = _load(path, "teacher")
     assert isinstance(teacher, RGBETeacher)
     return teacher.to(device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -21,10 +20,15 @@ from hypothesis import settings
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "experiments"
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 FIELD_DATA = REAL_DATA.parent / "field"
 PROTOCOL_DATA = REAL_DATA.parent / "protocol"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What jobs keep for their user goes into a folder of the tests."""
+    os.environ["HAD_SNN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +57,7 @@ def protocol_data() -> Path:
 
 @pytest.fixture
 def start(monkeypatch, tmp_path, capfd) -> Callable[..., subprocess.CompletedProcess]:
-    """Starts a script in this process, in an empty folder, as its command line would: the libraries are loaded once.
+    """Starts a job in this process, in an empty folder, as its command line would: the libraries are loaded once.
 
     `start("track", "box=[1,2,3,4]")` gives exit code, standard output and standard error; `data=` are the bytes on
     standard input, and `main=` is called with the checked config in place of what the script does.
@@ -63,12 +67,10 @@ def start(monkeypatch, tmp_path, capfd) -> Callable[..., subprocess.CompletedPro
     from hydra.core.hydra_config import HydraConfig
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(SCRIPTS)
-    import entry
+    from had_snn.commands import entry
 
     def run(job: str, *arguments: object, main=None, data: bytes = b"") -> subprocess.CompletedProcess:
-        path = SCRIPTS / f"{job}.py"
-        argv = [str(path), *map(str, arguments)]
+        argv = [job, *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", argv.copy())
         GlobalHydra.instance().clear()
         capfd.readouterr()
@@ -79,9 +81,9 @@ def start(monkeypatch, tmp_path, capfd) -> Callable[..., subprocess.CompletedPro
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given))
             try:
                 if main is None:
-                    runpy.run_path(str(path), run_name="__main__")
+                    entry.start(job)
                 else:
-                    entry.script(job)(main)()
+                    entry.script(job, main)
             except SystemExit as error:
                 code = error.code or 0
             finally:

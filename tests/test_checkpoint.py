@@ -48,7 +48,7 @@ def test_a_teacher_is_not_a_student(tmp_path):
 def test_missing_damaged_and_foreign_files_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="no student 'nothing'"):
         load_student("nothing")
-    with pytest.raises(CheckpointError, match="train_teacher"):
+    with pytest.raises(CheckpointError, match="train-teacher"):
         load_teacher(tmp_path / "none.safetensors")
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}garbage")

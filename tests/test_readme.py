@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from had_snn.commands.names import JOBS
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -34,10 +36,12 @@ def test_the_library_face_offers_what_it_lists():
         _ = had_snn.nonsense
 
 
-def test_every_script_it_names_exists():
-    named = set(re.findall(r"python (experiments/\w+\.py)", README))
-    assert named
-    assert all((ROOT / script).is_file() for script in named)
+def test_every_job_study_and_benchmark_it_names_exists():
+    jobs = set(re.findall(r"had-snn ([a-z][a-z-]+)", README))
+    modules = set(re.findall(r"-m experiments\.(\w+ \w+)", README))
+    assert jobs
+    assert jobs <= {*JOBS}
+    assert all((ROOT / "experiments" / f"{module.replace(' ', '/')}.py").is_file() for module in modules)
 
 
 def test_every_picture_and_file_it_links_exists():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from had_snn.commands.rules import Anything, Either, Fields, Flag, Many, Maybe, Number, Place, Rule, Text, Whole, Word
-from had_snn.distill.hierarchy import MODES
+from had_snn.distill.levels import MODES
 
 SIMULATORS = ("norse", "snntorch", "spikingjelly", "sinabs")
 SEPARATE = ("event_by_event", "brian2", "nengo", "rockpool", "nengo_own", "rockpool_own", "spyx")
@@ -162,10 +162,12 @@ COMMON: dict[str, Rule] = {
     "checkpoint": WEIGHTS,
     "checkpoints": Many(WEIGHTS, 1),
     "crops": Word(("tracker", "labels")),
+    "device": Word(("cpu", "cuda")),
     "devices": Either((Whole(1, 4096), Word(("auto",)))),
     "gain": Either((Word(("template",)), POSITIVE)),
     "idle_s": POSITIVE,
     "in": FILE,
+    "init": Maybe(WEIGHTS),
     "labels": Number(0, 1, above=True),
     "latency_us": Maybe(Whole(0, 10**10)),
     "limit": Maybe(COUNT),
@@ -205,6 +207,7 @@ COMMON: dict[str, Rule] = {
     **dict.fromkeys(("length_tolerance", "report_sequences", "resamples", "sequence"), SOME),
     **dict.fromkeys(("repeats", "rounds", "track_windows", "windows"), COUNT),
     **dict.fromkeys(("end_us", "start_us"), TIME_US),
+    **dict.fromkeys(("end_s", "start_s"), Maybe(Number(0, 1e9))),
     **dict.fromkeys(("attribute", "name", "split"), Text()),
     **dict.fromkeys(("modalities", "teacher_modalities"), MODALITIES),
     **dict.fromkeys(("video_period_us", "video_window_us"), PERIOD_US),
@@ -247,7 +250,6 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         **_below("stem_grid", dict.fromkeys(("events", "channels", "kernel", "stride", "T"), Many(COUNT))),
         "stem_grid.membranes": Many(Flag()),
         "convergence_us": Many(PERIOD_US),
-        "device": Word(("cpu", "cuda")),
         "neuron_steps": COUNTS,
         "out": Maybe(MADE_FILE),
         **{

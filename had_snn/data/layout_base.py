@@ -192,7 +192,7 @@ class Layout:
         """
         plan = self.plan(entry)
         if plan.broken is not None:
-            lists = f"python experiments/check_data.py data={self.name} data.root={self.root} lists every fault"
+            lists = f"had-snn check-data data={self.name} data.root={self.root} lists every fault"
             skips = "data.skip_damaged=true leaves damaged sequences out"
             remedy = "; ".join(text for text in (plan.broken.remedy, lists, skips) if text)
             raise FormatError(plan.broken.path, f"{entry.name}: {plan.broken.message}", remedy=remedy)
@@ -239,7 +239,7 @@ class Layout:
                     progress(done, len(entries))
             entries = kept
         if not entries:
-            command = f"python experiments/check_data.py data={self.name} data.root={self.root}"
+            command = f"had-snn check-data data={self.name} data.root={self.root}"
             raise InputError(f"{self.name} in {self.root}: split {split} holds no usable sequence ({command} says why)")
         return LazyList([partial(self.open, entry) for entry in entries])
 

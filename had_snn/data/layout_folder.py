@@ -2,7 +2,7 @@
 
 `boxes.csv` has a header and a row for each label: `t_us` (the recording's own microseconds) or `t_s` (seconds from the
 first event), `x`, `y`, `w`, `h`, and `visible` (1 or 0) if it is known; other columns are ignored, so what
-`experiments/track.py` writes can be corrected and used. Without a time, row `i` belongs to the recording's frame `i`.
+`had-snn track` writes can be corrected and used. Without a time, row `i` belongs to the recording's frame `i`.
 A column `object` with several names makes a sequence `NAME-OBJECT` of each. Lines that start with `#` are comments.
 Pictures come from the recording, or from `frames/` with `frame_times.txt` (end of each exposure, microseconds).
 Recordings directly below the root form the split `all` alone.

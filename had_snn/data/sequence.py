@@ -96,3 +96,24 @@ class TrackingSequence:
             return None
         index = int(np.searchsorted(self.frame_times_us, t_us, side="right")) - 1
         return np.asarray(self.frames[index]) if index >= 0 else None
+
+
+class Labelled(Protocol):
+    """What has labels: a sequence, or annotations without events."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def usable(self) -> np.ndarray: ...
+
+
+def first_label(labelled: Labelled) -> int:
+    """Index of the first label that a tracker can start at: a box with an area, while the target is visible.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if not labelled.usable.any():
+        raise InputError(f"{labelled.name}: no label shows a visible box, so there is nothing to start at")
+    return int(np.flatnonzero(labelled.usable)[0])

@@ -1,8 +1,8 @@
 """Simulated targets at a constant speed in sizes a second, from one that creeps to one that crosses the sensor at once.
 
 The target runs along a circle, so that its direction changes and a tracker that guesses one is caught. Its speed is
-constant in units of its size, which may grow. `experiments/lag.py` draws its curves over speed with these, and
-`experiments/profile_energy.py` counts their energy.
+constant in units of its size, which may grow. `experiments/studies/lag.py` draws its curves over speed with these, and
+`had-snn profile` counts their energy.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def prepare_split(
         progress: Called with (sequences ready, `count`).
 
     Returns:
-        The sequences, memory-mapped.
+        The first `count` sequences, memory-mapped.
 
     Raises:
         InputError: If a parameter is out of range.
@@ -115,8 +115,18 @@ def prepare_split(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    _write_json(Path(root) / f"{split}.json", {"folder": folder.name, "count": count})
-    return load_split(root, split)
+    index = Path(root) / f"{split}.json"
+    _write_json(index, {"folder": folder.name, "count": max(count, _known(index, folder.name))})
+    return load_split(root, split, count=count)
+
+
+def _known(index: Path, folder: str) -> int:
+    """How many sequences of a folder the split's index tells of already."""
+    try:
+        record = json.loads(index.read_text())
+        return int(record["count"]) if record["folder"] == folder else 0
+    except (OSError, KeyError, ValueError, TypeError):
+        return 0  # there is none yet, or it is damaged and is written anew
 
 
 def _pool(workers: int) -> Executor:
@@ -142,7 +152,7 @@ def load_split(root: str | os.PathLike[str], split: str, *, count: int | None = 
         record = json.loads(index.read_text())
         folder, total = Path(root) / record["folder"], int(record["count"])
     except FileNotFoundError as error:
-        remedy = f"python experiments/prepare_data.py, or prepare_split(root, {split!r}, ...)"
+        remedy = f"had-snn simulate, or prepare_split(root, {split!r}, ...)"
         raise FormatError(index, f"there is no synthetic split {split!r} here", remedy=remedy) from error
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(index, f"not the index of a synthetic split ({error})", remedy="prepare it again") from error
@@ -175,13 +185,18 @@ class SplitSummary:
     attributes: dict[str, int]
 
 
-def summarise_split(root: str | os.PathLike[str], split: str) -> SplitSummary:
+def summarise_split(root: str | os.PathLike[str], split: str, *, count: int | None = None) -> SplitSummary:
     """Counts what the split that was prepared last under this name holds.
+
+    Args:
+        root: The folder given to `prepare_split`.
+        split: Its split.
+        count: Only the first so many sequences.
 
     Raises:
         FormatError: If there is no such split or a part of it is missing.
     """
-    sequences = load_split(root, split)
+    sequences = load_split(root, split, count=count)
     folder = Path(root) / json.loads((Path(root) / f"{split}.json").read_text())["folder"]
     folders = [folder / f"{i:05d}" for i in range(len(sequences))]
     metas = [json.loads((f / "meta.json").read_text()) for f in folders]

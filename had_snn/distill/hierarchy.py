@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.distill.comparisons import PlainDistillation, PublicCodeDistillation
+from had_snn.distill.levels import LEVELS, MODES
 from had_snn.distill.membrane import MembraneAlignment
 from had_snn.distill.response import ResponseDistillation, ResponseOptions
 from had_snn.distill.signals import StudentSignals, TeacherSignals, check_signals
@@ -20,19 +21,6 @@ from had_snn.distill.spike_rate import SpikeRateAlignment, TransportOptions
 from had_snn.errors import InputError
 
 __all__ = ["LEVELS", "MODES", "HierarchicalDistillation", "StudentSignals", "TeacherSignals", "distillation_for"]
-
-#: The levels, finest in time first.
-LEVELS = ("membrane", "rate", "response")
-#: Modes of the ablation and the levels they switch on; `plain` and `public` are the comparisons of `baselines.py`.
-MODES = {
-    "none": (),
-    "membrane": ("membrane",),
-    "rate": ("rate",),
-    "response": ("response",),
-    "full": LEVELS,
-    "plain": (),
-    "public": (),
-}
 
 
 class HierarchicalDistillation(nn.Module):

@@ -220,6 +220,13 @@ class OpenCVTracker:
         return np.ascontiguousarray(picture[..., ::-1])
 
 
+def baseline(name: str) -> StaticTracker | MeanShiftTracker | OpenCVTracker:
+    """A baseline by its name in result files: `static`, `mean_shift`, or `csrt_events`, `kcf_frames` and the like."""
+    kind, _, source = name.partition("_")
+    simple = {"static": StaticTracker, "mean_shift": MeanShiftTracker}.get(name)
+    return OpenCVTracker(kind=kind, source=source) if simple is None else simple()
+
+
 def _opencv_factory(cv2: Any, kind: str, *, detect_threshold: float) -> Callable[[], Any]:
     """What makes a fresh tracker; OpenCV moved its trackers between modules more than once."""
     name = {"csrt": "TrackerCSRT", "kcf": "TrackerKCF"}[kind]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from had_snn.data.sequence import first_label
 from had_snn.errors import InputError
-from had_snn.evaluate.one_pass import first_label
 from had_snn.evaluate.results import TrackResult
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from had_snn.data.sequence import first_label
 from had_snn.errors import InputError
 from had_snn.evaluate.protocols import check_protocol
 from had_snn.evaluate.results import EvaluationResult, TrackResult, score_results
@@ -43,13 +44,6 @@ class Tracker(Protocol):
     def update(self, events: EventStream, *, at_us: Sequence[int], frame: np.ndarray | None = None) -> list:
         """Takes the events since the last call and returns one estimate per asked time."""
         ...
-
-
-def first_label(sequence: TrackingSequence) -> int:
-    """Index of the first label that a tracker can start at: a box with an area, while the target is visible."""
-    if not sequence.usable.any():
-        raise InputError(f"{sequence.name}: no label shows a visible box, so there is nothing to start at")
-    return int(np.flatnonzero(sequence.usable)[0])
 
 
 def _start(tracker: Tracker, sequence: TrackingSequence, row: int) -> tuple[int, float]:

@@ -206,7 +206,7 @@ def load_nir(path: str | Path) -> Any:
     """
     nir = optional_import("nir", extra="export")
     if not Path(path).is_file():
-        raise FormatError(path, "no such file; expected a .nir file", remedy="experiments/export_nir.py writes one")
+        raise FormatError(path, "no such file; expected a .nir file", remedy="had-snn export writes one")
     try:
         return nir.read(path)
     # h5py and nir report damage by whatever exception the damaged field happens to cause.

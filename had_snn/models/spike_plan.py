@@ -26,7 +26,7 @@ from had_snn.ops.spike_conv import SpikeConvCall, SpikeCorrelateCall, SpikeList,
 
 #: Spikes per neuron and micro-step from which the dense convolution of a layer is the faster one, when its weights are
 #: larger than a core's cache; smaller layers are faster from spike to spike at any rate. Both measured by
-#: `experiments/bench_tracker.py` (the curves of the large and of the small student in `benchmarks/tracker.json`).
+#: `experiments/bench/tracker.py` (the curves of the large and of the small student in `benchmarks/tracker.json`).
 DENSE_ABOVE = 0.4
 LARGE_WEIGHTS_BYTES = 1 << 19
 

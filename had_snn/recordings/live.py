@@ -98,7 +98,7 @@ class LiveReader:
                 name,
                 f"starts with {bytes(self._rest[:8])!r}, expected {MAGIC!r}",
                 offset=0,
-                remedy="python experiments/replay.py writes this format from any recording",
+                remedy="had-snn replay writes this format from any recording",
             )
         self.sensor_hw = (int(header["height"]), int(header["width"]))
         if not all(0 < side <= MAX_SIDE for side in self.sensor_hw):

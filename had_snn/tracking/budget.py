@@ -15,6 +15,7 @@ from had_snn.errors import InputError
 from had_snn.events.batch import EventBatch
 from had_snn.events.stream import EventStream
 from had_snn.models import SearchNetwork
+from had_snn.threads import limited
 
 #: A look may take so many times as long as its network alone: events near the target are gathered and counted beside it
 #: (as long again, measured at one and five million events a second), and machines are shared.
@@ -22,11 +23,14 @@ SPARE = 3.0
 
 
 @torch.no_grad()
-def measured_budget_us(network: SearchNetwork, *, events: int = 4000, repeats: int = 9) -> float:
+def measured_budget_us(
+    network: SearchNetwork, *, threads: int | None = None, events: int = 4000, repeats: int = 9
+) -> float:
     """Time between looks that this machine keeps up with now.
 
     Args:
         network: What the tracker runs (`tracker.network`).
+        threads: As many as the tracker has (`tracker.threads`).
         events: Events in a measured window, spread over the whole crop.
         repeats: Looks that are timed.
 
@@ -47,8 +51,9 @@ def measured_budget_us(network: SearchNetwork, *, events: int = 4000, repeats: i
     box = torch.tensor([[0.5, 0.5, 1 / config.template_factor, 1 / config.template_factor]], device=device)
     kernel, search = network.encode_template(window(config.template_size), box), window(config.search_size)
     seconds = []
-    for _ in range(repeats + 1):
-        begun = time.perf_counter()
-        network.read_window(search, kernel).score_logits.cpu()
-        seconds.append(time.perf_counter() - begun)
+    with limited(threads):
+        for _ in range(repeats + 1):
+            begun = time.perf_counter()
+            network.read_window(search, kernel).score_logits.cpu()
+            seconds.append(time.perf_counter() - begun)
     return SPARE * float(np.median(seconds[1:])) * 1e6

@@ -30,6 +30,7 @@ from had_snn.events.stream import EventStream
 from had_snn.geometry import Crop, search_crop
 from had_snn.models import SearchNetwork, TrackerOutput
 from had_snn.models.spike_driven import search_network
+from had_snn.threads import for_network, limited
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.carried import CarriedSearch, read_on
 from had_snn.tracking.follower import BoxFollower, Estimate
@@ -58,6 +59,7 @@ class OnlineTracker:
         backend: `"spikes"` adds up the weights of spikes on a CPU, `"dense"` runs ordinary convolutions on any device;
             the boxes are the same. `"auto"`: spikes on a CPU, where they are faster.
         budget_us: Least time of the recording between two looks, so that a live stream is kept up with; 0 for none.
+        threads: How many compute; None for one with a small network (`had_snn/threads.py`) and torch's number else.
 
     Example:
         >>> from had_snn import OnlineTracker, load_student
@@ -75,6 +77,7 @@ class OnlineTracker:
         carry: bool = False,
         backend: str = "auto",
         budget_us: float = 0.0,
+        threads: int | None = None,
     ) -> None:
         config = student.config
         self.student = student.eval()
@@ -90,6 +93,7 @@ class OnlineTracker:
             search_size=config.search_size, search_factor=config.search_factor, grid=student.grid, policy=self.policy
         )
         self.rule = WindowRule(config.window_us, self.policy.window)
+        self.threads = for_network(student) if threads is None else int(threads)
         self.state: TrackerState | None = None
 
     @property
@@ -143,7 +147,8 @@ class OnlineTracker:
             n,
             n,
         )
-        self._read_template(state, start)
+        with limited(self.threads):
+            self._read_template(state, start)
         if state.kernel is None or not (full or self.student.template_is_fixed):
             state.template_due_us = recorded_us + math.ceil(self.rule.length(n + 1))
         self.state = state
@@ -173,7 +178,8 @@ class OnlineTracker:
         if at_us is None:
             last = state.buffer.last_t
             at_us = range(state.next_t_us, last + 1, self.output_period_us) if last is not None else ()
-        estimates = [self._estimate(state, t) for t in at_us]
+        with limited(self.threads):
+            estimates = [self._estimate(state, t) for t in at_us]
         if estimates:
             state.asked_us = estimates[-1].t_us
             state.next_t_us = estimates[-1].t_us + self.output_period_us

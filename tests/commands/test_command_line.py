@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "experiments"))
+from had_snn.commands.names import JOBS
+from had_snn.commands.run_folder import open_run
 
-import entry  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def not_started(cfg):
@@ -29,11 +30,13 @@ def not_started(cfg):
         (["out="], "out expects a folder; found nothing"),
         (["out=file"], "out=file is a file"),
         (["out=/proc/nothing"], "out=/proc/nothing cannot be written"),
-        (["--out=x"], "options have no dashes; write out=x"),
+        (["--outt=x"], "outt: distill_student has no such option; did you mean out"),
+        (["--out"], "--out needs a value: --out VALUE, or out=VALUE"),
         (["out", "=", "x"], "'out' is no option: options are name=value, without blanks"),
-        (["out = x"], """'out = x' is no option: options are name=value, without blanks around =; a value"""),
-        (["out=a,b"], "a comma divides the jobs of --multirun; a list is out=[a,b]"),
-        (["out=a(b"], "quoted twice, once for the shell: 'out=\"a(b\"'"),
+        (["out = x"], """'out = x' is no option: options are name=value, without blanks around ="""),
+        (["seed=0,1"], "a comma divides the jobs of --multirun; a list is seed=[0,1]"),
+        (["carry=a(b"], "quoted twice, once for the shell: 'carry=\"a(b\"'"),
+        (["+no_such=1"], "no such option"),
         (["+no.such=1"], "no such option"),
         (["no_such=1"], "no_such: distill_student has no such option"),
         (["fit.iteratons=1"], "did you mean fit.iterations"),
@@ -53,7 +56,7 @@ def test_mistakes_are_one_line_and_leave_nothing(start, tmp_path, arguments, say
 @pytest.mark.parametrize(
     ("job", "arguments", "says"),
     [
-        ("convert", [], "error: convert needs in=... (options: python experiments/convert.py --help)"),
+        ("convert", [], "error: convert needs in=... (options: had-snn convert --help)"),
         ("convert", ["recording=a.raw"], "error: recording: convert has no such option"),
         ("convert", ["in=a.raw", "output=b.npz"], "error: output: convert has no such option; did you mean out"),
         ("check_data", ["dta=coesot"], "error: dta: check_data has no such option; did you mean data"),
@@ -84,13 +87,17 @@ def test_a_bug_keeps_its_traceback(start):
         start("demo", main=main)
 
 
-@pytest.mark.parametrize("name", ["2024", "2024.10", "1e3", "true", "my run", '"a(b"', '"~/x"'])
+@pytest.mark.parametrize(
+    "name",
+    ["2024", "2024.10", "1e3", "true", "my run", "a(b", "a=b", "a,b", "[a]", "it's", 'say "a"', "a\\", "~/x", '"~/x"'],
+)
 def test_a_folder_may_have_any_name(start, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     found = []
     done = start("demo", f"out={name}", main=lambda cfg: found.append(cfg.out))
     assert (done.returncode, done.stderr) == (0, "")
-    assert found == [name.strip('"').replace("~", str(tmp_path / "home"))]
+    plain = name.strip('"') if name[0] == '"' else name
+    assert found == [plain.replace("~", str(tmp_path / "home"))]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,7 @@ def test_jobs_of_a_multirun_have_outputs_of_their_own(start, arguments, outs):
 
     def main(cfg):
         found.append((cfg.seed, cfg.out))
-        (entry.open_run(cfg) / "result.json").write_text(json.dumps(cfg.seed))
+        (open_run(cfg) / "result.json").write_text(json.dumps(cfg.seed))
 
     arguments = arguments if any(a.startswith("out") for a in arguments) else [*arguments, "out=one"]
     assert start("demo", "--multirun", *arguments, main=main).returncode == 0
@@ -119,3 +126,56 @@ def test_files_of_a_multirun_are_numbered(start):
     done = start("bench_evaluate", "-m", "frames=10,20", "out=table.json", main=lambda cfg: found.append(cfg.out))
     assert done.returncode == 0
     assert found == ["table-0.json", "table-1.json"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "recording", "box"),
+    [
+        (["a=b [1].raw", "--box", "42,225,44,17"], "a=b [1].raw", [42, 225, 44, 17]),
+        (["--recording", "a=b [1].raw", "--box=4.5,2,44,17"], "a=b [1].raw", [4.5, 2, 44, 17]),
+        (["recording=a=b [1].raw", "box=[1,2,3,4]"], "a=b [1].raw", [1, 2, 3, 4]),
+        (["recording='a=b [1].raw'", "box=1,2,3,4"], "a=b [1].raw", [1, 2, 3, 4]),
+        (["--box", "boxes of x=1.csv", "2024"], "2024", "boxes of x=1.csv"),
+        (["--live", "--box", "draw", "--start-us", "-5"], "-", "draw"),
+    ],
+)
+def test_files_and_boxes_are_given_as_one_would(start, tmp_path, typed, recording, box):
+    for name in ("a=b [1].raw", "2024"):
+        (tmp_path / name).touch()
+    found = []
+    done = start("track", *typed, main=lambda cfg: found.append(cfg))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (found[0].recording or "-", found[0].box) == (recording, box)
+    assert found[0].live == ("--live" in typed)
+    assert found[0].start_us == (-5 if "--start-us" in typed else None)
+
+
+def test_a_recording_that_is_not_there_is_named(start):
+    done = start("track", "nothing.raw", "box=[1,2,3,4]")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nothing.raw: no such file")
+
+
+def test_the_screen_comes_without_any_library_and_names_every_job():
+    code = (
+        "import sys; from had_snn.commands.cli import main; sys.argv[1:] = ['--help']; main();"
+        "print(sorted({'torch', 'hydra', 'numpy'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *screen, loaded = done.stdout.splitlines()
+    assert loaded == "[]"
+    assert [line.split()[0] for line in screen if line.strip() and line.split()[0] in JOBS] == [*JOBS]
+
+
+@pytest.mark.parametrize("arguments", [["track", "--help"], ["distill", "fit.iteratons=1"], ["tarck"]])
+def test_help_and_mistakes_come_before_torch_is_loaded(arguments, tmp_path):
+    code = (
+        "import sys; from had_snn.commands.cli import main\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert done.returncode == (0 if "--help" in arguments else 2)
+    assert "did you mean" in done.stdout + done.stderr or "--help" in arguments

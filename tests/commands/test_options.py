@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from had_snn.commands.rules import Either, Fields, Many, Maybe, Number, Place, T
 from had_snn.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "experiments"))
 JOBS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 #: Groups that bring options of their own.
 GROUPS = {
@@ -27,7 +25,7 @@ GROUPS = {
 
 
 def plain(job: str, overrides: list[str]) -> dict[str, Any]:
-    import entry
+    from had_snn.commands import entry
 
     return entry._plain(entry.compose(job, overrides))
 

@@ -88,7 +88,7 @@ def test_missing_event_file(name, damaged):
         with pytest.raises(InputError, match="holds no usable sequence"):
             layout.sequences("test")
     else:
-        with pytest.raises(FormatError, match=r"missing.*check_data\.py|expected one recording.*check_data\.py"):
+        with pytest.raises(FormatError, match=r"(missing|expected one recording).*had-snn check-data"):
             list(layout.sequences("all"))
         kept = case.tiny.open(case.root, skip_damaged=True).sequences("all")
         assert case.sequence not in {s.name for s in kept}

@@ -7,8 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from had_snn.distill import HierarchicalDistillation, StudentSignals, TeacherSignals, distillation_for
-from had_snn.distill.hierarchy import LEVELS, MODES
+from had_snn.distill.hierarchy import (
+    LEVELS,
+    MODES,
+    HierarchicalDistillation,
+    StudentSignals,
+    TeacherSignals,
+    distillation_for,
+)
 from had_snn.errors import InputError
 
 WINDOWS, STEPS, CLIPS, CHANNELS, DIM = 2, 3, 2, 5, 6

@@ -115,7 +115,7 @@ def main() -> None:
     for number, content in enumerate(seeds(KIND)):
         (folder / str(number)).write_bytes(content)
         one_input(content)
-    options = ["-timeout=600", "-rss_limit_mb=2048", "-max_len=8192"]
+    options = ["-timeout=60", "-rss_limit_mb=2048", "-max_len=8192"]
     atheris.Setup([*sys.argv, str(folder), *options], one_input)
     atheris.Fuzz()
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from drifting import GEOMETRY, drifting_sequence
 
 from had_snn.data.clips import ClipSampler

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from small_task import Clips, Task
 
 from had_snn.train import run as run_module

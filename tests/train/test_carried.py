@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from drifting import GEOMETRY, drifting_sequence
 
 from had_snn.checkpoint import load_student
 from had_snn.data.clips import ClipSampler
@@ -16,9 +14,6 @@ from had_snn.models import student_tiny
 from had_snn.train.loop import FitConfig, fit
 from had_snn.train.losses import tracking_losses
 from had_snn.train.tasks import StudentTask
-
-sys.path.insert(0, str(Path(__file__).parent))
-from drifting import GEOMETRY, drifting_sequence
 
 OPTIONS = {"geometry": GEOMETRY, "windows": 4, "modalities": ("events",)}
 

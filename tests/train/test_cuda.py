@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from drifting import GEOMETRY, drifting_sequence
 
 from had_snn.data.clips import ClipSampler
 from had_snn.distill.hierarchy import MODES, distillation_for
@@ -19,9 +19,6 @@ from had_snn.train.config import FitConfig
 from had_snn.train.distillation import Distillation
 from had_snn.train.loop import fit
 from had_snn.train.tasks import StudentTask, TeacherTask
-
-sys.path.insert(0, str(Path(__file__).parent))
-from drifting import GEOMETRY, drifting_sequence
 
 pytestmark = [
     pytest.mark.cuda,

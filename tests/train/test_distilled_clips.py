@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from drifting import GEOMETRY, drifting_sequence
 
 from had_snn.data.clip_batch import collate
 from had_snn.data.clips import ClipSampler
@@ -19,9 +18,6 @@ from had_snn.errors import InputError
 from had_snn.models import student_tiny, teacher_tiny
 from had_snn.train.distillation import Distillation, TeacherAnswers
 from had_snn.train.tasks import StudentTask
-
-sys.path.insert(0, str(Path(__file__).parent))
-from drifting import GEOMETRY, drifting_sequence
 
 
 def clips(*seeds: int, **options) -> ClipSampler:

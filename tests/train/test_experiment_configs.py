@@ -5,25 +5,22 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import sys
 from pathlib import Path
 
 import hydra
 import pytest
 import torch
+from drifting import drifting_sequence
 from hydra.utils import instantiate
+
+from had_snn.data.clips import ClipGeometry, ClipSampler
+from had_snn.models import StudentConfig, TeacherConfig
+from had_snn.train.loop import FitConfig, fit
+from had_snn.train.tasks import StudentTask, TeacherTask
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = str(ROOT / "configs")
 SETS = ["fe108", "visevent", "coesot", "eventvot"]
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(ROOT / "experiments"))
-from drifting import drifting_sequence  # noqa: E402
-
-from had_snn.data.clips import ClipGeometry, ClipSampler  # noqa: E402
-from had_snn.models import StudentConfig, TeacherConfig  # noqa: E402
-from had_snn.train.loop import FitConfig, fit  # noqa: E402
-from had_snn.train.tasks import StudentTask, TeacherTask  # noqa: E402
 
 
 def composed(script: str, *overrides: str, whole: bool = False):

@@ -13,21 +13,17 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+from had_snn.checkpoint import load_student
+from had_snn.commands import distill_student, entry, run_folder, train_teacher, training
+from had_snn.commands.entry import compose
+from had_snn.commands.start import release_folders
+from had_snn.data.synthetic import load_split
+from had_snn.errors import HadError, InputError
+from had_snn.evaluate.one_pass import run_one_pass
+from had_snn.tracking import OnlineTracker
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "experiments"))
 
-import distill_student  # noqa: E402
-import entry  # noqa: E402
-import train_teacher  # noqa: E402
-import training  # noqa: E402
-from entry import compose  # noqa: E402
-
-from had_snn.checkpoint import load_student  # noqa: E402
-from had_snn.commands.start import release_folders  # noqa: E402
-from had_snn.data.synthetic import load_split  # noqa: E402
-from had_snn.errors import HadError, InputError  # noqa: E402
-from had_snn.evaluate.one_pass import run_one_pass  # noqa: E402
-from had_snn.tracking import OnlineTracker  # noqa: E402
 
 STEP = ["fit.iterations=1", "fit.batch_size=2", "fit.warmup=1", "fit.log_every=1", "fit.checkpoint_every=1"]
 SMALL = ["student.channels=[8,12,12]", "student.stem_channels=4", "student.search_size=64", "student.template_size=48"]
@@ -79,7 +75,7 @@ def test_every_job_of_a_multirun_trains_its_own_network(data, tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["distill_student.py", *arguments])
     GlobalHydra.instance().clear()
     try:
-        distill_student.main()
+        entry.start("distill_student")
     finally:
         GlobalHydra.instance().clear()
     assert sorted(path.name for path in out.iterdir()) == ["0", "1"]
@@ -146,7 +142,7 @@ def test_the_same_options_go_on_and_more_iterations_are_fine(data, tmp_path, cap
     out = tmp_path / "run"
     first = weights(student(data, out))
     assert torch.equal(first, weights(student(data, out))), "a finished run that is started again stays what it is"
-    monkeypatch.setattr(entry, "versions", lambda: {"had_snn": "0", "revision": "another"})
+    monkeypatch.setattr(run_folder, "versions", lambda: {"had_snn": "0", "revision": "another"})
     more = student(data, out, "fit.iterations=3", "fit.log_every=2")
     assert "was begun with other versions" in caplog.text
     assert "resuming at iteration 1" in caplog.text
@@ -236,7 +232,7 @@ SETS = {
 }
 UNTRIED = {
     *("data.root", "data.seed", "data.sensor_hw", "data.hardship", "data.label_hz", "data.workers"),  # see OTHER
-    *("out", "teacher_checkpoint", "tracks", "accelerator", "devices", "num_nodes", "loggers"),
+    *("out", "teacher_checkpoint", "init", "tracks", "accelerator", "devices", "num_nodes", "loggers"),
     *("fit.iterations", "fit.batch_size", "fit.log_every", "fit.checkpoint_every", "student._target_"),
 }
 
@@ -262,3 +258,17 @@ def test_the_sets_of_options_change_every_one_of_them():
     listed = {name for name, _ in training._flat(entry._plain(cfg)) if not name.startswith("data.splits")}
     covered = {n for n in listed if n in named or n in UNTRIED or n.split(".")[0] in ("distill", "validation")}
     assert listed - covered - {"student._convert_", "fit._target_"} == set()
+
+
+def test_a_student_goes_on_from_another(data, tmp_path):
+    path = student(data, tmp_path / "first")
+    first = weights(path)
+    small = ["fit.learning_rate=1e-9", "fit.weight_decay=0"]
+    gone_on = weights(student(data, tmp_path / "on", f"init={path}", *small))
+    new = weights(student(data, tmp_path / "new", *small))
+    assert (gone_on - first).abs().median() < 1e-3 * (new - first).abs().median()  # but for the means of batch norm
+    path.write_bytes(student(data, tmp_path / "other", "seed=3").read_bytes())
+    with pytest.raises(InputError, match=r"init_sha256=.*now"):
+        student(data, tmp_path / "on", f"init={path}", *small)
+    with pytest.raises(InputError, match=r"another network: .*channels=\[32, 48, 48\] \(now \[8, 12, 12\]\)"):
+        student(data, tmp_path / "tiny", "init=tiny")

@@ -1,0 +1,86 @@
+"""The script that makes the shipped student, in miniature, and the card that comes with the shipped one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.studies import release_student
+from had_snn.checkpoint import RELEASED, load_student, released_students
+from had_snn.commands.entry import compose
+from had_snn.commands.names import command_of
+from had_snn.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def one_thread_stays_local():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def quoted(options: list[str]) -> str:
+    return "[" + ",".join(f"'{option}'" for option in options) + "]"
+
+
+def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
+    monkeypatch.setattr(release_student, "RELEASED", tmp_path)
+    data = [
+        "data=synthetic",
+        f"data.root={tmp_path / 'data'}",
+        "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}",
+    ]
+    few = ["fit.iterations=1", "fit.batch_size=1"]
+    options = [
+        f"out={tmp_path / 'run'}",
+        "name=mini",
+        "baselines=[static]",
+        "limit=1",
+        "install=true",
+        "half=true",
+        f"train_options={quoted(data)}",
+        f"test_options={quoted(data)}",
+        f"teacher_options={quoted(few)}",
+        f"student_options={quoted([*few, 'distill=full', 'distill.pool=2'])}",
+    ]
+    path = release_student.run(compose("release_student", options))
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert set(card["figures"]) == {"protocol", "sequences", "split", "student", "teacher", "static"}
+    assert card["figures"]["sequences"] == 1
+    assert card["energy"]["mj_per_output"]["exact"] > 0
+    assert card["data"].startswith("2 simulated sequences of 0.4 s, 240x180, data.hardship=1;")
+    assert card["numbers_stored"] == sum(v.numel() for v in load_student(path).state_dict().values())
+    assert str(tmp_path) not in json.dumps(card)
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    assert json.loads((tmp_path / "student_mini.json").read_text()) == card
+
+    def never(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(release_student.train_teacher, "run", never)
+    monkeypatch.setattr(release_student.distill_student, "run", never)
+    assert release_student.run(compose("release_student", options)) == path
+    with pytest.raises(InputError, match=r"was made with seed=0 \(now 1\); give the same options, or another out="):
+        release_student.run(compose("release_student", [*options, "seed=1"]))
+    assert json.loads(path.with_suffix(".json").read_text())["seed"] == 0
+
+
+def test_a_name_that_is_a_path_is_refused(tmp_path):
+    with pytest.raises(InputError, match="name='a/b'"):
+        release_student.run(compose("release_student", ["name=a/b", f"out={tmp_path / 'run'}"]))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", released_students())
+def test_what_is_shipped_says_how_it_was_made(name):
+    path = RELEASED / f"student_{name}.safetensors"
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert {"data", "command", "seed", "figures", "energy", "limits", "teacher", "versions"} <= set(card)
+    assert card["command"] == command_of("release_student")
+    assert card["numbers_stored"] == sum(value.numel() for value in load_student(name).state_dict().values())
+    assert path.stat().st_size <= 4 << 20
