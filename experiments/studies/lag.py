@@ -121,7 +121,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 def of_sequences(
-    students: dict[str, SpikingTracker], chosen: list[TrackingSequence], cfg: DictConfig
+    students: dict[str, SpikingTracker], chosen: Sequence[TrackingSequence], cfg: DictConfig
 ) -> dict[str, Any]:
     """Every tracker and the late annotation on sequences of a data set."""
     trackers: dict[str, Any] = {name: OnlineTracker(student) for name, student in students.items()}

@@ -8,7 +8,7 @@ Nothing is trained again: the student's time constants are physical times, so it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from had_snn.models import SpikingTracker
 from had_snn.tracking import OnlineTracker
 
 
-def with_rate(chosen: list[TrackingSequence], factor: float) -> list[TrackingSequence]:
+def with_rate(chosen: Sequence[TrackingSequence], factor: float) -> list[TrackingSequence]:
     """The sequences at another event rate; the draws depend on the sequence's place alone."""
     return [replace(s, events=scale_rate(s.events, factor, seed=i)) for i, s in enumerate(chosen)]
 
@@ -38,7 +38,7 @@ def with_numbers(student: SpikingTracker, **numbers: Any) -> SpikingTracker:
     return student
 
 
-def variants(cfg: DictConfig, chosen: list[TrackingSequence]) -> Iterator[tuple[str, Any, SpikingTracker, list]]:
+def variants(cfg: DictConfig, chosen: Sequence[TrackingSequence]) -> Iterator[tuple[str, Any, SpikingTracker, list]]:
     """Every (axis, value) of the table with the student and the sequences to run it on; the plain run first."""
 
     def student(**numbers: Any) -> SpikingTracker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -98,18 +98,11 @@ class TrackingSequence:
         return np.asarray(self.frames[index]) if index >= 0 else None
 
 
-class Labelled(Protocol):
-    """What has labels: a sequence, or annotations without events."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def usable(self) -> np.ndarray: ...
-
-
-def first_label(labelled: Labelled) -> int:
+def first_label(labelled: Any) -> int:
     """Index of the first label that a tracker can start at: a box with an area, while the target is visible.
+
+    Args:
+        labelled: A sequence, or annotations without events: what has a `name` and `usable` labels.
 
     Raises:
         InputError: If there is none.

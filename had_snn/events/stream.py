@@ -13,6 +13,7 @@ import numpy as np
 
 from had_snn.errors import InputError
 from had_snn.events.cropping import count_columns, crop_columns, pixel_table
+from had_snn.events.fields import ROLES
 from had_snn.geometry import Crop
 
 TONIC_DTYPE = np.dtype([("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")])
@@ -44,6 +45,45 @@ class EventStream:
     sensor_hw: tuple[int, int]
     source: str = ""
 
+    def __post_init__(self) -> None:
+        columns, (height, width) = self._columns(), self.sensor_hw
+        _check_columns(columns, (int(height), int(width)), self.source or "events")
+        self._set(columns, (int(height), int(width)))
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        """The columns as arrays that are equally long, polarity as 0 and 1."""
+        columns = {name: np.asarray(getattr(self, name)) for name in "txyp"}
+        if any(c.ndim != 1 for c in columns.values()) or len({len(c) for c in columns.values()}) != 1:
+            shapes = ", ".join(f"{name} {c.shape}" for name, c in columns.items())
+            raise InputError(
+                f"{self.source or 'events'}: t, x, y, p must be one-dimensional and equally long; found {shapes}"
+            )
+        p = columns["p"]
+        if p.dtype.kind == "i" and len(p) and p.min() == -1 and p.all():  # -1 and 1; beside a 0 nobody knows
+            columns["p"] = np.where(p == -1, 0, p)
+        return columns
+
+    def _set(self, columns: dict[str, np.ndarray], sensor_hw: tuple[int, int]) -> None:
+        for name, dtype in (("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8)):
+            object.__setattr__(self, name, _read_only(columns[name], dtype))
+        object.__setattr__(self, "sensor_hw", sensor_hw)
+
+    @classmethod
+    def trusted(
+        cls,
+        t: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        p: np.ndarray,
+        sensor_hw: tuple[int, int],
+        source: str = "",
+    ) -> EventStream:
+        """A stream of columns that are known to be right, such as parts of another: nothing is looked at."""
+        made = object.__new__(cls)
+        for name, value in zip(cls.__dataclass_fields__, (t, x, y, p, sensor_hw, source), strict=True):
+            object.__setattr__(made, name, value)
+        return made
+
     @classmethod
     def from_arrays(
         cls,
@@ -58,11 +98,13 @@ class EventStream:
     ) -> EventStream:
         """Builds a stream from four columns; a column that already has the right dtype is not copied.
 
+        The constructor does the same and always validates.
+
         Args:
             t: `[N]` integer microseconds, non-decreasing.
             x: `[N]` columns in `[0, width)`.
             y: `[N]` rows in `[0, height)`.
-            p: `[N]` polarities in {0, 1} or booleans.
+            p: `[N]` polarities in {0, 1} or {-1, 1}, or booleans.
             sensor_hw: Height and width in pixels.
             source: Origin of the events, for messages.
             validate: Check order and ranges; without it only the dtypes are brought in line.
@@ -73,28 +115,19 @@ class EventStream:
         Raises:
             InputError: If the columns differ in length, or (when validating) hold values that the stream must not hold.
         """
-        height, width = int(sensor_hw[0]), int(sensor_hw[1])
-        columns = {"t": np.asarray(t), "x": np.asarray(x), "y": np.asarray(y), "p": np.asarray(p)}
-        if any(c.ndim != 1 for c in columns.values()) or len({len(c) for c in columns.values()}) != 1:
-            shapes = ", ".join(f"{name} {c.shape}" for name, c in columns.items())
-            raise InputError(
-                f"{source or 'events'}: t, x, y, p must be one-dimensional and equally long; found {shapes}"
-            )
+        t, x, y, p = map(np.asarray, (t, x, y, p))
+        sensor_hw = (int(sensor_hw[0]), int(sensor_hw[1]))
         if validate:
-            _check_columns(columns, (height, width), source or "events")
-        t, x, y, p = (
-            _read_only(columns[name], dtype)
-            for name, dtype in (("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8))
-        )
-        return cls(t, x, y, p, (height, width), source)
+            return cls(t, x, y, p, sensor_hw, source)
+        made = cls.trusted(t, x, y, p, sensor_hw, source)
+        made._set(made._columns(), sensor_hw)
+        return made
 
     @classmethod
     def empty(cls, sensor_hw: tuple[int, int], source: str = "") -> EventStream:
         """A stream without events."""
         none = np.empty(0, np.uint16)
-        return cls(
-            np.empty(0, np.int64), none, none, np.empty(0, np.uint8), (int(sensor_hw[0]), int(sensor_hw[1])), source
-        )
+        return cls(np.empty(0, np.int64), none, none, np.empty(0, np.uint8), sensor_hw, source)
 
     def __len__(self) -> int:
         return len(self.t)
@@ -112,7 +145,7 @@ class EventStream:
     def slice_index(self, start: int, stop: int) -> EventStream:
         """Events `start:stop` by position, as views."""
         cut = slice(start, stop)
-        return EventStream(self.t[cut], self.x[cut], self.y[cut], self.p[cut], self.sensor_hw, self.source)
+        return EventStream.trusted(self.t[cut], self.x[cut], self.y[cut], self.p[cut], self.sensor_hw, self.source)
 
     def slice_time(self, t0: int, t1: int) -> EventStream:
         """Events of the half-open window `[t0, t1)` microseconds, as views, found by bisection."""
@@ -135,7 +168,7 @@ class EventStream:
         columns = pixel_table(width, crop.x0, crop.scale, crop.size)
         rows = pixel_table(height, crop.y0, crop.scale, crop.size)
         t, x, y, p = crop_columns(self.t, self.x, self.y, self.p, columns, rows)
-        return EventStream(t, x, y, p, (crop.size, crop.size), self.source)
+        return EventStream.trusted(t, x, y, p, (crop.size, crop.size), self.source)
 
     def count_in(self, crop: Crop) -> int:
         """Number of events that `crop` would keep."""
@@ -156,7 +189,7 @@ class EventStream:
         height, width = int(sensor_hw[0]), int(sensor_hw[1])
         columns = ((np.arange(self.sensor_hw[1]) + 0.5) * (width / self.sensor_hw[1])).astype(np.uint16)
         rows = ((np.arange(self.sensor_hw[0]) + 0.5) * (height / self.sensor_hw[0])).astype(np.uint16)
-        return EventStream(self.t, columns[self.x], rows[self.y], self.p, (height, width), self.source)
+        return EventStream.trusted(self.t, columns[self.x], rows[self.y], self.p, (height, width), self.source)
 
     def to_structured(self) -> np.ndarray:
         """The events as one structured array with tonic's dtype, `x` int16, `y` int16, `t` int64, `p` bool."""
@@ -168,15 +201,39 @@ class EventStream:
     def from_structured(
         cls, array: np.ndarray, sensor_hw: tuple[int, int], source: str = "", *, validate: bool = True
     ) -> EventStream:
-        """Builds a stream from a structured array with the fields `x`, `y`, `t`, `p` in any order.
+        """Builds a stream from a structured array, as tonic, Metavision, dv, aedat and event_stream give them.
+
+        Args:
+            array: `[N]` with one field for each of x, y, t (microseconds) and polarity, in any order and by any name of
+                `fields.py`, such as `timestamp` and `on`; others are left out.
+            sensor_hw: Height and width in pixels.
+            source: Origin of the events, for messages.
+            validate: As for `from_arrays`.
 
         Raises:
             InputError: If a field is missing or the values do not make a valid stream.
         """
-        missing = [name for name in "xytp" if name not in (array.dtype.names or ())]
-        if missing:
-            raise InputError(f"structured events need the fields x, y, t, p; missing {', '.join(missing)}")
-        return cls.from_arrays(array["t"], array["x"], array["y"], array["p"], sensor_hw, source, validate=validate)
+        names = array.dtype.names or ()
+        found = {role: [name for name in names if ROLES.get(name.lower()) == role] for role in "txyp"}
+        if wrong := [role for role, fields in found.items() if len(fields) != 1]:
+            raise InputError(
+                f"structured events need one field for each of t, x, y, p; found {', '.join(names) or 'no fields'}, so "
+                f"{', '.join(wrong)} is missing or ambiguous; EventStream.from_arrays takes columns"
+            )
+        return cls.from_arrays(*(array[found[role][0]] for role in "txyp"), sensor_hw, source, validate=validate)
+
+
+def require_stream(events: object) -> EventStream:
+    """Returns what is a stream; says of anything else how to make one of it.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if isinstance(events, EventStream):
+        return events
+    fields = getattr(getattr(events, "dtype", None), "names", None)
+    make = "from_structured(array, sensor_hw)" if fields else "from_arrays(t, x, y, p, sensor_hw)"
+    raise InputError(f"expected an EventStream, found {type(events).__name__}; EventStream.{make} makes one")
 
 
 def concatenate(streams: Sequence[EventStream]) -> EventStream:
@@ -200,7 +257,7 @@ def concatenate(streams: Sequence[EventStream]) -> EventStream:
     if (t[1:] < t[:-1]).any():
         order = np.argsort(t, kind="stable")
         t, x, y, p = t[order], x[order], y[order], p[order]
-    return EventStream(t, x, y, p, streams[0].sensor_hw, streams[0].source)
+    return EventStream.trusted(t, x, y, p, streams[0].sensor_hw, streams[0].source)
 
 
 def _read_only(column: np.ndarray, dtype: type) -> np.ndarray:
@@ -229,7 +286,7 @@ def _check_columns(columns: dict[str, np.ndarray], sensor_hw: tuple[int, int], s
                 f"{source}: {name} runs from {low} to {high}, outside 0..{limit - 1} of a {width}x{height} sensor"
             )
     if p.dtype != np.bool_ and not ((p == 0) | (p == 1)).all():
-        raise InputError(f"{source}: polarity must be 0 or 1, found values from {p.min()} to {p.max()}")
+        raise InputError(f"{source}: polarity must be 0 or 1, or -1 or 1, found values from {p.min()} to {p.max()}")
     backward = np.flatnonzero(t[1:] < t[:-1])
     if len(backward):
         at = int(backward[0])

@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from had_snn.errors import FormatError
+from had_snn.events.fields import ROLES
 from had_snn.recordings.recording import logger
 from had_snn.recordings.units import EXPECTED_UNIT, parse_unit, unit_name
 
-NAMES = {
-    "t": "t ts time times timestamp timestamps time_stamp time_stamps stamp stamps",
-    "x": "x xs col cols column x_pos pos_x x_position xaddr x_addr x_coord x_coordinate",
-    "y": "y ys row rows y_pos pos_y y_position yaddr y_addr y_coord y_coordinate",
-    "p": "p ps pol pols polarity polarities on is_on sign increase is_increase positive is_positive",
-}
-_ROLES = {name: role for role, names in NAMES.items() for name in names.split()}
 _BRACKETED = re.compile(r"(.*?)\s*[\[({<](.*)[\])}>]\s*")
 _SEPARATOR = re.compile(r"\s+in\s+|\s*[/:,]\s*|[\s_.-]+")
 _PIXELS = {"", "px", "pix", "pixel", "pixels"}
@@ -69,7 +63,7 @@ def split_name(name: str) -> Name:
 
 
 def _role(text: str) -> str | None:
-    return _ROLES.get("_".join(re.findall(r"[^\W_]+", text.lower())))
+    return ROLES.get("_".join(re.findall(r"[^\W_]+", text.lower())))
 
 
 def has_roles(names: Iterable[str]) -> bool:

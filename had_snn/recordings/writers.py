@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import InputError, optional_import
-from had_snn.events.stream import EventStream
+from had_snn.events.stream import EventStream, require_stream
 from had_snn.files import atomic_file
 from had_snn.recordings.aedat4_writer import write_aedat4
 from had_snn.recordings.recording import Frames, logger
@@ -57,7 +57,7 @@ def write_events(
     Raises:
         InputError: If the format is unknown or cannot hold the events.
     """
-    path = Path(path)
+    path, events = Path(path), require_stream(events)
     kind = format or SUFFIXES.get(path.suffix.lower())
     if kind not in set(SUFFIXES.values()):
         known = ", ".join(SUFFIXES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventStream
+from had_snn.events.stream import EventStream, require_stream
 from had_snn.geometry import Crop
 
 #: Room for this many events is kept in any case.
@@ -32,10 +32,7 @@ class EventBuffer:
         Raises:
             InputError: If it comes from another sensor size or starts before the last event.
         """
-        if not isinstance(events, EventStream):
-            raise InputError(
-                f"expected an EventStream, found {type(events).__name__} (EventStream.from_arrays makes one)"
-            )
+        events = require_stream(events)
         if events.sensor_hw != self.sensor_hw:
             raise InputError(f"events of a {events.sensor_hw} sensor after events of a {self.sensor_hw} sensor")
         if len(events) == 0:
@@ -64,7 +61,7 @@ class EventBuffer:
     def joined(self) -> EventStream:
         """All events that are kept, as views."""
         t, x, y, p = (self._columns[name][self._begin : self._end] for name in "txyp")
-        return EventStream(t, x, y, p, self.sensor_hw, self.source)
+        return EventStream.trusted(t, x, y, p, self.sensor_hw, self.source)
 
     def window(self, t0: int, t1: int, crop: Crop, *, every: int = 1) -> EventStream:
         """Every `every`-th event of `[t0, t1)` inside a crop, in crop pixels."""
@@ -72,7 +69,7 @@ class EventBuffer:
         if every == 1:
             return cropped
         t, x, y, p = (column[::every] for column in (cropped.t, cropped.x, cropped.y, cropped.p))
-        return EventStream(t, x, y, p, cropped.sensor_hw, cropped.source)
+        return EventStream.trusted(t, x, y, p, cropped.sensor_hw, cropped.source)
 
     def count(self, t0: int, t1: int, crop: Crop) -> int:
         """Number of events of `[t0, t1)` inside a crop."""
@@ -95,7 +92,7 @@ class EventBuffer:
         live = self._columns["t"][self._begin : self._end]
         start, stop = live.searchsorted((t0, t1)) + self._begin
         t, x, y, p = (self._columns[name][start:stop] for name in "txyp")
-        return EventStream(t, x, y, p, self.sensor_hw, self.source)
+        return EventStream.trusted(t, x, y, p, self.sensor_hw, self.source)
 
     def forget_before(self, t_us: int) -> None:
         """Drops events that no window will ask for."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from had_snn.errors import InputError
-from had_snn.events.stream import EventStream
+from had_snn.events.stream import EventStream, require_stream
 from had_snn.geometry import Crop, search_crop
 from had_snn.models import SearchNetwork, TrackerOutput
 from had_snn.models.spike_driven import search_network
@@ -127,6 +127,7 @@ class OnlineTracker:
         Raises:
             InputError: If the box has no area or lies outside the sensor.
         """
+        events = require_stream(events)
         start = int(t_us if t_us is not None else events.t_end)
         box = np.asarray(box_xywh, dtype=np.float64)
         following = self.follower.start(box, events.sensor_hw, start, self.rule.length(0))

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from had_snn.errors import InputError
 from had_snn.events import EventBatch, EventStream, concatenate
+from had_snn.events.stream import require_stream
 from had_snn.geometry import Crop, search_crop
+from had_snn.recordings.writers import write_events
 
 
 def make_stream(n: int = 500, sensor_hw: tuple[int, int] = (48, 64), seed: int = 0, span: int = 10_000) -> EventStream:
@@ -118,15 +120,17 @@ def test_concatenate_sorts_and_refuses_other_sensors():
         ({"t": [0.1, 0.2, 0.3]}, "microseconds"),
         ({"x": [0, 8, 0]}, "outside 0..7"),
         ({"y": [0, -1, 0]}, "outside 0..5"),
-        ({"p": [1, -1, 1]}, "polarity"),
+        ({"p": [1, -1, 0]}, "polarity must be 0 or 1, or -1 or 1"),
+        ({"p": [1, 2, 1]}, "polarity"),
         ({"p": [1, 0]}, "equally long"),
         ({"sensor_hw": (0, 8)}, "sensor size"),
     ],
 )
 def test_invalid_columns_are_named(change, message):
     good = {"t": [1, 2, 3], "x": [0, 1, 2], "y": [0, 1, 2], "p": [0, 1, 1], "sensor_hw": (6, 8)}
-    with pytest.raises(InputError, match=message):
-        EventStream.from_arrays(**{**good, **change})
+    for make in (EventStream.from_arrays, EventStream):
+        with pytest.raises(InputError, match=message):
+            make(**{**good, **change})
 
 
 def test_structured_round_trip_has_tonics_dtype():
@@ -134,7 +138,7 @@ def test_structured_round_trip_has_tonics_dtype():
     array = stream.to_structured()
     assert array.dtype == np.dtype([("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")])
     assert rows(EventStream.from_structured(array, stream.sensor_hw)) == rows(stream)
-    with pytest.raises(InputError, match="missing p"):
+    with pytest.raises(InputError, match="found x, y, t, so p is missing or ambiguous"):
         EventStream.from_structured(np.zeros(2, [("x", "i2"), ("y", "i2"), ("t", "i8")]), (4, 4))
 
 
@@ -215,3 +219,39 @@ def test_crop_of_strided_columns():
     structured = EventStream.from_arrays([1, 2, 3], [3, 7, 4], [0, 1, 2], [0, 1, 1], (8, 8)).to_structured()
     cropped = EventStream.from_structured(structured, (8, 8)).crop(Crop(3, 0, 2.0, 8))
     assert (cropped.x.tolist(), cropped.y.tolist(), cropped.t.tolist()) == ([1, 3], [1, 5], [1, 3])
+
+
+@pytest.mark.parametrize(
+    ("maker", "dtype", "dark"),
+    [
+        ("tonic", [("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")], 0),
+        ("tonic, other order", [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "<i4")], 0),
+        ("metavision", [("x", "<u2"), ("y", "<u2"), ("p", "<i2"), ("t", "<i8")], 0),
+        ("dv", [("timestamp", "<i8"), ("x", "<i2"), ("y", "<i2"), ("polarity", "i1"), ("_p1", "i1")], 0),
+        ("aedat", [("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")], 0),
+        ("dat_ts", [("ts", "<u4"), ("x", "<u2"), ("y", "<u2"), ("pol", "<i1")], -1),
+    ],
+)
+def test_structured_arrays_as_cameras_and_libraries_give_them(maker, dtype, dark):
+    array = np.zeros(3, dtype)
+    t, x, y, p = (next(n for n, _ in dtype if n.startswith(start)) for start in (("t",), ("x",), ("y",), ("p", "on")))
+    array[t], array[x], array[y], array[p] = [5, 6, 9], [1, 2, 3], [4, 5, 6], [1, dark, 1]
+    stream = EventStream.from_structured(array, (10, 10))
+    assert rows(stream) == [(5, 1, 4, 1), (6, 2, 5, 0), (9, 3, 6, 1)]
+    assert (stream.t.dtype, stream.x.dtype, stream.p.dtype) == (np.int64, np.uint16, np.uint8)
+
+
+def test_the_constructor_takes_lists_and_gives_the_stream_of_from_arrays():
+    columns = ([5, 7], [1, 2], [0, 1], [-1, 1], (4, 4))
+    made, expected = EventStream(*columns), EventStream.from_arrays(*columns)
+    assert rows(made) == rows(expected) == [(5, 1, 0, 0), (7, 2, 1, 1)]
+    assert not made.t.flags.writeable
+
+
+def test_an_array_where_a_stream_is_expected_says_what_makes_one(tmp_path):
+    array = make_stream().to_structured()
+    for wrong, says in ((array, "from_structured"), (np.zeros((3, 4)), "from_arrays"), ([1, 2], "found list")):
+        with pytest.raises(InputError, match=says):
+            require_stream(wrong)
+        with pytest.raises(InputError, match=says):
+            write_events(wrong, tmp_path / "e.npz")
