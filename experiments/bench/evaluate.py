@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from experiments.record import write_record
 from had_snn.commands.run_folder import versions
 from had_snn.evaluate.box_files import write_boxes
 from had_snn.evaluate.folders import read_annotations, score_folder
 from had_snn.evaluate.metrics import sequence_curves, summarise
-from had_snn.files import atomic_file
 
 
 def make_files(folder: Path, *, sequences: int, frames: int) -> None:
@@ -70,7 +70,6 @@ def main(cfg: DictConfig) -> None:
         "resamples": cfg.resamples,
         "processor_seconds": seconds,
     }
-    with atomic_file(cfg.out) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(cfg.out, record)
     print(json.dumps(seconds, indent=2))
     print(f"wrote {cfg.out}")

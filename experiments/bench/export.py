@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from experiments.record import write_record
 from had_snn.checkpoint import load_student
 from had_snn.commands.export_nir import collect_windows, find_target, spread, track_with
 from had_snn.commands.progress import progress
@@ -89,7 +90,8 @@ def measure_body(student: SpikingTracker, cfg: DictConfig, folder: Path) -> dict
         counts, boxes = collect_windows(student, graph, target, times)
         path = folder / f"{name}.nir"
         write_nir(path, graph)
-        found[name] = verify(path, counts, simulators=list(cfg.verify if name == "body" else cfg.verify_others))
+        report = verify(path, counts, simulators=list(cfg.verify if name == "body" else cfg.verify_others))
+        found[name] = {s: {k: v for k, v in entry.items() if k != "layers"} for s, entry in report.items()}
         found[name + "_chips"] = chip_report(graph)
         if name == "body":
             found["tracked_box_px"] = {
@@ -248,8 +250,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         with torch.no_grad():
             record |= PARTS[name](student, cfg, folder)
         record["versions"] = versions()
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n")
+        write_record(path, record)
     return record
 
 

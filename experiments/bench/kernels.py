@@ -16,6 +16,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from experiments.bench.kernels_plot import plot
+from experiments.record import write_record
 from experiments.worker import environment, worker
 from had_snn.commands.run_folder import machine
 from had_snn.errors import HadError
@@ -84,6 +85,12 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def brief(row: dict) -> dict:
+    """A row without what every other row says too, and the median alone of its times."""
+    kept = {name: value for name, value in row.items() if name not in ("names", "spike_rate")}
+    return kept | ({"ms": {name: times["median"] for name, times in row["ms"].items()}} if "ms" in row else {})
+
+
 def main(cfg: DictConfig) -> None:
     lif, stem, others = plan(cfg)
     results = []
@@ -98,7 +105,6 @@ def main(cfg: DictConfig) -> None:
     record = summary(results, cfg) | {"machine": machine(cfg.threads, cfg.device)}
     if cfg.out is not None:
         out = Path(cfg.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(record | ({} if cfg.quick else {"rows": results}), indent=1) + "\n")
+        write_record(out, record | ({} if cfg.quick else {"rows": [brief(row) for row in results]}))
         if not cfg.quick:
             plot(results, out.with_suffix(".png"))

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from experiments.record import write_record
 from had_snn.checkpoint import load_student
 from had_snn.commands.profile_energy import names_of
 from had_snn.commands.progress import progress
@@ -28,7 +29,6 @@ from had_snn.commands.sources import sequences
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.one_pass import run_one_pass
-from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker
 from had_snn.profiling import CountedStudent, Profile, track_windows
 from had_snn.tracking import OnlineTracker
@@ -127,5 +127,4 @@ def main(cfg: DictConfig) -> None:
     record["machine"] = machine(cfg.threads, "cpu")
     if cfg.out is not None:
         Path(cfg.out).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(Path(cfg.out)) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(Path(cfg.out), record)

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from experiments.record import write_record
 from experiments.worker import environment, worker
 from had_snn.commands.run_folder import machine
 from had_snn.events.stream import EventStream
@@ -232,10 +233,7 @@ def main(cfg: DictConfig) -> None:
         done = {(row["format"], row["events"]) for row in table}
         rows = [row for row in before if (row["format"], row["events"]) not in done] + table
         rows.sort(key=lambda row: (list(cfg.order).index(row["format"]), row["events"]))
-        with atomic_file(out) as temporary:
-            lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-            about = json.dumps(machine(1, "cpu"), indent=1)
-            temporary.write_text(f'{{"rows": [\n{lines}\n],\n"machine": {about}}}\n')
+        write_record(out, {"rows": rows, "machine": machine(1, "cpu")})
 
 
 if __name__ == "__main__":

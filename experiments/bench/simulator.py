@@ -8,7 +8,6 @@ seconds of one thread (fastest of some repeats, median over the scenes of a kind
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from experiments.record import write_record
 from had_snn.commands.run_folder import machine
-from had_snn.files import atomic_file
 from had_snn.simulator.scene import FAMILIES, LabelledScene, sample_scene
 from had_snn.simulator.sensor import simulate
 
@@ -108,5 +107,4 @@ def main(cfg: DictConfig) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         setting = {"sensor_hw": list(cfg.sensor_hw), "family": cfg.family, "seconds": cfg.seconds}
         record = {"kinds": found, **setting, "machine": machine(1, "cpu")}
-        with atomic_file(out) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(out, record)

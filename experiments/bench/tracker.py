@@ -30,11 +30,11 @@ from experiments.bench.tracker_parts import (
     shifted,
 )
 from experiments.bench.tracker_plot import plot
+from experiments.record import write_record
 from had_snn.checkpoint import load_student
 from had_snn.commands.run_folder import machine
 from had_snn.commands.sources import sequences
 from had_snn.evaluate.baselines import MeanShiftTracker, OpenCVTracker
-from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker, Taps, teacher_tiny
 from had_snn.models.frozen import freeze
 from had_snn.models.spike_driven import SpikeDrivenStudent
@@ -247,7 +247,6 @@ def main(cfg: DictConfig) -> None:
         record["machine"] = machine(max(cfg.threads), "cpu")
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(out) as temporary:
-                temporary.write_text(json.dumps(record, indent=1) + "\n")
+            write_record(out, record)
     if out is not None and {"curve", "rates"} <= record.keys():
         plot(record, out.with_suffix(".png"))

@@ -19,10 +19,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.bench.training_worker import CARRIED, CONTENDERS
+from experiments.record import write_record
 from experiments.worker import environment, worker
 from had_snn.commands.run_folder import machine
 from had_snn.errors import HadError, InputError
-from had_snn.files import atomic_file
 
 #: Trackers of the comparison by their names in the record of the study `ablation`; the student is its arm `none`.
 TRACKERS = {
@@ -131,8 +131,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         record["sr"] = record.get("sr", {}) | best_of_curve(cfg.curve, cfg.at_most_seconds)
     if cfg.measure:
         record |= measure(cfg)
-    with atomic_file(out) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(out, record)
     return record
 
 

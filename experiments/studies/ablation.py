@@ -20,6 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.record import write_record
 from experiments.studies import ablation_report
 from experiments.studies.ablation_plan import SHUFFLED, Cost, Job, costs, plan
 from experiments.worker import environment, worker
@@ -31,7 +32,6 @@ from had_snn.commands.sources import sequences
 from had_snn.commands.training import refuse_other
 from had_snn.distill.levels import MODES
 from had_snn.errors import HadError
-from had_snn.files import atomic_file
 
 log = logging.getLogger("had_snn")
 
@@ -144,8 +144,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     record = ablation_report.summarise(results, speed=measured["speed"], resamples=cfg.resamples)
     record["seconds_to_follow_all"] = round(measured["follow_seconds"], 1)
     record["setting"] = setting(cfg, taught_by)
-    with atomic_file(folder / "ablation.json") as temporary:
-        temporary.write_text(ablation_report.as_text(record))
+    write_record(folder / "ablation.json", record)
     ablation_report.plot(record, folder / "ablation.png")
     return record
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -116,29 +115,10 @@ def of_arm(runs: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any
             **{score: round(run["scores"][score], 3) for score in SCORES},
             **{key: round(run[key], 4) for key in ("seconds", "seconds_per_step") if key in run},
             **({"iterations": run["job"]["iterations"]} if "iterations" in run["job"] else {}),
-            "per_sequence_SR": [round(value, 2) for value in run["per_sequence"]["SR"]],
         }
         for run in runs
     ]
     return found
-
-
-def as_text(record: Mapping[str, Any]) -> str:
-    """JSON with one line per list of numbers."""
-    lists: list[str] = []
-
-    def keep(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: keep(inner) for key, inner in value.items()}
-        if isinstance(value, list) and value and all(isinstance(v, (int, float)) for v in value):
-            lists.append(json.dumps(value))
-            return f"@list{len(lists) - 1}@"
-        return [keep(inner) for inner in value] if isinstance(value, list) else value
-
-    text = json.dumps(keep(record), indent=1)
-    for i, line in enumerate(lists):
-        text = text.replace(f'"@list{i}@"', line)
-    return text + "\n"
 
 
 def table(record: Mapping[str, Any]) -> str:

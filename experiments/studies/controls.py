@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.record import write_record
 from experiments.studies import ablation_report
 from experiments.studies.ablation import data_options, run_all
 from had_snn.commands.run_folder import machine, open_run
 from had_snn.commands.sources import sequences
 from had_snn.evaluate.seeds import paired_spread
-from had_snn.files import atomic_file
 
 #: What a teacher can be shown, by the name of its arm.
 TEACHERS = {"rgb+events": ["rgb", "events"], "events": ["events"], "rgb": ["rgb"]}
@@ -138,8 +138,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     for name in ("data_options", "student_options", "teacher_options"):
         record["setting"][name] = [option for option in map(str, cfg[name]) if "root=" not in option]
     record["setting"]["machine"] = machine(1, "cpu")
-    with atomic_file(folder / "controls.json") as temporary:
-        temporary.write_text(ablation_report.as_text(record))
+    write_record(folder / "controls.json", record)
     return record
 
 

@@ -12,7 +12,6 @@ annotated boxes score when they come late. Both look at the annotation: they bou
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from experiments.record import write_record
 from had_snn.checkpoint import load_student, load_teacher
 from had_snn.commands.profile_energy import count_tracking
 from had_snn.commands.progress import progress
@@ -35,7 +35,6 @@ from had_snn.evaluate.lag import late_truth, measure_lag, moved_along
 from had_snn.evaluate.one_pass import run_one_pass
 from had_snn.evaluate.results import TrackResult, score_results
 from had_snn.evaluate.steadiness import measure_steadiness
-from had_snn.files import atomic_file
 from had_snn.models import SpikingTracker
 from had_snn.tracking import OnlineTracker, TeacherTracker
 
@@ -138,8 +137,7 @@ def of_sequences(
 
 def write(path: Path, record: dict[str, Any]) -> None:
     """JSON, whole or not at all."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(path, record)
 
 
 def table(record: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.record import write_record
 from had_snn.checkpoint import RELEASED, load_student, load_teacher, round_to_half, save_weights
 from had_snn.commands import distill_student, train_teacher
 from had_snn.commands.entry import compose
@@ -135,8 +136,7 @@ def run(cfg: DictConfig) -> Path:
         ours += [] if teacher_path is None else [TeacherTracker(load_teacher(teacher_path))]
         figures = tested([*ours, *map(baseline, cfg.baselines)], chosen, cfg)
         record = {"figures": figures, "energy": energy(student, chosen[: cfg.energy_sequences])}
-        with atomic_file(kept) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(kept, record)
     record = json.loads(kept.read_text())
     path = folder / f"student_{cfg.name}.safetensors"
     made = json.loads(student_path.with_suffix(".json").read_text())

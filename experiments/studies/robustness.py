@@ -7,7 +7,6 @@ Nothing is trained again: the student's time constants are physical times, so it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.record import write_record
 from had_snn.checkpoint import load_student
 from had_snn.commands.progress import progress
 from had_snn.commands.run_folder import open_run
@@ -66,8 +66,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         rows.append({"axis": axis, "value": value, **{key: result.scores[key] for key in ("SR", "PR", "NPR")}})
         rows[-1]["change"] = rows[-1]["SR"] - rows[0]["SR"]
     record = {"protocol": cfg.protocol, "sequences": len(chosen), "rows": rows}
-    with atomic_file(folder / "robustness.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(folder / "robustness.json", record)
     with atomic_file(folder / "robustness.md") as temporary:
         temporary.write_text(table(rows))
     return record

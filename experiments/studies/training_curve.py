@@ -15,10 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.record import write_record
 from experiments.studies import ablation_report
 from experiments.studies.ablation import data_options, run_all
 from had_snn.commands.run_folder import machine, open_run
-from had_snn.files import atomic_file
 
 
 def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
@@ -114,8 +114,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     for name in ("student_options", "teacher_options"):
         record["setting"][name] = [option for option in map(str, cfg[name]) if "root=" not in option]
     record["setting"]["machine"] = machine(1, "cpu")
-    with atomic_file(folder / "curve.json") as temporary:
-        temporary.write_text(ablation_report.as_text(record))
+    write_record(folder / "curve.json", record)
     plot(record, folder / "curve.png")
     return record
 

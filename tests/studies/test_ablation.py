@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from experiments.bench import training as bench_training
+from experiments.record import as_text
 from experiments.studies import ablation, ablation_report
 from experiments.studies.ablation_plan import Cost, costs, plan
 from experiments.studies.ablation_worker import ShuffledTeacher
@@ -135,7 +136,7 @@ def test_figures_say_what_the_results_hold(tmp_path):
     assert set(record["trackers"]) == {"teacher", "static"}
     assert [run["seed"] for run in record["sets"][0]["arms"]["full"]["runs"]] == [0, 1, 2]
     assert record["sets"][0]["arms"]["full"]["by_attribute"]["blur"]["sequences"] == 3
-    assert json.loads(ablation_report.as_text(record)) == record
+    assert json.loads(as_text(record)) == record
     del results["teacher"]
     assert ablation_report.summarise(results, speed={}, resamples=10)["gap_closed"] is None
     assert "+5.0 [5.0, 5.0]" in ablation_report.table(record)
@@ -173,14 +174,14 @@ def test_the_training_benchmark_takes_the_success_rates_of_a_finished_ablation(t
     results |= {f"baseline-{n}": made_up("static", 0, 20.0 + i) for i, n in enumerate(names)}
     path = tmp_path / "ablation.json"
     record = ablation_report.summarise(results, speed={}, resamples=20)
-    path.write_text(ablation_report.as_text(record))
+    path.write_text(as_text(record))
     found = bench_training.success_rates(str(path))
     assert found["student"]["mean"] == record["sets"][0]["arms"]["none"]["SR"]["mean"]
     named = {name: row["mean"] for name, row in found.items() if name != "student"}
     assert named == {name: record["trackers"][key]["SR"]["mean"] for name, key in bench_training.TRACKERS.items()}
     assert (found["student"]["seeds"], found["kcf"]["seeds"]) == (3, 1)
     del results["baseline-kcf_events"]
-    path.write_text(ablation_report.as_text(ablation_report.summarise(results, speed={}, resamples=20)))
+    path.write_text(as_text(ablation_report.summarise(results, speed={}, resamples=20)))
     with pytest.raises(InputError, match="kcf_events"):
         bench_training.success_rates(str(path))
 
