@@ -38,7 +38,9 @@ def with_numbers(student: SpikingTracker, **numbers: Any) -> SpikingTracker:
     return student
 
 
-def variants(cfg: DictConfig, chosen: Sequence[TrackingSequence]) -> Iterator[tuple[str, Any, SpikingTracker, list]]:
+def variants(
+    cfg: DictConfig, chosen: Sequence[TrackingSequence]
+) -> Iterator[tuple[str, Any, SpikingTracker, Sequence[TrackingSequence]]]:
     """Every (axis, value) of the table with the student and the sequences to run it on; the plain run first."""
 
     def student(**numbers: Any) -> SpikingTracker:

@@ -220,7 +220,8 @@ class EventStream:
                 f"structured events need one field for each of t, x, y, p; found {', '.join(names) or 'no fields'}, so "
                 f"{', '.join(wrong)} is missing or ambiguous; EventStream.from_arrays takes columns"
             )
-        return cls.from_arrays(*(array[found[role][0]] for role in "txyp"), sensor_hw, source, validate=validate)
+        t, x, y, p = (array[found[role][0]] for role in "txyp")
+        return cls.from_arrays(t, x, y, p, sensor_hw, source, validate=validate)
 
 
 def require_stream(events: object) -> EventStream:
