@@ -1,4 +1,4 @@
-"""How studies and benchmarks start, and how they start their workers: modules of this folder, each in its own process."""
+"""How studies and benchmarks start, and their workers: modules of this folder, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ def with_numbers(student: SpikingTracker, **numbers: Any) -> SpikingTracker:
     return student
 
 
-def variants(
-    cfg: DictConfig, chosen: Sequence[TrackingSequence]
-) -> Iterator[tuple[str, Any, SpikingTracker, Sequence[TrackingSequence]]]:
+def variants(cfg: DictConfig, chosen: Sequence[TrackingSequence]) -> Iterator[tuple]:
     """Every (axis, value) of the table with the student and the sequences to run it on; the plain run first."""
 
     def student(**numbers: Any) -> SpikingTracker:
