@@ -12,6 +12,7 @@ from had_snn.commands.names import JOBS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_five_lines_run_on_a_real_recording(real_data, tmp_path, monkeypatch):
@@ -36,14 +37,17 @@ def test_the_library_face_offers_what_it_lists():
         _ = had_snn.nonsense
 
 
-def test_every_job_study_and_benchmark_it_names_exists():
-    jobs = set(re.findall(r"had-snn ([a-z][a-z-]+)", README))
-    modules = set(re.findall(r"-m experiments\.(\w+ \w+)", README))
-    assert jobs
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_job_study_and_benchmark_that_a_page_names_exists(page):
+    text = page.read_text()
+    jobs = set(re.findall(r"had-snn\s([a-z][a-z-]+)", text))
+    modules = set(re.findall(r"-m experiments\.([a-z_]+ [a-z_]+)", text))
+    assert jobs or page.name != "README.md"
     assert jobs <= {*JOBS}
     assert all((ROOT / "experiments" / f"{module.replace(' ', '/')}.py").is_file() for module in modules)
 
 
-def test_every_picture_and_file_it_links_exists():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert all((ROOT / link).exists() for link in links), links
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_picture_and_file_that_a_page_links_exists(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
