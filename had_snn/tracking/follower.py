@@ -54,6 +54,8 @@ class FollowerState:
         lost: Whether the target is lost.
         recent_score: Running mean over few windows.
         usual_score: Running mean over many.
+        activity: See `Estimate`.
+        moved: Whether the target moved when it was last seen.
     """
 
     sensor_hw: tuple[int, int]
@@ -65,6 +67,7 @@ class FollowerState:
     recent_score: float | None = None
     usual_score: float = 1.0
     activity: np.ndarray | None = None
+    moved: bool = False
 
 
 #: A lost target that is found less than so many sizes away has rested; farther away it has moved.
@@ -169,6 +172,7 @@ class BoxFollower:
             before = replace(state.motion)
             motion.correct(state.motion, read, min(density, 1e3), passed, window_us, policy.motion)
             motion.limit(state.motion, before, most / policy.motion.least_made, passed * window_us)
+            state.moved = state.motion.speed * window_us > policy.rest_speed
             self._limit(state)
         self._watch(state, output)
 
@@ -182,10 +186,10 @@ class BoxFollower:
         self._pass_time(state, t_us, window_us, density)
 
     def miss(self, state: FollowerState, t_us: int, window_us: float) -> None:
-        """Only noise to look at: the box stays, and the target is lost before long."""
+        """Only noise to look at: the box stays, and a target that moved when it was last seen is lost before long."""
         passed = (t_us - state.motion.t_us) / window_us
         self.hold(state, t_us, window_us)
-        if not state.lost and state.recent_score is not None:
+        if state.moved and not state.lost and state.recent_score is not None:
             self._judge(state, 0.0, passed)
 
     def _pass_time(self, state: FollowerState, t_us: int, window_us: float, density: float) -> None:

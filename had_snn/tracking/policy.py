@@ -88,6 +88,7 @@ class TrackingPolicy:
     scale_tolerance: float = 1.15
     look_share: float = 0.5
     search_windows: float = 2.0
+    rest_speed: float = 0.02
 
     def __post_init__(self) -> None:
         for name in ("hann_weight", "lost_share", "found_share"):

@@ -85,6 +85,19 @@ def test_noise_alone_is_no_target(student, noise, lost_share):
 
 
 @MODES
+@pytest.mark.parametrize("noise", [500, 2_000, 20_000])
+def test_a_target_at_rest_is_not_lost_in_noise(student, carry, noise):
+    """It makes no events, and noise alone does not tell that it has left."""
+    tracker = OnlineTracker(student, carry=carry)
+    events = scene(3.0, [(0, 0.1)], noise=noise, seed=2)
+    tracker.init(events.slice_time(0, 100_000), target_box(0.1), t_us=100_000)
+    found = tracker.update(events.slice_time(100_000, 3_000_000), at_us=range(140_000, 3_000_001, 40_000))
+    assert not any(e.lost for e in found)
+    assert overlap(found[-1].box_xywh, target_box(0.1)) > 0.8
+    assert tracker.looks < 20
+
+
+@MODES
 def test_a_minute_of_silence_holds_the_box_while_the_score_decays(student, carry):
     tracker = OnlineTracker(student, carry=carry)
     events = scene(1.0, [(0, 1.0)], noise=2000)
