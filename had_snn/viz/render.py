@@ -317,5 +317,7 @@ def overlay_frame(
             style=style,
             top=strongest,
         )
+        words, ink = f"spikes of {spikes.shape[1]} channels, the newest at the right", colours.ink
+        draw_text(strip, words, (4, 2), colour=ink, size=min(size, 12), ground=colours.ground)
         image = np.concatenate([image, strip])
     return image
