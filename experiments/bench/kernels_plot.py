@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def plot(results: list[dict], path: Path) -> None:
-    """Draws the rows of bench_kernels.py into one PNG."""
+    """Draws the rows of `kernels.py` into one PNG."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,6 +1,6 @@
 """Times one set of rows in a process of its own, so that its allocator and its peak memory are its own.
 
-Started by bench_kernels.py with a JSON list of rows; prints one JSON list of results. Within a row every contender runs
+Started by `kernels.py` with a JSON list of rows; prints one JSON list of results. Within a row every contender runs
 once a round, in turn, so that a busy moment of the machine hits all of them; results are medians over the rounds.
 """
 

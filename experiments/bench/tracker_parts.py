@@ -1,4 +1,4 @@
-"""What bench_tracker.py measures with: streams of an even rate, their replay, search windows, students of any rate."""
+"""What `tracker.py` measures with: streams of an even rate, their replay, search windows, students of any rate."""
 
 from __future__ import annotations
 

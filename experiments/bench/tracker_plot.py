@@ -1,4 +1,4 @@
-"""Pictures of bench_tracker.py: time against firing rate, and events a second in real time."""
+"""Pictures of `tracker.py`: time against firing rate, and events a second in real time."""
 
 from __future__ import annotations
 

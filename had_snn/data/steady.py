@@ -43,7 +43,7 @@ def steady_sequence(
         growth: Share that the target grows by in a second.
         side: Its size at first, pixels.
         sensor_hw: Height and width in pixels.
-        family: Which looks and backgrounds, a name of `events.scene.FAMILIES`.
+        family: Which looks and backgrounds, a name of `simulator.scene.FAMILIES`.
 
     Returns:
         The recording and the truth; the camera stands still.

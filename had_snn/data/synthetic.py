@@ -64,9 +64,9 @@ def prepare_split(
         sensor_hw: Height and width in pixels.
         label_hz: Labels a second; frames always come at 25 a second, so choose a multiple or a divisor of it.
         seed: Another one gives another split.
-        family: Key of `events.scene.FAMILIES`; by default the one named like the split.
+        family: Key of `simulator.scene.FAMILIES`; by default the one named like the split.
         max_speed: Highest speed of targets in pixels a second.
-        hardship: Factor on the probability of most challenges; see `events.scene.sample_scene`.
+        hardship: Factor on the probability of most challenges; see `simulator.scene.sample_scene`.
         workers: How many sequences are made at the same time: by threads up to `MOST_THREADS`, beyond by processes (a
             script must then start what it does under `if __name__ == "__main__"`, as always with spawned processes).
         progress: Called with (sequences ready, `count`).
@@ -172,7 +172,7 @@ class SplitSummary:
         labels: Their number.
         visible: Labels at which the target can be seen.
         fastest_px_per_s: Median over sequences of the target's 95th percentile of speed.
-        attributes: Sequences with each of `events.scene.ATTRIBUTES`.
+        attributes: Sequences with each of `simulator.scene.ATTRIBUTES`.
     """
 
     sequences: int
