@@ -123,11 +123,10 @@ def test_values_are_taken_as_they_are_meant(job, typed, value, meant, configs):
     assert check_options(job, with_value(configs[job][0], path, value), [typed]) == {path: meant}
 
 
-def test_a_home_folder_is_found(configs, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert check_options("demo", with_value(configs["demo"][0], "out", "~/runs"), ["out=~/runs"]) == {
-        "out": "/home/me/runs"
-    }
+def test_a_home_folder_is_found(configs, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = check_options("demo", with_value(configs["demo"][0], "out", "~/runs"), ["out=~/runs"])
+    assert found == {"out": str(tmp_path / "runs")}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import event_files
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,15 +17,10 @@ from had_snn.recordings.writers import write_events
 SUFFIXES = [".aedat4", ".raw", ".h5", ".npz", ".csv"]
 
 
-def make_stream(n=3_000, sensor_hw=(260, 346), seed=0, t0=1_663_249_605_734_020, span=2_000_000) -> EventStream:
-    rng = np.random.default_rng(seed)
-    return EventStream.from_arrays(
-        t=np.sort(rng.integers(t0, t0 + span, n)),
-        x=rng.integers(0, sensor_hw[1], n),
-        y=rng.integers(0, sensor_hw[0], n),
-        p=rng.integers(0, 2, n),
-        sensor_hw=sensor_hw,
-    )
+def make_stream(n=3_000, **options) -> EventStream:
+    """Two seconds of a DAVIS346 at epoch times."""
+    usual = {"sensor_hw": (260, 346), "t0": 1_663_249_605_734_020, "span": 2_000_000}
+    return event_files.make_stream(n, **(usual | options))
 
 
 def same(a: EventStream, b: EventStream) -> bool:
