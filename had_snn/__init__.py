@@ -14,6 +14,7 @@ from had_snn.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from had_snn.checkpoint import load_student, load_teacher
+    from had_snn.data.sample import sample_recording
     from had_snn.events.stream import EventStream
     from had_snn.recordings.readers import open_recording, read_events
     from had_snn.recordings.writers import write_events
@@ -31,6 +32,7 @@ __all__ = [
     "load_teacher",
     "open_recording",
     "read_events",
+    "sample_recording",
     "write_events",
 ]
 
@@ -43,6 +45,7 @@ _HOME = {
     "load_teacher": "had_snn.checkpoint",
     "open_recording": "had_snn.recordings.readers",
     "read_events": "had_snn.recordings.readers",
+    "sample_recording": "had_snn.data.sample",
     "write_events": "had_snn.recordings.writers",
 }
 

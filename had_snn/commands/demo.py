@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,8 @@ from had_snn.commands import (
 from had_snn.commands.entry import compose
 from had_snn.commands.run_folder import open_run, versions
 from had_snn.commands.sources import sequences
-from had_snn.data.sequence import TrackingSequence
+from had_snn.data.sample import sample_recording
 from had_snn.files import atomic_file
-from had_snn.recordings.writers import write_events
 
 
 class Chain:
@@ -65,15 +64,6 @@ class Chain:
         """Config of a stage: its own defaults, the demo's data and seed, and a folder of its own."""
         common = [f"seed={self.cfg.seed}", f"out={self.folder / script_name}"]
         return compose(script_name, [*(self.data if data else []), *common, *overrides])
-
-
-def pick_recording(candidates: Sequence[TrackingSequence]) -> TrackingSequence:
-    """A held-out sequence to show: one with look-alikes whose target is always visible, if there is one."""
-
-    def rank(sequence: TrackingSequence) -> tuple:
-        return (not sequence.visible.all(), "distractors" not in sequence.attributes, sequence.name)
-
-    return min(candidates, key=rank)
 
 
 def run_chain(chain: Chain) -> dict[str, Any]:
@@ -118,7 +108,6 @@ def run_chain(chain: Chain) -> dict[str, Any]:
             )
         )
     found["sequences"] = sequences(compose("prepare_data", chain.data).data, "test")
-    shown = pick_recording(found["sequences"])
     with chain.stage("export_nir"):
         found["export"] = export_nir.run(
             chain.options(
@@ -129,15 +118,15 @@ def run_chain(chain: Chain) -> dict[str, Any]:
             )
         )
     with chain.stage("track"):
-        recording = write_events(shown.events, chain.folder / "recording.aedat4")
-        box = ",".join(f"{v:.2f}" for v in shown.boxes_xywh[0])
+        sample = sample_recording()
         found["track"] = track.run(
             chain.options(
                 "track",
-                f"recording={recording}",
-                f"box=[{box}]",
+                f"recording={sample.path}",
+                f"box={sample.boxes_path}",
+                f"truth={sample.boxes_path}",
+                "object=slow",
                 f"checkpoint={student}",
-                f"start_us={int(shown.label_times_us[0])}",
                 data=False,
             )
         )

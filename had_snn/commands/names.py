@@ -4,6 +4,7 @@ from __future__ import annotations
 
 #: What is typed, and the job's module, in the order in which they are met.
 JOBS = {
+    "sample": "sample",
     "track": "track",
     "convert": "convert",
     "check-data": "check_data",
@@ -22,10 +23,12 @@ had-snn: a spiking event-camera tracker that reads raw microsecond timestamps.
 
   had-snn JOB [option=value ...]       had-snn JOB --help
 
-Begin here, with a recording and the box of a target in it:
-  had-snn track recording.aedat4 --box 42,225,44,17
+Begin here, with a recording and the boxes of two targets in it:
+  had-snn sample
+  had-snn track sample/recording.aedat4 --box sample/boxes.csv --object fast
 
 Recordings and data sets:
+  sample          copy the recording that comes with the package into a folder
   track           follow a target through a recording or a live stream: boxes, a film, a summary
   convert         write a recording in another format
   check-data      say what a data set on disk lacks

@@ -16,7 +16,7 @@ import numpy as np
 
 from had_snn.errors import InputError, optional_import
 from had_snn.events.stream import EventStream
-from had_snn.recordings.aedat4 import EVENT_DTYPE, MAGIC
+from had_snn.recordings.aedat4 import COMPRESSIONS, EVENT_DTYPE, MAGIC
 from had_snn.recordings.recording import Frames
 
 EVENTS_PER_PACKET = 1 << 14
@@ -38,35 +38,46 @@ def write_aedat4(
     path: Path,
     *,
     frames: Frames | None = None,
+    compression: str = "lz4",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Writes events and frames, LZ4-compressed and with a packet table.
+    """Writes events and frames, compressed and with a packet table.
 
     Args:
         events: The events; times may be any 64-bit microseconds.
         path: Where to; written in place (`writers.write_events` makes it atomic).
         frames: Pictures, grey or RGB.
+        compression: `"lz4"`, or `"zstd"`: about half as large, and written ten times slower.
         progress: Called with (events done, events in total).
 
     Raises:
-        InputError: If a frame is larger than 32767 pixels a side.
+        InputError: If a frame is larger than 32767 pixels a side, or the compression is unknown.
     """
-    lz4 = optional_import("lz4.frame", extra="data")
+    pack = _compressor(compression)
     if frames is not None and max(frames.images.shape[1:3]) > 32767:
         raise InputError(f"frames of {frames.images.shape[1:3]} are larger than AEDAT4's 16-bit sizes")
     entries: list[tuple[int, int, int, int, int, int]] = []
     done = 0
     with path.open("wb") as file:
-        file.write(MAGIC + _header(_xml(events.sensor_hw, frames)))
+        file.write(MAGIC + _header(_xml(events.sensor_hw, frames, compression), COMPRESSIONS.index(compression)))
         for stream, count, start, end, packet in _in_order(events, frames):
-            packed = lz4.compress(packet, store_size=False)
+            packed = pack(packet)
             entries.append((file.tell() + 8, stream, len(packed), count, start, end))
             file.write(struct.pack("<ii", stream, len(packed)) + packed)
             if stream == EVENT_STREAM:
                 done += count
                 if progress is not None:
                     progress(done, len(events))
-        _close(file, lz4.compress(_table(entries), store_size=False))
+        _close(file, pack(_table(entries)))
+
+
+def _compressor(name: str) -> Callable[[bytes], bytes]:
+    if name == "lz4":
+        lz4 = optional_import("lz4.frame", extra="data")
+        return lambda raw: lz4.compress(raw, store_size=False)
+    if name == "zstd":
+        return optional_import("zstandard", extra="data").ZstdCompressor(level=19).compress
+    raise InputError(f"cannot write AEDAT4 with compression={name!r}; expected lz4 or zstd")
 
 
 def _close(file: BinaryIO, table: bytes) -> None:
@@ -114,11 +125,11 @@ def _frame_packet(frames: Frames, index: int) -> tuple[int, int, int, int, bytes
     return FRAME_STREAM, 1, start, end, _finish(head + table + struct.pack("<I", len(pixels)) + pixels)
 
 
-def _header(xml: str) -> bytes:
+def _header(xml: str, compression: int) -> bytes:
     text = xml.encode() + b"\0"
     # 12 vtable of 3 fields, 24 table, 28 offset of the XML, 32 table position (patched at the end), 40 compression, 44
     head = struct.pack("<I4sHH3Hxx", 20, b"IOHE", 10, 20, 16, 8, 4)
-    return _finish(head + struct.pack("<iIqiI", 12, 16, -1, 1, len(text) - 1) + text + bytes(-len(text) % 4))
+    return _finish(head + struct.pack("<iIqiI", 12, 16, -1, compression, len(text) - 1) + text + bytes(-len(text) % 4))
 
 
 def _table(entries: list[tuple[int, int, int, int, int, int]]) -> bytes:
@@ -135,7 +146,7 @@ def _table(entries: list[tuple[int, int, int, int, int, int]]) -> bytes:
     return _finish(head + vtable + bytes(first - vtable_at - 14) + rows.tobytes())
 
 
-def _xml(sensor_hw: tuple[int, int], frames: Frames | None) -> str:
+def _xml(sensor_hw: tuple[int, int], frames: Frames | None, compression: str) -> str:
     size_of = {"EVTS": sensor_hw}
     if frames is not None:
         size_of["FRME"] = (int(frames.images.shape[1]), int(frames.images.shape[2]))
@@ -143,7 +154,7 @@ def _xml(sensor_hw: tuple[int, int], frames: Frames | None) -> str:
     for number, (kind, (height, width)) in enumerate(size_of.items()):
         base = f"/outInfo/{number}/"
         attributes = {
-            "compression": "LZ4",
+            "compression": compression.upper(),
             "originalModuleName": "had-snn",
             "typeDescription": _DESCRIPTIONS[kind],
             "originalOutputName": "events" if kind == "EVTS" else "frames",

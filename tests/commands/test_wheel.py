@@ -21,8 +21,9 @@ TINY += ["data.splits.test.seconds=0.4"]
 STEP = ["fit.iterations=1", "fit.batch_size=2", "fit.warmup=1", "fit.log_every=1", "fit.checkpoint_every=1"]
 #: Every job, in an order in which each finds what it needs.
 RUNS = {
+    "sample": [],
     "convert": ["blob.npz", "--out", "a=b [1].aedat4"],
-    "track": ["a=b [1].aedat4", "--box", "100,75,40,30", "out=track"],
+    "track": ["sample/recording.aedat4", "--box", "sample/boxes.csv", "--object", "fast", "out=track"],
     "replay": ["blob.npz", "speed=0", "out=live.bin"],
     "check-data": ["data=folder", "data.root=example", "example=example"],
     "simulate": ["splits=[train,test]", *TINY],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from had_snn.errors import FormatError, InputError
 from had_snn.events.stream import EventStream
+from had_snn.recordings.aedat4_writer import write_aedat4
 from had_snn.recordings.readers import open_recording, read_events
 from had_snn.recordings.recording import Frames
 from had_snn.recordings.writers import write_events
@@ -55,6 +56,17 @@ def test_round_trip_is_lossless(tmp_path, suffix, stream):
         return  # covered below
     path = write_events(stream, tmp_path / f"e{suffix}")
     assert same(read_events(path), stream)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_aedat4_is_read_back_under_either_compression(tmp_path, compression):
+    stream = make_stream(40_000)
+    write_aedat4(stream, tmp_path / "e.aedat4", compression=compression)
+    found = open_recording(tmp_path / "e.aedat4")
+    assert same(found.events, stream)
+    assert found.info["compression"] == compression
+    with pytest.raises(InputError, match="lz4 or zstd"):
+        write_aedat4(stream, tmp_path / "e.aedat4", compression="gzip")
 
 
 @pytest.mark.parametrize("suffix", [".aedat4", ".raw", ".h5", ".npz"])
