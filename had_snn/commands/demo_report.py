@@ -74,7 +74,7 @@ def write(
                 Media(Path(found["track"]["video"]).read_bytes(), "Events, the student's box and its score."),
                 Facts(tracked),
             ],
-            intro="The last stage follows the slow target of the recording that comes with the package, as a user would.",
+            intro="The last stage follows the slow target of the packaged recording, as a user would.",
         ),
         attributes_section(evaluations),
         sequences_section(evaluations, sequences, limit=12),
