@@ -17,13 +17,14 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint wheel simulators gpu-check clean
+.PHONY: help demo test lint faults wheel simulators gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train, distil, evaluate, profile, export and track on simulated data (runs/demo)"
 	@echo "make test       ruff and all tests"
 	@echo "make lint       ruff and pyright"
+	@echo "make faults     full disks, kills at random moments, folders that vanish: FAULTS=50 of each (an hour)"
 	@echo "make wheel      build the wheel into dist/"
 	@echo "make simulators  the environment of the simulators that need one of their own (.venv-simulators)"
 	@echo "make gpu-check  CUDA tests and GPU benchmark, on a machine with a GPU (needs no make demo before)"
@@ -53,6 +54,10 @@ lint: $(BUILT)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
+
+FAULTS ?= 50
+faults: $(BUILT)
+	HAD_SNN_FAULTS=$(FAULTS) $(PY) -m pytest tests/faults
 
 wheel: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from had_snn.errors import CheckpointError
-from had_snn.files import atomic_file
+from had_snn.files import atomic_file, flush
 from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherConfig
 
 #: Folder of the weights that come with the package.
@@ -47,11 +48,12 @@ def save_weights(
     if half:
         tensors = {name: value.half() if _is_kernel(value) else value for name, value in tensors.items()}
     metadata, written = require_saveable(network, card)
-    with atomic_file(path) as temporary:
+    with ExitStack() as stack:  # both are written before the card takes its place, and then the weights
+        temporary = stack.enter_context(atomic_file(path))
         save_file(tensors, str(temporary), metadata=metadata)
-    if card is not None:
-        with atomic_file(path.with_suffix(".json")) as temporary:
-            temporary.write_text(written)
+        flush(temporary)
+        if card is not None:
+            stack.enter_context(atomic_file(path.with_suffix(".json"))).write_text(written)
 
 
 def require_saveable(

@@ -9,10 +9,13 @@ kind, and a disk that is full become one line on stderr and exit code 2; anythin
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -66,13 +69,17 @@ def script(job: str, main: Callable[[DictConfig], object]) -> None:
         except (HadError, OmegaConfBaseException) as error:
             _stop(str(error))
         except OSError as error:
-            if error.errno not in OF_THE_MACHINE:
+            if error.errno not in OF_THE_MACHINE and not _vanished(job, cfg, error):
                 raise
             _stop(str(error))
+        except MemoryError as error:
+            _stop(f"out of memory{f' ({error})' if str(error) else ''}")
         finally:
             release_folders()
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    _end_on_sigterm()
+    threading.excepthook = _of_a_thread
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         sys.argv[1:] = overrides_of(job, sys.argv[1:], lambda: _plain(_composed(job, [])))
@@ -85,6 +92,44 @@ def script(job: str, main: Callable[[DictConfig], object]) -> None:
         _stop(str(error))
     except KeyboardInterrupt:
         _stop("interrupted", code=130)
+    except _Terminated:
+        _stop("terminated by SIGTERM", code=128 + signal.SIGTERM)
+
+
+class _Terminated(BaseException):
+    """The machine wants the job to end: what is half-written goes, what is finished stays."""
+
+
+def _end_on_sigterm() -> None:
+    """Ends the job as an error does where SIGTERM means nothing else yet; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
+    process = os.getpid()
+
+    def end(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != process:  # a fork, which has nothing to say
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _of_a_thread(found: threading.ExceptHookArgs) -> None:
+    """A library's thread that meets a full disk (TensorBoard's writer) tells its caller, too: one line is enough."""
+    if isinstance(found.exc_value, OSError) and found.exc_value.errno in OF_THE_MACHINE:
+        logging.getLogger("had_snn").warning("%s", found.exc_value)
+    else:
+        threading.__excepthook__(found)
+
+
+def _vanished(job: str, cfg: DictConfig, error: OSError) -> bool:
+    """Whether an error says that something below the job's own outputs is gone."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR) or error.filename is None:
+        return False
+    places = [Path(path).resolve() for _, _, path in outputs(job, _plain(cfg))]
+    gone = Path(os.fsdecode(error.filename)).resolve()
+    return any(place == gone or place in gone.parents for place in places)
 
 
 def _stop(message: str, *, code: int = 2) -> None:

@@ -30,7 +30,7 @@ from had_snn.evaluate.baselines import baseline
 from had_snn.evaluate.folders import read_annotations, score_first_box, score_folder
 from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
 from had_snn.evaluate.results import EvaluationResult, results_to_json, write_result_folder
-from had_snn.files import atomic_file
+from had_snn.files import written_together
 from had_snn.tracking import OnlineTracker, TeacherTracker
 from had_snn.tracking.budget import measured_budget_us
 
@@ -146,21 +146,22 @@ def run(cfg: DictConfig) -> list[EvaluationResult]:
     for note in notes:
         log.warning("%s", note)
     folder = open_run(cfg)
-    for result in results:
+    with written_together(folder, "metrics.json") as draft:
         if cfg.annotations is None:
-            write_result_folder(folder / "results" / result.tracker, result.results)
-    with atomic_file(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(results_to_json(results), indent=2) + "\n")
-    if cfg.report is not None:
-        source = cfg.annotations if cfg.annotations is not None else f"{cfg.data.root}, split {cfg.split}"
-        evaluate_report.write(
-            folder / cfg.report,
-            results,
-            chosen,
-            subtitle=f"{len(chosen)} sequences of {source}",
-            notes=notes,
-            limit=cfg.report_sequences,
-        )
+            for result in results:
+                write_result_folder(draft / "results" / result.tracker, result.results)
+        (draft / "metrics.json").write_text(json.dumps(results_to_json(results), indent=2) + "\n")
+        if cfg.report is not None:
+            source = cfg.annotations if cfg.annotations is not None else f"{cfg.data.root}, split {cfg.split}"
+            evaluate_report.write(
+                draft / cfg.report,
+                results,
+                chosen,
+                subtitle=f"{len(chosen)} sequences of {source}",
+                config=(folder / "config.yaml").read_text(),
+                notes=notes,
+                limit=cfg.report_sequences,
+            )
     return results
 
 

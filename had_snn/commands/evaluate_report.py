@@ -19,6 +19,7 @@ def write(
     sequences: Sequence[Any],
     *,
     subtitle: str,
+    config: str,
     notes: Sequence[str],
     limit: int,
 ) -> Path:
@@ -29,6 +30,7 @@ def write(
         evaluations: One per tracker, under one protocol and on the same sequences.
         sequences: Those sequences.
         subtitle: What was evaluated.
+        config: The run's options as text.
         notes: What a reader must know, such as baselines that could not run.
         limit: Sequences that are shown with pictures.
 
@@ -45,7 +47,7 @@ def write(
         curves_section(evaluations),
         attributes_section(evaluations),
         sequences_section(evaluations, sequences, limit=limit),
-        run_section(versions=versions(), config=(path.parent / "config.yaml").read_text()),
+        run_section(versions=versions(), config=config),
     ]
     data = ReportData(
         "HAD-SNN evaluation", subtitle=subtitle, protocol=evaluations[0].protocol, cards=cards, sections=sections

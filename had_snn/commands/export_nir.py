@@ -37,7 +37,7 @@ from had_snn.export.onepiece import OnePieceStudent, one_piece
 from had_snn.export.rounding import Rounding
 from had_snn.export.search_graph import INPUT, OUTPUT, SearchGraph, run_graph
 from had_snn.export.verify import line, table, verify
-from had_snn.files import atomic_file
+from had_snn.files import written_together
 from had_snn.geometry import check_box
 from had_snn.models import SpikingTracker
 from had_snn.recordings.readers import read_events
@@ -213,33 +213,33 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     counts, boxes = collect_windows(student, tracked, target, times)
     graph = stem_of(tracked) if cfg.part == "stem" else tracked
     folder = open_run(cfg)
-    path = folder / "student.nir"
-    write_nir(path, graph)
-    with progress("verify", unit="windows") as bar:
-        report = verify(path, counts, simulators=list(cfg.verify), progress=lambda name, n, of: bar(n, of, name))
-    kind, short = (DeployedStudent if cfg.part == "body" else OnePieceStudent), times[: cfg.track_windows]
-    record = {
-        "file": path.name,
-        "part": part_of(graph),
-        "target": target.name,
-        "windows": counts.shape[1],
-        "simulators": report,
-        "rounding": rounding_report(student, graph, target, times, boxes),
-        "tracked_in": {
-            name: spread(
-                boxes[: len(short)],
-                track_with(kind(student, tracked, run=OPENERS[name](path, graph).run), target, short),
-            )
-            for name in (cfg.track_in if cfg.part != "stem" else ())
-        },
-        "chips": chip_report(graph),
-        "versions": versions(),
-    }
-    text = summary(graph, record, stored_notes(load_nir(path), path))
-    for name, content in (("verify.json", json.dumps(record, indent=2) + "\n"), ("summary.md", text)):
-        with atomic_file(folder / name) as temporary:
-            temporary.write_text(content)
-    draw(graph, report, folder / "graph.png")
+    with written_together(folder, "verify.json") as draft:
+        path = draft / "student.nir"
+        write_nir(path, graph)
+        with progress("verify", unit="windows") as bar:
+            report = verify(path, counts, simulators=list(cfg.verify), progress=lambda name, n, of: bar(n, of, name))
+        kind, short = (DeployedStudent if cfg.part == "body" else OnePieceStudent), times[: cfg.track_windows]
+        record = {
+            "file": path.name,
+            "part": part_of(graph),
+            "target": target.name,
+            "windows": counts.shape[1],
+            "simulators": report,
+            "rounding": rounding_report(student, graph, target, times, boxes),
+            "tracked_in": {
+                name: spread(
+                    boxes[: len(short)],
+                    track_with(kind(student, tracked, run=OPENERS[name](path, graph).run), target, short),
+                )
+                for name in (cfg.track_in if cfg.part != "stem" else ())
+            },
+            "chips": chip_report(graph),
+            "versions": versions(),
+        }
+        text = summary(graph, record, stored_notes(load_nir(path), path))
+        (draft / "verify.json").write_text(json.dumps(record, indent=2) + "\n")
+        (draft / "summary.md").write_text(text)
+        draw(graph, report, draft / "graph.png")
     return {name: {key: entry[key] for key in ("status", "spikes", "mismatches")} for name, entry in report.items()}
 
 

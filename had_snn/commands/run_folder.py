@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from had_snn import __version__
 from had_snn.commands.start import check_same, check_writable, lock_folder, note_made_with
 from had_snn.errors import InputError
+from had_snn.files import atomic_file, clear_drafts, flush
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +72,14 @@ def device_for(accelerator: str) -> str:
     return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+class _RunLog(logging.FileHandler):
+    """A log that ends, with a word on standard error, where its disk takes no more; the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        logging.getLogger("had_snn").removeHandler(self)
+        print(f"{self.baseFilename} ends here ({sys.exc_info()[1]})", file=sys.stderr)
+
+
 def open_run(
     cfg: DictConfig, *, made_with: dict[str, Any] | None = None, may_grow: tuple[str, ...] = (), needed: int = 1 << 20
 ) -> Path:
@@ -97,14 +107,20 @@ def open_run(
         check_same(folder, made_with, may_grow=may_grow)
     folder.mkdir(parents=True, exist_ok=True)
     lock_folder(folder)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    clear_drafts(folder)
     record = {"seed": cfg.get("seed"), "versions": versions()}
     if HydraConfig.initialized():
         record["overrides"] = list(HydraConfig.get().overrides.task)
-    (folder / "versions.json").write_text(json.dumps(record, indent=2) + "\n")
-    handler = logging.FileHandler(folder / "log.txt")
+    # All are written before the first takes its place.
+    with contextlib.ExitStack() as stack:
+        config, made_by = (stack.enter_context(atomic_file(folder / name)) for name in ("config.yaml", "versions.json"))
+        config.write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        made_by.write_text(json.dumps(record, indent=2) + "\n")
+        flush(config)
+        flush(made_by)
+        if made_with is not None:
+            note_made_with(folder, made_with, versions())
+    handler = _RunLog(folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("had_snn").addHandler(handler)
-    if made_with is not None:
-        note_made_with(folder, made_with, versions())
     return folder

@@ -21,7 +21,10 @@ from had_snn.files import atomic_file
 log = logging.getLogger("had_snn")
 
 #: Errors of the machine, not of the program: they end in one line wherever they occur.
-OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+OF_THE_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPIPE),
+)
 LOCK = ".lock"
 #: What the results in a run folder depend on.
 MADE_WITH = "made_with.json"

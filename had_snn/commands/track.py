@@ -164,6 +164,8 @@ def run(cfg: DictConfig) -> dict:
         rerun = RerunLog(folder / cfg.rerun) if cfg.rerun is not None else None
         first = Estimate(source.start_us, box, 1.0)
         made = Run(tracker, first, cfg, folder / "boxes.csv", truth=truth, rerun=rerun)
+        for name in ("summary.json", *([cfg.video] if cfg.video is not None else [])):
+            (folder / name).unlink(missing_ok=True)  # of the boxes that were there before
         try:
             made.follow(source.rest(tracker), folder / cfg.video if cfg.video is not None else None)
         finally:

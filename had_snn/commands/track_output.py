@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from had_snn.commands.first_box import TimedBoxes
 from had_snn.errors import HadError, InputError
 from had_snn.evaluate.protocols import box_overlap
 from had_snn.events.stream import EventStream, concatenate
+from had_snn.files import append_whole, atomic_file
 from had_snn.tracking import Estimate, OnlineTracker
 from had_snn.viz import event_image, overlay_frame, write_video
 from had_snn.viz.rerun_log import RerunLog
@@ -56,10 +56,9 @@ class Run:
         self.next_picture_us = first.t_us
         self.events = 0
         self._failed: BaseException | None = None
-        self._file = boxes.open("w", newline="", buffering=1)  # a line at a time
-        self._boxes = csv.writer(self._file)
-        self._boxes.writerow(HEADER)
-        self._boxes.writerow(csv_row(first))
+        self.boxes = boxes
+        with atomic_file(boxes) as draft:
+            draft.write_text(csv_text(HEADER) + csv_text(csv_row(first)))
 
     def follow(self, chunks: Iterable[Chunk], film: Path | None) -> None:
         """Tracks to the end of the chunks; a film that fails takes no box with it.
@@ -67,23 +66,21 @@ class Run:
         Raises:
             InputError: At the end, if the film failed.
         """
-        with self._file:
-            pictures = self._pictures(chunks)
-            first = next(pictures, None)  # without a film nothing is drawn, and this runs to the end
-            if first is None or film is None:
-                return
-            try:
-                write_video(film, itertools.chain([first], pictures), fps=self.cfg.video_fps)
-            except (HadError, OSError) as error:
-                if self._failed is not None:  # in tracking, which went on beneath the film
-                    raise
-                self.cfg.video = None
-                for _ in self._pictures(chunks):
-                    pass
-                raise InputError(
-                    f"all {len(self.found)} boxes are in {self._file.name}, but the film failed: {error}; "
-                    "video=null makes none"
-                ) from error
+        pictures = self._pictures(chunks)
+        first = next(pictures, None)  # without a film nothing is drawn, and this runs to the end
+        if first is None or film is None:
+            return
+        try:
+            write_video(film, itertools.chain([first], pictures), fps=self.cfg.video_fps)
+        except (HadError, OSError) as error:
+            if self._failed is not None:  # in tracking, which went on beneath the film
+                raise
+            self.cfg.video = None
+            for _ in self._pictures(chunks):
+                pass
+            raise InputError(
+                f"all {len(self.found)} boxes are in {self.boxes}, but the film failed: {error}; video=null makes none"
+            ) from error
 
     def _pictures(self, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
         """Tracks; yields a picture every `video_period_us` when a film is wanted."""
@@ -112,11 +109,11 @@ class Run:
             raise
 
     def _keep(self, estimate: Estimate) -> None:
+        text = csv_text(csv_row(estimate))
+        append_whole(self.boxes, text)  # and nothing of it where the disk is full
         self.found.append(estimate)
-        row = csv_row(estimate)
-        self._boxes.writerow(row)
         if self.cfg.print_boxes:
-            print(",".join(map(str, row)), flush=True)
+            print(text, end="", flush=True)
 
     def _show(self, estimate: Estimate) -> Iterator[np.ndarray]:
         if estimate.activity is not None:
@@ -158,6 +155,11 @@ def truth_at(truth: TimedBoxes | None, t_us: int) -> np.ndarray | None:
     if truth is None or truth.times_us is None or not truth.times_us[0] <= t_us <= truth.times_us[-1]:
         return None
     return np.array([np.interp(t_us, truth.times_us, truth.boxes_xywh[:, k]) for k in range(4)])
+
+
+def csv_text(row: Sequence[Any]) -> str:
+    """A row as a line of text; no value holds a comma."""
+    return ",".join(map(str, row)) + "\n"
 
 
 def csv_row(e: Estimate) -> list[Any]:

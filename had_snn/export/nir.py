@@ -10,6 +10,7 @@ metadata.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -194,8 +195,10 @@ def write_nir(path: str | Path, graph: Any) -> None:
     nir = optional_import("nir", extra="export")
     if isinstance(graph, SearchGraph):
         graph = graph_to_nir(graph)
+    whole = io.BytesIO()  # HDF5 tells of a full disk in a hundred lines, and not always
+    nir.write(whole, graph)
     with atomic_file(path) as temporary:
-        nir.write(temporary, graph)
+        temporary.write_bytes(whole.getbuffer())
 
 
 def load_nir(path: str | Path) -> Any:

@@ -29,7 +29,8 @@ from had_snn.recordings.readers import open_source
 from had_snn.recordings.recording import Frames, ReadOptions, Recording, Source, logger
 from had_snn.recordings.resolution import Resolution
 
-VERSION = 2
+VERSION = 3
+FRAMES = ("frames.npy", "frame_times.npy")
 COLUMNS = {"t": np.dtype("<i8"), "x": np.dtype("<u2"), "y": np.dtype("<u2"), "p": np.dtype("u1")}
 BLOCK = 1 << 20
 
@@ -119,17 +120,17 @@ def _build(source: Source, options: ReadOptions, folder: Path, *, with_frames: b
     count = _finish_columns(folder, columns, checker, resolution)
     frames = source.load_frames() if with_frames and source.load_frames else None
     if frames is not None:
-        np.save(folder / "frames.npy", frames.images)
-        np.save(folder / "frame_times.npy", np.stack([frames.start_us, frames.end_us]))
+        for name, array in zip(FRAMES, (frames.images, np.stack([frames.start_us, frames.end_us])), strict=True):
+            np.save(folder / name, array)
     meta = {
         "version": VERSION,
         "source": {"path": str(source.path.resolve()), **before, "checksum": _checksum(source.path)},
         "count": count,
         "sensor_hw": list(resolution.sensor_hw),
-        "columns": {name: _crc(folder / _file(name)) for name in COLUMNS},
+        "files": {path.name: _crc(path) for path in sorted(folder.iterdir())},
         "info": {"format": source.format, **source.info},
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1, default=str))
+    _write_meta(folder, meta)
 
 
 def _columns(folder: Path, count: int, mode: Literal["r", "r+"]) -> dict[str, np.ndarray]:
@@ -176,7 +177,7 @@ def _finish_columns(folder: Path, columns: dict[str, np.ndarray], checker: Check
 def _load(folder: Path, path: Path, *, verify: bool) -> Recording | None:
     """The entry, or None if there is none, it is of another version or source, or it is damaged."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = _read_meta(folder)
         count, sensor_hw, about = int(meta["count"]), tuple(meta["sensor_hw"]), meta["source"]
         if meta["version"] != VERSION or not _is_fresh(folder, meta, path):
             return None
@@ -184,13 +185,13 @@ def _load(folder: Path, path: Path, *, verify: bool) -> Recording | None:
         if any(sizes[name] != count * dtype.itemsize for name, dtype in COLUMNS.items()):
             logger.warning("%s: its cache entry is damaged and will be rebuilt", path)
             return None
-        if verify and any(_crc(folder / _file(name)) != crc for name, crc in meta["columns"].items()):
+        if verify and any(_crc(folder / name) != crc for name, crc in meta["files"].items()):
             logger.warning("%s: its cache entry fails its checksums and will be rebuilt", path)
             return None
         frames = None
-        if (folder / "frames.npy").is_file():
-            times = np.load(folder / "frame_times.npy")
-            frames = Frames(np.load(folder / "frames.npy", mmap_mode="r"), times[0], times[1])
+        if FRAMES[0] in meta["files"]:
+            times = np.load(folder / FRAMES[1])
+            frames = Frames(np.load(folder / FRAMES[0], mmap_mode="r"), times[0], times[1])
     except (FileNotFoundError, KeyError, TypeError, ValueError, EOFError) as error:
         if folder.exists():
             logger.warning("%s: its cache entry is unreadable (%s) and will be rebuilt", path, error)
@@ -212,9 +213,23 @@ def _is_fresh(folder: Path, meta: dict[str, Any], path: Path) -> bool:
         logger.info("%s: changed since it was cached", path)
         return False
     meta["source"] = {**about, **now}  # only touched: spare the next reader the checksum
-    with atomic_file(folder / "meta.json") as temporary:
-        temporary.write_text(json.dumps(meta, indent=1))
+    with contextlib.suppress(PermissionError):  # of another user's cache, which serves as it is
+        _write_meta(folder, meta)
     return True
+
+
+def _write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    """Writes what an entry says of itself, with a checksum."""
+    text = json.dumps(meta, indent=1, default=str)
+    with atomic_file(folder / "meta.json") as temporary:
+        temporary.write_text(f"{text}\n{zlib.crc32(text.encode()):08x}\n")
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    text, _, told = (folder / "meta.json").read_text().removesuffix("\n").rpartition("\n")
+    if f"{zlib.crc32(text.encode()):08x}" != told:
+        raise ValueError("its meta.json fails its checksum")
+    return json.loads(text)
 
 
 def _parts(path: Path) -> list[Path]:

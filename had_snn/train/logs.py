@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from had_snn.errors import InputError, optional_import
-from had_snn.files import atomic_file
+from had_snn.files import append_whole, atomic_file
 
 
 class Sink(Protocol):
@@ -58,8 +59,9 @@ class CsvSink:
             self.columns += new
             self._rewrite([*rows, row])
             return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(row)
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self.columns, restval="").writerow(row)
+        append_whole(self.path, text.getvalue())
 
 
 class TensorBoardSink:

@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from had_snn.errors import HadError
 from had_snn.ops.memory import keep_freed_memory
 from had_snn.processes import rank, world_size
 from had_snn.train.config import FitConfig, clip_indices
@@ -30,6 +31,10 @@ from had_snn.train.run import Run
 __all__ = ["FitConfig", "NonFiniteLossError", "fit"]
 
 log = logging.getLogger("had_snn")
+
+
+class WorkerDiedError(HadError):
+    """A process that prepares batches is gone."""
 
 
 class ClipSource(Protocol):
@@ -124,6 +129,7 @@ def fit(
     Raises:
         NonFiniteLossError: If the loss is not finite; the batch lies in `run_dir/bad_batch.pt`.
         CheckpointError: If a checkpoint is there but cannot be read.
+        WorkerDiedError: If a process that prepares batches was ended.
     """
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +153,13 @@ def fit(
     logs = RunLogs(folder, loggers or {}, resume_step=run.done) if rank() == 0 else None
     try:
         _train(run, clips, logs, progress, validate)
+    except RuntimeError as error:  # of torch, wherever the run is when a process ends
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise WorkerDiedError(
+            f"a process that prepares batches was ended, as a rule by lack of memory ({error}); the same command "
+            "goes on from the last checkpoint, and fit.loader_processes=0 prepares them by threads"
+        ) from error
     finally:
         if logs is not None:
             logs.close()

@@ -86,7 +86,7 @@ class Run:
             try:
                 with atomic_file(self.state_path) as temporary:
                     torch.save(state, temporary)
-            except RuntimeError as error:  # how torch says that a disk is full
+            except (OSError, RuntimeError) as error:
                 free = shutil.disk_usage(self.folder).free >> 20
                 raise CheckpointError(
                     f"{self.state_path}: cannot be written at iteration {self.done}, {free} MB are free ({error}); the "

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from had_snn.errors import InputError, optional_import
+from had_snn.files import atomic_file
 from had_snn.viz.render import as_rgb, palette
 
 
@@ -53,9 +54,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], *, f
     if first is None:
         raise InputError(f"{path}: no pictures to write")
     frames = itertools.chain([first], frames)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    with atomic_file(path) as partial:
         if path.suffix.lower() == ".png":
             every = list(frames)
             chosen = np.unique(np.linspace(0, len(every) - 1, 12).round().astype(int))
@@ -64,9 +63,6 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], *, f
             partial.write_bytes(encode_gif(frames, fps=fps))
         else:
             _write_mp4(partial, frames, fps)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

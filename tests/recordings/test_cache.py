@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -109,6 +108,18 @@ def test_damaged_entries_are_rebuilt(tmp_path, source, damage):
     assert same(open_cached(source, tmp_path / "cache").events, make_stream())
 
 
+def test_no_changed_byte_of_an_entrys_description_passes(tmp_path, source):
+    open_cached(source, tmp_path / "cache")
+    meta = entry_folder(source, tmp_path / "cache") / "meta.json"
+    whole = meta.read_bytes()
+    for at in range(0, len(whole), 23):
+        meta.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        found = open_cached(source, tmp_path / "cache")
+        assert same(found.events, make_stream())
+        assert (found.events.sensor_hw, found.events.source) == (make_stream().sensor_hw, str(source.resolve()))
+        assert meta.read_bytes() == whole
+
+
 def test_silent_damage_is_found_on_request(tmp_path, source):
     open_cached(source, tmp_path / "cache")
     column = entry_folder(source, tmp_path / "cache") / "y.u2"
@@ -151,7 +162,7 @@ def test_concurrent_builders(tmp_path, source):
         assert pool.map(_build_and_count, [(source, tmp_path / "cache")] * 4) == [expected] * 4
     folders = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
     assert len(folders) == 1
-    assert json.loads((folders[0] / "meta.json").read_text())["count"] == 5_000
+    assert (folders[0] / "t.i8").stat().st_size == 8 * 5_000
 
 
 def test_killed_builder_leaves_nothing_that_counts(tmp_path, source, monkeypatch):

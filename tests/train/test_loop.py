@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import resource
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +19,7 @@ from torch import nn
 from had_snn.errors import CheckpointError, InputError
 from had_snn.train.averaging import WeightAverage, learning_rate_at
 from had_snn.train.config import clip_indices
-from had_snn.train.loop import FitConfig, NonFiniteLossError, fit
+from had_snn.train.loop import FitConfig, NonFiniteLossError, WorkerDiedError, fit
 
 CONFIG = FitConfig(iterations=60, batch_size=4, learning_rate=1e-2, warmup=5, log_every=1, checkpoint_every=10)
 
@@ -222,3 +224,22 @@ def test_schedule_warms_up_and_ends_at_zero():
     assert rates[0] == pytest.approx(2e-3)
     assert max(rates) == pytest.approx(1e-2)
     assert rates[-1] < 1e-4
+
+
+def test_a_loader_that_is_killed_is_told_and_the_run_goes_on(tmp_path, monkeypatch):
+    threads, processes = replace(CONFIG, iterations=20), replace(CONFIG, iterations=20, loader_processes=1)
+    fit(Task(), Clips(), threads, run_dir=tmp_path / "whole")
+    clip, ours = Clips.__getitem__, os.getpid()
+
+    def dies(self, index):
+        if index > 12 * CONFIG.batch_size and os.getpid() != ours:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return clip(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Clips, "__getitem__", dies)
+        with pytest.raises(WorkerDiedError, match=r"prepares batches was ended.*goes on from the last checkpoint"):
+            fit(Task(), Clips(), processes, run_dir=tmp_path / "cut")
+    assert torch.load(tmp_path / "cut" / "resume.pt", weights_only=True)["iteration"] == 10
+    fit(Task(), Clips(), processes, run_dir=tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
