@@ -1,5 +1,6 @@
 # make demo    the whole chain, end to end, on simulated data: runs/demo/report.html
 # make test    lint and all tests
+# make docs    the documentation: site/index.html
 # make help    the other targets
 
 VENV   ?= .venv
@@ -11,13 +12,13 @@ SEED   ?= 0
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BUILT  := $(VENV)/.kernels
-EXTRAS := all,dev
+EXTRAS := all,docs,dev
 NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint faults wheel simulators gpu-check clean
+.PHONY: help demo test lint faults docs wheel simulators gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +26,7 @@ help:
 	@echo "make test       ruff and all tests"
 	@echo "make lint       ruff and pyright"
 	@echo "make faults     full disks, kills at random moments, folders that vanish: FAULTS=50 of each (an hour)"
+	@echo "make docs       build the documentation into site/"
 	@echo "make wheel      build the wheel into dist/"
 	@echo "make simulators  the environment of the simulators that need one of their own (.venv-simulators)"
 	@echo "make gpu-check  CUDA tests and GPU benchmark, on a machine with a GPU (needs no make demo before)"
@@ -59,6 +61,9 @@ FAULTS ?= 50
 faults: $(BUILT)
 	HAD_SNN_FAULTS=$(FAULTS) $(PY) -m pytest tests/faults
 
+docs: $(BUILT)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 wheel: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
@@ -71,4 +76,4 @@ gpu-check:
 	$(PYTHON) -m experiments.bench.gpu_check
 
 clean:
-	rm -rf build dist runs had_snn/ops/_native $(VENV) $(VENV)-simulators
+	rm -rf build dist runs site had_snn/ops/_native $(VENV) $(VENV)-simulators

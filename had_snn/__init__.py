@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 let_waiting_threads_sleep()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Estimate",

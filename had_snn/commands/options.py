@@ -305,7 +305,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         "stems": Many(_STUDENT["stem"], 1),
         "student_steps": COUNT,
         "teacher_steps": COUNT,
-        "teachers": Many(Word(("rgb+events", "events", "rgb")), 1),
+        "teachers": Many(Word(("rgb+events", "events", "rgb"))),
     },
     "convert": {"cache": Maybe(FOLDER), "out": MADE_FILE},
     "demo": {
