@@ -12,13 +12,13 @@ SEED   ?= 0
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BUILT  := $(VENV)/.kernels
-EXTRAS := all,docs,dev
+EXTRAS := all,docs,dev,release
 NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint faults docs wheel simulators gpu-check clean
+.PHONY: help demo test lint faults docs wheel release-check simulators gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make faults     full disks, kills at random moments, folders that vanish: FAULTS=50 of each (an hour)"
 	@echo "make docs       build the documentation into site/"
 	@echo "make wheel      build the wheel into dist/"
+	@echo "make release-check  the wheel as an index takes it: manylinux, checked, into dist/"
 	@echo "make simulators  the environment of the simulators that need one of their own (.venv-simulators)"
 	@echo "make gpu-check  CUDA tests and GPU benchmark, on a machine with a GPU (needs no make demo before)"
 
@@ -66,6 +67,14 @@ docs: $(BUILT)
 
 wheel: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+
+# The wheel carries its OpenMP library and states the oldest glibc that it runs on; a tool that is missing fails here.
+release-check: $(STAMP)
+	rm -rf dist
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist/linux .
+	PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m auditwheel repair --wheel-dir dist dist/linux/*.whl
+	rm -r dist/linux
+	$(PY) -m twine check --strict dist/*.whl
 
 # They need another numpy than ours, or their licence keeps them out of ours; the exporter starts them as processes.
 simulators:
