@@ -18,7 +18,7 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint faults docs wheel release-check simulators gpu-check clean
+.PHONY: help demo test lint faults fuzz soak mutation coverage audit docs wheel release-check simulators gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make lint       ruff and pyright"
 	@echo "make faults     full disks, kills at random moments, folders that vanish: FAULTS=50 of each (an hour)"
 	@echo "make docs       build the documentation into site/"
+	@echo "make fuzz       every kind of file, FUZZ_SECONDS=600 each (two hours)"
 	@echo "make wheel      build the wheel into dist/"
 	@echo "make release-check  the wheel as an index takes it: manylinux, checked, into dist/"
 	@echo "make simulators  the environment of the simulators that need one of their own (.venv-simulators)"
@@ -64,6 +65,14 @@ faults: $(BUILT)
 
 docs: $(BUILT)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+# Needs atheris (pip install atheris) and, for the decoders in C++, clang.
+FUZZ_SECONDS ?= 600
+fuzz: $(BUILT)
+	for kind in nir weights state resume boxes labels names results; do \
+	  $(PY) tests/fuzz/fuzz_files.py $$kind -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+	for kind in aedat4 hdf5 npz mat text; do \
+	  $(PY) tests/recordings/fuzz_readers.py $$kind -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 wheel: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .

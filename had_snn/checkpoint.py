@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from had_snn.errors import CheckpointError
+from had_snn.errors import CheckpointError, first_line
 from had_snn.files import atomic_file, flush
 from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherConfig
+from had_snn.models.stored import require_finite, require_shapes
 
 #: Folder of the weights that come with the package.
 RELEASED = Path(__file__).parent / "weights"
@@ -117,11 +118,25 @@ def _load(path: Path, kind: str) -> SpikingTracker | RGBETeacher:
         unknown = set(numbers) - known
         if unknown:
             raise CheckpointError(f"{path}: unknown numbers {sorted(unknown)}; it was made by a newer version")
-        network = network_class(config_class(**_numbers(numbers)))
+        config = config_class(**_numbers(numbers))
+        _require_fit(network_class, config, tensors)
+        network = network_class(config)
         network.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: weights and configuration do not fit together ({error})") from error
+    # A number of the wrong kind or size fails wherever it is first used.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: weights and configuration do not fit together ({first_line(error)})") from error
+    require_finite(path, network.state_dict())
     return network.eval()
+
+
+def _require_fit(network_class: Any, config: Any, tensors: dict[str, Tensor]) -> None:
+    """Compares shapes before the network is made: its numbers, which a file may choose, decide how large it gets."""
+    repeats = next((name for name in ("blocks", "depth") if getattr(config, name, 0) > len(tensors)), None)
+    if repeats is not None:
+        raise ValueError(f"{repeats}={getattr(config, repeats)} with {len(tensors)} tensors")
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in network_class(config).state_dict().items()}
+    require_shapes({name: tuple(value.shape) for name, value in tensors.items()}, expected)
 
 
 def released_students() -> list[str]:

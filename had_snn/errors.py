@@ -52,6 +52,11 @@ class MissingExtraError(HadError, ImportError):
     """An optional dependency that is not installed."""
 
 
+def first_line(error: Exception) -> str:
+    """What another library says of an error, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def optional_import(name: str, *, extra: str) -> ModuleType:
     """Imports an optional dependency or says which extra brings it.
 

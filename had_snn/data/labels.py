@@ -49,9 +49,17 @@ def read_text(path: Path, *, expected: str) -> str:
 
 
 def read_names(path: Path) -> list[str]:
-    """The names of a list, one a line; a name may hold blanks, empty lines do not count."""
+    """The names of a list, one a line; a name may hold blanks, empty lines do not count.
+
+    Raises:
+        FormatError: If a name leads out of the folder that it is looked for in.
+    """
     lines = read_text(path, expected="a list with one sequence name a line").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise FormatError(path, f"the name {name!r} leads out of the folder; expected names of sequences")
+    return names
 
 
 def read_rows(path: Path, columns: int | None = None) -> np.ndarray:

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from had_snn.errors import FormatError, optional_import
+from had_snn.errors import FormatError, first_line, optional_import
 from had_snn.events.stream import EventStream
 from had_snn.export.lowering import to_graph
 from had_snn.export.rounding import input_scales
 from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph
 from had_snn.files import atomic_file
 from had_snn.models.search import SearchModule
+from had_snn.recordings.hdf5_guard import open_contained
 
 #: Nominal time step of the file in seconds; snnTorch and SpikingJelly assume it.
 NOMINAL_DT = 1e-4
@@ -211,10 +212,13 @@ def load_nir(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise FormatError(path, "no such file; expected a .nir file", remedy="had-snn export writes one")
     try:
+        open_contained(Path(path)).close()
         return nir.read(path)
+    except FormatError:
+        raise
     # h5py and nir report damage by whatever exception the damaged field happens to cause.
     except Exception as error:
-        raise FormatError(path, f"not a readable NIR file ({type(error).__name__}: {error})") from error
+        raise FormatError(path, f"not a readable NIR file ({type(error).__name__}: {first_line(error)})") from error
 
 
 def read_nir(path: str | Path) -> SearchGraph:
@@ -240,6 +244,8 @@ def graph_from_nir(stored: Any, path: str | Path = "NIR graph") -> SearchGraph:
                 factor = np.array(notes["neuron"]["weight_scale"][name])
                 weight, bias = np.asarray(node.weight) / factor.reshape(-1, 1, 1, 1), np.asarray(node.bias) / factor
                 weight, bias = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+                if not (weight.isfinite().all() and bias.isfinite().all()):
+                    raise FormatError(path, f"node {name} holds weights that are no finite numbers")
                 nodes[name] = Conv(weight, bias, int(node.stride[0]), int(node.padding[0]))
             elif isinstance(node, nir.LIF):
                 nodes[name] = _neurons(name, node, notes, path)
@@ -247,13 +253,30 @@ def graph_from_nir(stored: Any, path: str | Path = "NIR graph") -> SearchGraph:
                 raise FormatError(path, f"node {name} is a {type(node).__name__}; expected Conv2d or LIF")
         edges = tuple((str(a), str(b)) for a, b in stored.edges)
         order = [INPUT, *nodes, OUTPUT]
+        _check_wiring(order, edges, path)
         edges = tuple(sorted(edges, key=lambda edge: (order.index(edge[1]), order.index(edge[0]))))
         channels, height, width = (int(v) for v in stored.nodes[INPUT].input_type["input"])
         return SearchGraph(
             nodes, edges, (channels, height, width), notes["n_steps"], notes["dt_us"], notes["taps"], notes["info"]
         )
+    except FormatError:
+        raise
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise FormatError(path, f"its nodes and its metadata do not fit together ({error})") from error
+
+
+def _check_wiring(order: Sequence[str], edges: Sequence[tuple[str, str]], path: str | Path) -> None:
+    """Refuses edges that end nowhere, circles, and layers that nothing goes into."""
+    place = {name: at for at, name in enumerate(order)}
+    for source, target in edges:
+        for name in (source, target):
+            if name not in place:
+                raise FormatError(path, f"the edge {source} -> {target} ends at {name}, and there is no such node")
+        if place[source] >= place[target]:
+            raise FormatError(path, f"the edge {source} -> {target} closes a circle; expected a feed-forward graph")
+    for name in order[1:]:
+        if not any(target == name for _, target in edges):
+            raise FormatError(path, f"nothing goes into node {name}")
 
 
 def _neurons(name: str, node: Any, notes: dict[str, Any], path: str | Path) -> Neurons:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from had_snn.errors import CheckpointError, InputError, optional_import
+from had_snn.errors import CheckpointError, InputError, first_line, optional_import
 from had_snn.models.teacher import INPUT_DEVIATION, INPUT_MEAN, PatchEmbedding, RGBETeacher
 
 #: Mean and deviation of the images that most ViTs were trained on; some (AugReg, Hugging Face's ViT) used 0.5 and 0.5.
@@ -120,9 +120,9 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
             return load_file(str(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable file of weights ({error})") from error
+        raise CheckpointError(f"{path}: not a readable file of weights ({first_line(error)})") from error
     except Exception as error:  # pickle's own errors have no common class
-        raise CheckpointError(f"{path}: holds more than tensors, which is refused ({error})") from error
+        raise CheckpointError(f"{path}: damaged, or with more in it than tensors, which is never loaded") from error
     for name in ("model", "state_dict", "teacher"):
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from had_snn.errors import InputError
+
+_LIMITS = {
+    "stem_channels": (1, 1 << 16),
+    "blocks": (0, 1000),
+    "stem_kernel": (1, 64),
+    "n_steps": (1, 10_000),
+    "window_us": (1, 10**9),
+    "template_size": (1, 4096),
+    "search_size": (1, 4096),
+    "match_kernel": (1, 255),
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,18 @@ class StudentConfig:
     match_kernel: int = 5
     tau_us: float = 20_000.0
     stem: str = "events"
+
+    def __post_init__(self) -> None:
+        whole = {name: getattr(self, name) for name in _LIMITS}
+        whole |= {f"channels[{i}]": n for i, n in enumerate(self.channels)}
+        whole |= {f"strides[{i}]": n for i, n in enumerate(self.strides)}
+        for name, value in whole.items():
+            least, most = _LIMITS.get(name, (1, 1 << 16))
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise InputError(f"{name}={value!r}: expected a whole number from {least} to {most}")
+        for name in ("template_factor", "search_factor", "tau_us"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)!r}: expected a number above 0")
 
     @property
     def step_us(self) -> float:

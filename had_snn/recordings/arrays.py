@@ -20,6 +20,8 @@ from had_snn.recordings.facts import facts_of_items
 from had_snn.recordings.recording import ReadOptions, Source, logger, mend_or_raise
 
 _MOST = 1 << 62  # bytes
+#: An array that unpacks to more than this, and to so many times its packed size, is refused.
+_LARGE, _MOST_PACKED = 1 << 30, 200
 _NUMBERS = "biufmM"  # kinds of dtypes that may be columns
 
 
@@ -87,6 +89,9 @@ class _Column:
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, needed: bool) -> None:
         self.path, self._archive, self._member, self._needed = path, archive, member, needed
+        if member.file_size > max(_LARGE, _MOST_PACKED * member.compress_size):
+            problem = f"{member.filename} unpacks from {member.compress_size} to {member.file_size} bytes"
+            raise FormatError(path, f"{problem}: a decompression bomb", remedy="events never pack so well")
         self._file, self._at = self._open(), 0
         self.size = int(np.prod(self.shape, dtype=object))
         if self.dtype.kind not in _NUMBERS + "SU" and self.dtype.names is None:  # words may state a unit

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from had_snn.errors import FormatError, optional_import
+from had_snn.errors import FormatError, first_line, optional_import
 from had_snn.recordings.column_names import split_name
 from had_snn.recordings.columns import SAMPLE, ColumnPlan, check_finite, plan_columns
 from had_snn.recordings.decoders import Columns
 from had_snn.recordings.facts import Facts, facts_of_items, is_fact
+from had_snn.recordings.hdf5_guard import MOST_OBJECTS, open_contained
 from had_snn.recordings.hdf5_heaps import open_checked
-from had_snn.recordings.recording import ReadOptions, Source, first_line, logger, pick
+from had_snn.recordings.recording import ReadOptions, Source, logger, pick
 
-MOST_OBJECTS = 10_000
 PIECE = 1 << 18  # events at a time, a multiple of usual chunks
 ECF_FILTER = 36559  # Prophesee's codec for CD events
 FILTERS = {
@@ -46,12 +46,14 @@ def open_hdf5(path: Path, options: ReadOptions) -> Source:
     Raises:
         FormatError: If the file is damaged or holds no events.
     """
-    h5py = optional_import("h5py", extra="data")
+    optional_import("h5py", extra="data")
     with contextlib.suppress(ImportError):
         import hdf5plugin  # noqa: F401  # pyright: ignore[reportMissingImports]  - registers more filters where installed
     try:
-        file = h5py.File(path, "r")
+        file = open_contained(path)
         groups = _find_events(file)
+    except FormatError:
+        raise
     except Exception as error:  # the C library reports damage as OSError, RuntimeError, KeyError, ...
         raise FormatError(path, f"damaged HDF5 file: {first_line(error)}", offset=path.stat().st_size) from error
     if not groups:
@@ -78,7 +80,8 @@ def _find_events(file: Any) -> dict[str, dict[str, Any]]:
         nonlocal seen
         seen += 1
         if hasattr(item, "keys"):
-            columns = {k: item[k] for k in item if hasattr(item[k], "shape") and len(item[k].shape) >= 1}
+            inside = ((k, item.get(k)) for k in item)  # None where a link leads nowhere
+            columns = {k: d for k, d in inside if getattr(d, "shape", None)}
             flat = {k: d for k, d in columns.items() if max(d.shape, default=0) == d.size and split_name(k).role}
             if {"t", "x", "y", "p"} <= {split_name(k).role for k in flat}:
                 found[name] = flat
@@ -205,7 +208,7 @@ def _facts(path: Path, file: Any, name: str, datasets: dict[str, Any], options: 
     times = [d for key, d in datasets.items() if key == "table" or split_name(key).role == "t"]
     words = _Words(path)
     for place in (file, group, *times) if group.name != "/" else (file, *times):
-        items = {k: _scalar(place[k], words) for k in place if is_fact(k)} if hasattr(place, "keys") else {}
+        items = {k: _scalar(place.get(k), words) for k in place if is_fact(k)} if hasattr(place, "keys") else {}
         items |= {k: words.attribute(place, k) for k in place.attrs if is_fact(k)}
         facts.add(facts_of_items(path, {k: v for k, v in items.items() if v is not None}, options))
     return facts

@@ -131,8 +131,16 @@ def collect(source: Source, options: ReadOptions, *, with_frames: bool = False) 
         The recording.
 
     Raises:
-        FormatError: If the events break the rules of `checks.py` and were not to be repaired.
+        FormatError: If the events break the rules of `checks.py` and were not to be repaired, or need too much memory.
     """
+    try:
+        return _collect(source, options, with_frames=with_frames)
+    except MemoryError as error:
+        remedy = "window=[t0,t1] reads a part, and open_cached needs no more memory than a piece"
+        raise FormatError(source.path, f"its events need more memory than there is ({error})", remedy=remedy) from error
+
+
+def _collect(source: Source, options: ReadOptions, *, with_frames: bool) -> Recording:
     checker = Checker(source, options)
     buffer = _Buffer(source.most)
     source.room = buffer.room

@@ -160,11 +160,6 @@ def pick(path: Path, places: Sequence[str], stated: int | str | None, where: str
     return wanted
 
 
-def first_line(error: Exception) -> str:
-    """What another library says of an error, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def mend_or_raise(
     path: Path, info: dict[str, Any], options: ReadOptions, problem: str, *, mended: str, offset: int | None = None
 ) -> None:

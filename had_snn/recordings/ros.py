@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from had_snn.errors import FormatError, optional_import
+from had_snn.errors import FormatError, first_line, optional_import
+from had_snn.recordings.aedat4_packets import decompressor
 from had_snn.recordings.decoders import Columns
 from had_snn.recordings.evt import evt_decoder
 from had_snn.recordings.frame_depth import to_8_bits
-from had_snn.recordings.recording import Frames, ReadOptions, Source, first_line, logger, mend_or_raise, pick
+from had_snn.recordings.recording import Frames, ReadOptions, Source, logger, mend_or_raise, pick
 
 ROS1_MAGIC, MCAP_MAGIC, SQLITE_MAGIC = b"#ROSBAG V2.0", b"\x89MCAP0\r\n", b"SQLite format 3\0"
 ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
@@ -79,7 +80,7 @@ class _Storage:
     """One storage file of a ROS 2 bag, without the `metadata.yaml` that may lie beside it."""
 
     def __init__(self, storage: Any) -> None:
-        self._storage = storage
+        self._storage, self._unpack = storage, decompressor("zstd")
 
     def __enter__(self) -> _Storage:
         self._storage.open()
@@ -97,8 +98,7 @@ class _Storage:
         """Their messages, unpacked where each is compressed (which only the `metadata.yaml` would tell)."""
         for connection, stamp, raw in self._storage.messages(connections):
             if bytes(raw[:4]) == ZSTD_MAGIC:
-                zstandard = optional_import("zstandard", extra="data")
-                raw = zstandard.ZstdDecompressor().decompressobj().decompress(bytes(raw))
+                raw = self._unpack(bytes(raw))
             yield connection, stamp, raw
 
 

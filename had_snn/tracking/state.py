@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from had_snn.errors import CheckpointError
+from had_snn.errors import CheckpointError, first_line
 from had_snn.events.stream import EventStream
 from had_snn.files import atomic_file
 from had_snn.geometry import Crop
 from had_snn.models import SearchState
+from had_snn.models.stored import require_finite, require_shapes
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.carried import CarriedSearch
 from had_snn.tracking.follower import FollowerState
@@ -91,6 +94,32 @@ _NUMBERS = (
 )
 
 
+def require_fit(path: str | os.PathLike[str], state: TrackerState, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses a state whose tensors are not as a network makes them.
+
+    Args:
+        path: Where it comes from.
+        state: The state.
+        expected: Shapes of the `kernel`, and by their names of the tensors of a `SearchState` from rest.
+
+    Raises:
+        CheckpointError: Naming a tensor of another shape.
+    """
+    found = {} if state.kernel is None else {"kernel": tuple(state.kernel.shape)}
+    wanted = {name: expected[name] for name in found}
+    if state.carried is not None:
+        found |= {name: tuple(value.shape) for name, value in state.carried.search.tensors().items()}
+        wanted |= expected
+        steps = found["readout"][:1]  # as many as there were, up to a window's
+        wanted["readout"] = (min(steps, expected["readout"][:1])[0], *expected["readout"][1:])
+        if "counts" in found:  # of a micro-step that is under way
+            wanted["counts"] = (1, *expected["stem.v"])
+    try:
+        require_shapes(found, wanted)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: state of another network ({error})") from error
+
+
 def save_state(path: str | os.PathLike[str], state: TrackerState) -> Path:
     """Writes a state in one step.
 
@@ -136,13 +165,49 @@ def load_state(path: str | os.PathLike[str], *, device: str | torch.device = "cp
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("kind") != _KIND:
         raise CheckpointError(f"{path}: holds no tracker state; expected a file that OnlineTracker.save wrote")
+    require_finite(path, tensors)
     try:
         return _rebuild(json.loads(metadata["numbers"]), tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged tracker state ({error})") from error
+    # A number of the wrong kind or size fails wherever it is first used.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: damaged tracker state ({first_line(error)})") from error
+
+
+def _check_numbers(numbers: dict[str, Any]) -> None:
+    """Times and counts are whole numbers, the others finite ones.
+
+    Raises:
+        ValueError: Naming the first that is not.
+    """
+    whole = {name: numbers[name] for name in _NUMBERS if name != "made_for"} | {"last_t": numbers["last_t"]}
+    optional = ("template_due_us", "last_t")
+    for name, value in whole.items():
+        if value is None and name in optional:
+            continue
+        if type(value) is not int or abs(value) >= 1 << 62:
+            raise ValueError(f"{name} is {value!r}, expected a whole number")
+    for name, value in _numbers_in({name: numbers[name] for name in ("follower", "motion")}):
+        if not math.isfinite(value) or abs(value) >= 1 << 62:
+            raise ValueError(f"{name} is {value!r}, expected a finite number")
+    if min(numbers["looks"], numbers["near"]) < 0 or not numbers["motion"]["window_us"] > 0:
+        raise ValueError("a count below 0 or a window of no length")
+    if any(abs(side) > 20 for side in numbers["motion"]["log_sides"]):
+        raise ValueError(f"sides of exp({numbers['motion']['log_sides']}) pixels")
+
+
+def _numbers_in(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers_in(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers_in(item, name)
+    elif value is not None:
+        yield name, float(value)
 
 
 def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerState:
+    _check_numbers(numbers)
     columns = {name: tensors[f"events.{name}"].cpu().numpy() for name in "txyp"}
     activity = tensors.get("activity")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in numbers["motion"].items()}
@@ -153,6 +218,7 @@ def _rebuild(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> TrackerStat
         motion=motion,
         activity=None if activity is None else activity.cpu().numpy(),
     )
+    require_shapes({"first_box": follower.first_box.shape}, {"first_box": (4,)})
     buffer = EventBuffer(EventStream.from_arrays(**columns, sensor_hw=follower.sensor_hw))
     buffer.last_t = numbers["last_t"]
     carried = None

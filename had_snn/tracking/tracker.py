@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from had_snn.errors import InputError
+from had_snn.errors import CheckpointError, InputError
+from had_snn.events.batch import EventBatch
 from had_snn.events.stream import EventStream, require_stream
 from had_snn.geometry import Crop, search_crop
 from had_snn.models import SearchNetwork, TrackerOutput
@@ -36,7 +37,7 @@ from had_snn.tracking.carried import CarriedSearch, read_on
 from had_snn.tracking.follower import BoxFollower, Estimate
 from had_snn.tracking.looks import Chain
 from had_snn.tracking.policy import TrackingPolicy
-from had_snn.tracking.state import TrackerState, load_state, save_state
+from had_snn.tracking.state import TrackerState, load_state, require_fit, save_state
 from had_snn.tracking.template import NEAR, near_events, read_template, template_window
 from had_snn.tracking.window import Window
 from had_snn.tracking.window_rule import WindowRule
@@ -197,7 +198,7 @@ class OnlineTracker:
         """Goes on from a saved state.
 
         Raises:
-            CheckpointError: If the file is missing, damaged or something else.
+            CheckpointError: If the file is missing, damaged or something else; the tracker stays as it is.
             InputError: If another student or mode made it.
         """
         state = load_state(path, device=self.student.device)
@@ -206,7 +207,24 @@ class OnlineTracker:
             names = [name for name in ours if ours[name] != theirs.get(name)]
             found = ", ".join(f"{name} {theirs.get(name)} (here {ours[name]})" for name in names)
             raise InputError(f"{os.fspath(path)}: state of another tracker: {found}")
+        require_fit(path, state, self._shapes())
+        if not all(self.rule.shortest <= n <= self.rule.longest for n in (state.n, state.template_n)):
+            raise CheckpointError(f"{os.fspath(path)}: damaged tracker state (windows {state.n}, {state.template_n})")
         self.state = state
+
+    @torch.no_grad()
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the kernel and of the state of a search, as an empty window makes them."""
+        config = self.student.config
+        template, search = (
+            EventBatch.pack([EventStream.empty((side, side))], [0], [config.window_us]).to(self.student.device)
+            for side in (config.template_size, config.search_size)
+        )
+        box = torch.full((1, 4), config.template_size / 2, device=self.student.device)
+        kernel = self.network.encode_template(template, box)
+        state = self.network.step(search, kernel, None).state if self.carry else None
+        named = {"kernel": kernel} | (state.tensors() if state is not None else {})
+        return {name: tuple(value.shape) for name, value in named.items()}
 
     def _started(self) -> TrackerState:
         if self.state is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from had_snn.errors import CheckpointError
+from had_snn.errors import CheckpointError, first_line
 from had_snn.files import atomic_file
 from had_snn.processes import rank, share_batch_norm, unshard, world_size
 from had_snn.train.averaging import WeightAverage, learning_rate_at, parameter_groups
@@ -112,8 +113,12 @@ class Run:
             processes = state["processes"]
         except CheckpointError:
             raise
+        except pickle.UnpicklingError as error:  # which advises to load whatever is in it, and run it
+            raise CheckpointError(
+                f"{self.state_path}: damaged, or with more in it than tensors and plain numbers, which is never loaded"
+            ) from error
         except Exception as error:
-            raise CheckpointError(f"{self.state_path}: cannot resume from it ({error})") from error
+            raise CheckpointError(f"{self.state_path}: cannot resume from it ({first_line(error)})") from error
         if len(processes) != world_size():
             raise CheckpointError(
                 f"{self.state_path}: was made by {len(processes)} processes and this run has {world_size()}; "

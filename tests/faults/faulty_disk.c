@@ -1,7 +1,8 @@
 /* A disk that is full from its n-th change on, and a wall clock that goes back: loaded in front of the C library.
  *
- * Counted are all calls that change something under one folder: files made, bytes written, lengths set, renames, folders
- * made, flushes to the disk. The first write that fails leaves half of its bytes, as a real disk does. Removing works. */
+ * Counted are all calls that change something under one folder: files and folders made, bytes written, files made longer,
+ * flushes. The first write that fails leaves half of its bytes, as a real disk does. On a full disk names can still be
+ * removed and exchanged and files cut; on one that fails in another way they cannot be exchanged. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,26 +34,20 @@ static int inside(const char *path) {
     return length && strncmp(path, folder, length) == 0 && (path[length] == '/' || path[length] == 0);
 }
 
-static int path_inside(int at, const char *path) {
-    char base[PATH_MAX], link[64];
-    if (fails_at < 0) return 0;
-    if (path[0] == '/') return inside(path);
-    if (at == AT_FDCWD) return getcwd(base, sizeof base) && inside(base);
-    snprintf(link, sizeof link, "/proc/self/fd/%d", at);
-    ssize_t n = readlink(link, base, sizeof base - 1);
-    if (n < 0) return 0;
-    base[n] = 0;
-    return inside(base);
-}
-
 static int file_inside(int file) {
     char link[64], path[PATH_MAX];
-    if (fails_at < 0) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-    ssize_t n = readlink(link, path, sizeof path - 1);
+    ssize_t n = fails_at < 0 ? -1 : readlink(link, path, sizeof path - 1);
     if (n < 0) return 0;
     path[n] = 0;
     return inside(path);
+}
+
+static int path_inside(int at, const char *path) {
+    char here[PATH_MAX];
+    if (fails_at < 0) return 0;
+    if (path[0] == '/') return inside(path);
+    return at == AT_FDCWD ? getcwd(here, sizeof here) && inside(here) : file_inside(at);
 }
 
 static int fails(int counted) {
@@ -92,12 +87,16 @@ ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at) {
 
 int ftruncate(int file, off_t length) {
     REAL(ftruncate);
-    return fails(file_inside(file)) ? -1 : real(file, length);
+    struct stat now;
+    int grows = fstat(file, &now) == 0 && length > now.st_size;
+    return fails(grows && file_inside(file)) ? -1 : real(file, length);
 }
 
 int ftruncate64(int file, off64_t length) {
     REAL(ftruncate64);
-    return fails(file_inside(file)) ? -1 : real(file, length);
+    struct stat now;
+    int grows = fstat(file, &now) == 0 && length > now.st_size;
+    return fails(grows && file_inside(file)) ? -1 : real(file, length);
 }
 
 int fsync(int file) {
@@ -107,7 +106,7 @@ int fsync(int file) {
 
 int rename(const char *from, const char *to) {
     REAL(rename);
-    return fails(path_inside(AT_FDCWD, to)) ? -1 : real(from, to);
+    return number != ENOSPC && fails(path_inside(AT_FDCWD, to)) ? -1 : real(from, to);
 }
 
 int mkdir(const char *path, mode_t mode) {
