@@ -190,10 +190,17 @@ def test_a_notebook_runs_and_is_stored_with_its_outputs(book, tmp_path):
 @pytest.mark.slow
 def test_the_documentation_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs_jupyter")
+    pytest.importorskip("latex2mathml")
     pytest.importorskip("mkdocstrings_handlers.python")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(
         build, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "site" / "index.html").is_file()
+    maths = (tmp_path / "site" / "maths.html").read_text()
+    assert maths.count("<math") > 30
+    assert "arithmatex" not in maths
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES) - 2
+    fetched = re.compile(r"<(?:script|img|link rel=.?stylesheet)[^>]+(?:src|href)=.?https?://", re.I)
+    assert [page.name for page in pages if fetched.search(page.read_text())] == []
