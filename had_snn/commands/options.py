@@ -272,6 +272,13 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         "sizes": COUNTS,
     },
     "bench_simulator": {"family": _SPLIT["family"], "out": Maybe(MADE_FILE), "scenes": COUNT},
+    "bench_soak": {
+        "minutes": POSITIVE,
+        "out": Maybe(MADE_FILE),
+        "parts": Many(Word(("tracking", "training")), 1),
+        "sequences": COUNT,
+        "training": NAMES,
+    },
     "bench_tracker": {
         **_below("memory", {"rate": COUNT, "period_us": PERIOD_US, "minutes": POSITIVE}),
         **_below("rivals", {"rate": COUNT, "period_us": PERIOD_US, "outputs": COUNT}),

@@ -6,7 +6,11 @@ The stream is little endian and as plain as it can be, so that any camera's own 
     then per event, 16 bytes:  int64 t (microseconds), uint16 x, uint16 y, uint8 p, 3 bytes 0
 
 `p` is 1 (brighter) or 0 (darker). `p` = 2 is no event but the time: all that happened before `t` has been sent, so that
-boxes also come out of a silent camera (`x` and `y` are not read then). Times never go back.
+boxes also come out of a silent camera (`x` and `y` are not read then).
+
+Times never go back, but where a counter of 32 bits, with or without a sign, begins again: the stream then goes on, and
+says so. Any other step back is a camera that was started anew, and ends the stream; so does a step of more than an
+hour, which is no time that passed (a camera that may rest for so long sends its time now and then).
 """
 
 from __future__ import annotations
@@ -24,10 +28,13 @@ import numpy as np
 
 from had_snn.errors import FormatError
 from had_snn.events.stream import MAX_SIDE, EventStream
+from had_snn.recordings.clock import Clock
 
 log = logging.getLogger("had_snn")
 
 MAGIC = b"HADLIVE1"
+MOST_GAP_US = 3_600_000_000
+LATEST_US = 1 << 60  # and the earliest, negated
 CLOCK = 2  # polarity of a record that only tells the time
 RECORD = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1"), ("zero", "u1", 3)])
 _HEADER = np.dtype([("magic", "S8"), ("width", "<u2"), ("height", "<u2"), ("zero", "<u4")])
@@ -86,6 +93,7 @@ class LiveReader:
         self.stopped = stopped or (lambda: False)
         self.regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         self.offset, self.last_t = 0, None
+        self._clock = Clock(1 << 32, 0)
         self._rest = b""
         while len(self._rest) < _HEADER.itemsize:
             piece = self._read()
@@ -139,22 +147,34 @@ class LiveReader:
         height, width = self.sensor_hw
         is_event = records["p"] < CLOCK
         outside = is_event & ((records["x"] >= width) | (records["y"] >= height))
-        times = records["t"].astype(np.int64)
-        before = np.concatenate([[times[0] if self.last_t is None else self.last_t], times[:-1]])
-        for wrong, says in (
-            (records["p"] > CLOCK, "polarity {p}, expected 0, 1 or 2"),
-            (outside, f"event at ({{x}}, {{y}}), outside the {width}x{height} sensor"),
-            (times < before, "time {t} us, before the record in front of it"),
+        times, before = self._times(records["t"].astype(np.int64))
+        for wrong, says, remedy in (
+            (records["p"] > CLOCK, "polarity {p}, expected 0, 1 or 2", None),
+            (outside, f"event at ({{x}}, {{y}}), outside the {width}x{height} sensor", None),
+            ((times < -LATEST_US) | (times > LATEST_US), "time {t} us, which is no time of a camera", None),
+            (times < before, "time {t} us, before the record in front of it", _ANEW),
+            (times - before > MOST_GAP_US, "time {t} us, more than an hour after the record in front of it", _REST),
         ):
             if wrong.any():
                 at = int(np.flatnonzero(wrong)[0])
                 found = {name: int(records[name][at]) for name in "txyp"}
-                raise FormatError(self.name, says.format(**found), offset=self.offset + at * RECORD.itemsize)
+                at_byte = self.offset + at * RECORD.itemsize
+                raise FormatError(self.name, says.format(**found), offset=at_byte, remedy=remedy)
         self.offset += records.nbytes
         self.last_t = int(times[-1])
         kept = records[is_event]
-        columns = [np.ascontiguousarray(kept[name]) for name in "txyp"]
-        events = EventStream.from_arrays(
-            columns[0], columns[1], columns[2], columns[3], self.sensor_hw, self.name, validate=False
-        )
+        x, y, p = (np.ascontiguousarray(kept[name]) for name in "xyp")
+        events = EventStream.from_arrays(times[is_event], x, y, p, self.sensor_hw, self.name, validate=False)
         return LiveChunk(events, self.last_t)
+
+    def _times(self, read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Times that go on where a 32-bit counter has wrapped, and the one in front of each."""
+        wraps = self._clock.wraps
+        times = self._clock.extend(read, backward=bool((read[1:] < read[:-1]).any()))
+        if self._clock.wraps > wraps:
+            log.warning("%s: its 32-bit clock began again (%d times by now)", self.name, self._clock.wraps)
+        return times, np.concatenate([[times[0] if self.last_t is None else self.last_t], times[:-1]])
+
+
+_ANEW = "a camera that is started anew is a new stream, and a new run with the box of that moment"
+_REST = "send the time now and then while nothing happens"
