@@ -18,7 +18,7 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint faults fuzz soak mutation coverage audit docs wheel release-check simulators gpu-check clean
+.PHONY: help demo test lint faults fuzz soak coverage docs wheel release-check simulators gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,8 @@ help:
 	@echo "make faults     full disks, kills at random moments, folders that vanish: FAULTS=50 of each (an hour)"
 	@echo "make docs       build the documentation into site/"
 	@echo "make fuzz       every kind of file, FUZZ_SECONDS=600 each (two hours)"
+	@echo "make soak       track for an hour and train for an hour: memory, handles, threads, latency"
+	@echo "make coverage   line and branch coverage of all tests (needs pytest-cov)"
 	@echo "make wheel      build the wheel into dist/"
 	@echo "make release-check  the wheel as an index takes it: manylinux, checked, into dist/"
 	@echo "make simulators  the environment of the simulators that need one of their own (.venv-simulators)"
@@ -73,6 +75,13 @@ fuzz: $(BUILT)
 	  $(PY) tests/fuzz/fuzz_files.py $$kind -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 	for kind in aedat4 hdf5 npz mat text; do \
 	  $(PY) tests/recordings/fuzz_readers.py $$kind -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+soak: $(BUILT)
+	$(PY) -m experiments.bench soak minutes=60 out=benchmarks/soak.json
+
+# Needs pytest-cov.
+coverage: $(BUILT)
+	$(PY) -m pytest -n 2 --dist loadfile --cov=had_snn --cov-branch --cov-report=term-missing:skip-covered
 
 wheel: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
