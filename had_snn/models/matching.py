@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from had_snn.ops.spiking_conv import match_maps
 
 #: The box is grown by this factor before its coverage is taken, to keep the edge that events outline.
 MARGIN = 1.25
@@ -75,12 +76,4 @@ class DepthwiseMatching(nn.Module):
         Returns:
             `[T, N, C, H, W]`.
         """
-        steps, batch, channels = search.shape[:3]
-        maps = search.flatten(1, 2)
-        out = F.conv2d(
-            maps,
-            kernel.reshape(batch * channels, 1, *kernel.shape[2:]),
-            padding=self.kernel // 2,
-            groups=batch * channels,
-        )
-        return out.reshape(steps, batch, channels, *search.shape[3:])
+        return match_maps(search, kernel)

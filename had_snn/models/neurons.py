@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.student_config import StudentConfig
 from had_snn.ops import Surrogate, atan, lif_multi_step
+from had_snn.ops.spiking_conv import conv2d_of_spikes
 
 
 class LIF(nn.Module):
@@ -138,14 +139,25 @@ class ConvNorm(nn.Module):
         out_channels: Output channels.
         kernel: Side of the square kernel.
         stride: Stride; padding is `kernel // 2`.
+        reads: `"spikes"` (0 and 1) or `"counts"` (whole numbers of at least 0), whose zeros cost nothing, or
+            `"currents"`, any numbers.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, reads: str = "currents"
+    ) -> None:
         super().__init__()
+        self.reads = reads
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, N, C, H, W]` to `[T, N, C', H', W']`."""
-        y = self.norm(self.conv(x.flatten(0, 1)))
+        maps, conv = x.flatten(0, 1), self.conv
+        if self.reads == "currents":
+            y = conv(maps)
+        else:
+            sides = {"stride": conv.stride[0], "padding": conv.kernel_size[0] // 2}
+            y = conv2d_of_spikes(maps, conv.weight, **sides, counts=self.reads == "counts")
+        y = self.norm(y)
         return y.unflatten(0, x.shape[:2])

@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, *, tau_us: float) -> None:
         super().__init__()
         self.lif = LIF(tau_us=tau_us)
-        self.conv = ConvNorm(channels, channels)
+        self.conv = ConvNorm(channels, channels, reads="spikes")
         self.shortcut = Sum()
 
 
@@ -53,9 +53,9 @@ class SpikingBackbone(nn.Module):
         self, in_channels: int, channels: tuple[int, int], *, strides: tuple[int, int], blocks: int, tau_us: float
     ) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(in_channels, channels[0], stride=strides[0])
+        self.conv1 = ConvNorm(in_channels, channels[0], stride=strides[0], reads="counts")
         self.lif1 = LIF(tau_us=tau_us)
-        self.conv2 = ConvNorm(channels[0], channels[1], stride=strides[1])
+        self.conv2 = ConvNorm(channels[0], channels[1], stride=strides[1], reads="spikes")
         self.blocks = nn.ModuleList(ResidualBlock(channels[1], tau_us=tau_us) for _ in range(blocks))
         self.lif_out = LIF(tau_us=tau_us)
 
@@ -103,10 +103,10 @@ class SpikingTracker(SearchModule):
         self.matching = DepthwiseMatching(kernel=config.match_kernel)
         self.match_norm = nn.BatchNorm2d(deep)
         self.mix_match = ConvNorm(deep, head, kernel=1)
-        self.mix_search = ConvNorm(deep, head, kernel=1)
+        self.mix_search = ConvNorm(deep, head, kernel=1, reads="spikes")
         self.mix = Sum()
         self.lif_mix = LIF(tau_us=config.tau_us)
-        self.conv_head = ConvNorm(head, head)
+        self.conv_head = ConvNorm(head, head, reads="spikes")
         self.lif_head = LIF(tau_us=config.tau_us)
         self.readout = nn.Conv2d(head, READOUT_CHANNELS, 3, padding=1)
         self.integrator = LeakyReadout(tau_us=config.tau_us)
