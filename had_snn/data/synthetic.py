@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,9 @@ from had_snn.simulator.scene import ATTRIBUTES, FAMILIES, MIN_VISIBLE_SHARE, sam
 from had_snn.simulator.sensor import simulate
 
 GENERATOR_VERSION = 4  # raise it when the same parameters give other data
-_SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3}
+_SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3, "train_paced": 4, "val_fast": 5, "test_fast": 6}
+#: Events a second that a sensor in front of a scene with a pace of its own can send: a DAVIS sends 12 million.
+PACED_READOUT_HZ = 12e6
 _COLUMNS = ("t", "x", "y", "p")
 
 #: Workers beyond these are processes: they take seconds to start and then do not wait for each other.
@@ -49,6 +51,7 @@ def prepare_split(
     family: str | None = None,
     max_speed: float = 400.0,
     hardship: float = 1.0,
+    pace: tuple[float, float] = (1.0, 1.0),
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[TrackingSequence]:
@@ -58,15 +61,17 @@ def prepare_split(
 
     Args:
         root: Folder of all synthetic data; created when missing.
-        split: `train`, `val`, `test` or `test_shifted`; splits share neither seeds nor textures.
+        split: `train`, `val`, `test`, `test_shifted`, `train_paced`, `val_fast` or `test_fast`; splits share no seeds,
+            and only those of one purpose share textures.
         count: Number of sequences.
-        seconds: Length of each.
+        seconds: Length of each; of a pace above 1, shorter by that factor.
         sensor_hw: Height and width in pixels.
         label_hz: Labels a second; frames always come at 25 a second, so choose a multiple or a divisor of it.
         seed: Another one gives another split.
-        family: Key of `simulator.scene.FAMILIES`; by default the one named like the split.
-        max_speed: Highest speed of targets in pixels a second.
+        family: Key of `simulator.scene.FAMILIES`; by default the one named like the split, or like its part before `_`.
+        max_speed: Highest speed of targets in pixels a second, at pace 1.
         hardship: Factor on the probability of most challenges; see `simulator.scene.sample_scene`.
+        pace: Range of factors on all motion, drawn log-uniformly for each sequence; the sensor stays what it is.
         workers: How many sequences are made at the same time: by threads up to `MOST_THREADS`, beyond by processes (a
             script must then start what it does under `if __name__ == "__main__"`, as always with spawned processes).
         progress: Called with (sequences ready, `count`).
@@ -77,9 +82,9 @@ def prepare_split(
     Raises:
         InputError: If a parameter is out of range.
     """
-    family = family or split
     if split not in _SPLIT_CODES:
         raise InputError(f"split {split!r} does not exist; choose one of {', '.join(_SPLIT_CODES)}")
+    family = family or (split if split in FAMILIES else split.partition("_")[0])
     if family not in FAMILIES:
         raise InputError(f"family {family!r} does not exist; choose one of {', '.join(FAMILIES)}")
     if count < 1 or seconds <= 0:
@@ -96,6 +101,11 @@ def prepare_split(
         "hardship": float(hardship),
         "materials": asdict(FAMILIES[family]),
     }
+    low, high = (float(v) for v in pace)
+    if not 0 < low <= high:
+        raise InputError(f"pace={[low, high]}: expected two factors above 0, the smaller first")
+    if (low, high) != (1.0, 1.0):
+        parameters |= {"pace": [low, high], "readout_hz": PACED_READOUT_HZ}
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(root) / f"{split}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -283,17 +293,21 @@ def open_sequence(folder: str | os.PathLike[str], *, name: str | None = None) ->
 def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
     seed = [_SPLIT_CODES[parameters["split"]], parameters["seed"], index]
     name = f"{parameters['split']}-{index:05d}"
+    low, high = parameters.get("pace", (1.0, 1.0))
+    pace = float(np.exp(np.random.default_rng([*seed, 5]).uniform(np.log(low), np.log(high))))
     labelled = sample_scene(
         seed,
         FAMILIES[parameters["family"]],
-        seconds=parameters["seconds"],
+        seconds=parameters["seconds"] / max(1.0, pace),
         sensor_hw=tuple(parameters["sensor_hw"]),
         label_hz=parameters["label_hz"],
         max_speed=parameters["max_speed"],
         hardship=parameters["hardship"],
+        pace=pace,
     )
+    sensor = replace(labelled.sensor, readout_hz=parameters.get("readout_hz"))
     noise_seed = int(np.random.default_rng([*seed, 7]).integers(2**63))
-    seen = simulate(labelled.scene, labelled.sensor, seed=noise_seed, source=f"synthetic {name}")
+    seen = simulate(labelled.scene, sensor, seed=noise_seed, source=f"synthetic {name}")
     sequence = TrackingSequence(
         name=name,
         events=seen.events,
@@ -305,7 +319,8 @@ def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
         attributes=labelled.attributes,
     )
     info = {
-        "sensor": asdict(labelled.sensor),
+        "sensor": asdict(sensor),
+        "pace": round(pace, 4),
         "visible_share": np.round(labelled.visible_share, 3).tolist(),
         "speeds_px_per_s": np.round(labelled.speeds, 1).tolist(),
     }

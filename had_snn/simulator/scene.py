@@ -46,7 +46,7 @@ ATTRIBUTES = {
     "stops": "the target stands still for a while",
     "deformation": "the target has swinging limbs or is squeezed",
 }
-_ATTEMPTS = 50
+_ATTEMPTS, _MOST_COUNTED = 50, 150
 
 
 _COMMON = ("ellipse", "rectangle", "polygon", "star", "blob", "cross", "vehicle")
@@ -98,6 +98,7 @@ def sample_scene(
     label_hz: float = 25.0,
     max_speed: float = 400.0,
     hardship: float = 1.0,
+    pace: float = 1.0,
 ) -> LabelledScene:
     """Draws a scene in which the target can be seen at first and most of the time.
 
@@ -107,23 +108,26 @@ def sample_scene(
         seconds: Length.
         sensor_hw: Height and width in pixels.
         label_hz: Rate of labels; the first comes after one period.
-        max_speed: Highest speed of the target in pixels a second; render steps shrink with it.
+        max_speed: Highest speed of the target in pixels a second at pace 1; render steps shrink with it.
         hardship: Factor in [0, 1] on the probability of every challenge but stops, ego-motion and scale change:
             look-alikes that cross in front, occluders, camouflage, deformation, hard light, darkness, flicker.
+        pace: Everything moves, turns and grows so many times faster (or slower, below 1), before a sensor, a frame
+            camera and lamps that stay what they are; sometimes behind a fence.
 
     Returns:
         The scene and its truth.
     """
     if not 0 <= hardship <= 1:
         raise InputError(f"hardship={hardship:g}: expected a factor from 0 to 1")
-    if seconds * label_hz < 1 or max_speed <= 0:
+    if seconds * label_hz < 1 or max_speed <= 0 or pace <= 0:
         raise InputError(
-            f"{seconds:g} s at {label_hz:g} labels a second with speeds up to {max_speed:g}: nothing to do"
+            f"{seconds:g} s at {label_hz:g} labels a second with speeds up to {max_speed:g}, pace {pace:g}: "
+            "nothing to do"
         )
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([*seed, attempt])
         take_any = attempt == _ATTEMPTS - 1
-        labelled = _draw(rng, family, seconds, sensor_hw, label_hz, max_speed, hardship, take_any=take_any)
+        labelled = _draw(rng, family, seconds, sensor_hw, label_hz, max_speed, hardship, pace, take_any=take_any)
         if labelled is not None:
             return labelled
     raise AssertionError("the last attempt takes any scene")
@@ -141,15 +145,17 @@ def _draw(
     label_hz: float,
     max_speed: float,
     hardship: float,
+    pace: float,
     *,
     take_any: bool,
 ) -> LabelledScene | None:
     step_us = next(s for s in (1000, 500, 250, 200, 100) if max_speed * s * 1e-6 <= 1.0 or s == 100)
+    step_us = min(1000, max(1, int(step_us / pace)))
     n_steps = int(np.ceil(seconds * 1e6 / step_us))
-    times_s = np.arange(n_steps + 1) * step_us * 1e-6
+    times_s = np.arange(n_steps + 1) * step_us * 1e-6 * pace
     ego = rng.random() < 0.6
     matrix, camera, shake = camera_motion(rng, times_s, sensor_hw, ego=ego)
-    world = World(rng, family, sensor_hw, times_s, camera, shake, max_speed, hardship)
+    world = World(rng, family, sensor_hw, times_s, camera, shake, max_speed, hardship, pace)
     back_level = rng.normal(-1.7, 0.25)
     look = draw_look(world, back_level)
     target, path, traits = target_sprites(world, look)
@@ -158,14 +164,17 @@ def _draw(
     parts = tuple(range(len(behind), len(behind) + len(target)))
     label_times_us = np.rint((np.arange(int(seconds * label_hz + 1e-9)) + 1) * 1e6 / label_hz).astype(np.int64)
     label_steps = np.minimum(label_times_us / step_us, n_steps)
-    share = visible_share(sprites, parts, np.rint(label_steps).astype(int), sensor_hw)
+    # Dense labels share what is seen at some of them: it takes longer to count than to change.
+    counted = np.linspace(0, len(label_steps) - 1, min(len(label_steps), _MOST_COUNTED)).astype(int)
+    share = visible_share(sprites, parts, np.rint(label_steps[counted]).astype(int), sensor_hw)
+    share = np.interp(np.arange(len(label_steps)), counted, share)
     if not (take_any or _mostly_seen(share)):
         return None
     plane, hdr = background(world, back_level)
     light, lamps = illumination(world)
-    speed = np.hypot(*np.gradient(path, times_s, axis=0).T)
+    speed = np.hypot(*np.gradient(path, world.seconds, axis=0).T)
     frames, exposed = exposures(world, light, float(np.median(plane @ LUMA)), low_light=lamps["low_light"])
-    streak = np.percentile(speed, 90) * float(frames.exposure_us.mean()) * 1e-6
+    streak = np.percentile(speed, 90) * float(frames.exposure_us.max(initial=0.0)) * 1e-6
     flags = {
         **lamps,
         **exposed,
@@ -187,7 +196,7 @@ def _draw(
         plane_offset=camera - (matrix @ (np.array(sensor_hw[::-1]) / 2)) - (matrix @ shake[..., None])[..., 0],
         sprites=sprites,
         light_log=light,
-        frames=frames,
+        frames=frames if len(frames.end_us) else None,
     )
     return LabelledScene(
         scene=scene,

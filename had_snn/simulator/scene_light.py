@@ -25,7 +25,7 @@ def illumination(world: World) -> tuple[np.ndarray, dict[str, bool]]:
     flicker = world.challenge(0.12)
     if flicker:
         depth, hertz = rng.uniform(0.03, 0.12), rng.choice(world.family.flicker_hz)
-        light += np.log1p(depth * np.sin(2 * np.pi * (hertz * t + rng.random())))
+        light += np.log1p(depth * np.sin(2 * np.pi * (hertz * world.seconds + rng.random())))
     return light, {"low_light": low, "light_change": changes, "flicker": flicker}
 
 
@@ -41,7 +41,7 @@ def exposures(world: World, light: np.ndarray, level: float, *, low_light: bool)
     Returns:
         When and how long frames are exposed, and whether they are under- or over-exposed.
     """
-    rng, t = world.rng, world.times_s
+    rng, t = world.rng, world.seconds
     end_us = (np.arange(int(t[-1] * FRAME_HZ + 1e-9)) + 1) * (1_000_000 // FRAME_HZ)
     exposure = rng.uniform(15e3, 38e3) if low_light else np.exp(rng.uniform(np.log(2e3), np.log(25e3)))
     mishap = rng.random()

@@ -64,6 +64,12 @@ class World:
     shake: np.ndarray  # [N, 2] moves everything
     max_speed: float
     hardship: float
+    pace: float = 1.0  # everything moves so many times faster; lamps, sensor and frame camera do not
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Instants `[N]` on the clock of the sensor; `times_s` is that of what moves."""
+        return self.times_s / self.pace
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -245,7 +251,23 @@ def other_sprites(
         front.extend(_occluder(world, path, size))
     if world.challenge(0.15):
         front.append(_shadow(world))
+    if world.pace != 1 and world.challenge(0.2):
+        front.append(_fence(world))
     return behind, front, crossed
+
+
+def _fence(world: World) -> Sprite:
+    """A net over the whole view, through whose meshes the target is seen; it belongs to the scene, as an occluder."""
+    rng, side = world.rng, 2 * max(world.sensor_hw)
+    mesh, wire = rng.uniform(9, 24), rng.uniform(1.2, 2.5)
+    wires = ((np.arange(side) % mesh) < wire).astype(np.float32)
+    alpha = np.maximum(wires[:, None], wires)
+    alpha[[0, -1], :] = alpha[:, [0, -1]] = 0
+    rgb = np.full((side, side, 3), np.exp(rng.normal(-1.7, 0.6)), np.float32)
+    middle, count = np.array(world.sensor_hw[::-1]) / 2, len(world.times_s)
+    flow = world.camera[0] - world.camera
+    angle = np.full(count, rng.uniform(0, np.pi / 2))
+    return Sprite(rgb, alpha, turned(angle, np.ones(count)), middle + flow + world.shake)
 
 
 def _crossing(world: World, path: np.ndarray) -> np.ndarray:

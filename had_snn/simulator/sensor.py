@@ -17,6 +17,7 @@ from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
 from had_snn.native import FLOAT64, INT32, INT64, POINTER, Parameters, bind, fields
 
+READOUT_US = 100  # slice of time in which the read-out is limited
 DARK_LEVEL = 0.02  # added to every intensity before the logarithm: the photodiode's dark current
 LUMA = np.array([0.2126, 0.7152, 0.0722])  # of linear RGB (ITU-R BT.709)
 _FAILURES = {1: "out of memory", 2: "too many events"}
@@ -41,6 +42,8 @@ class SensorModel:
         cutoff_level: Intensity at which that bandwidth has halved.
         full_well: Electrons of the frame camera at full scale; sets its photon noise.
         read_noise: Read-out noise of the frame camera as a share of full scale.
+        readout_hz: Events a second that the sensor can send; of more, within a slice of `READOUT_US`, some are dropped;
+            None for no limit.
     """
 
     theta_on: float = 0.25
@@ -57,6 +60,7 @@ class SensorModel:
     cutoff_level: float = 0.15
     full_well: float = 6000.0
     read_noise: float = 0.004
+    readout_hz: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,10 +200,22 @@ def simulate(
         bind("had_sensor_copy", SensorEvents, returns=None)(found)
     finally:
         bind("had_sensor_free", SensorEvents, returns=None)(found)
-    events = EventStream.from_arrays(t, x, y, p, scene.sensor_hw, source, validate=False)
+    events = _read_out(EventStream.from_arrays(t, x, y, p, scene.sensor_hw, source, validate=False), sensor, seed)
     if scene.frames is None:
         return Simulation(events)
     return Simulation(events, images, np.asarray(scene.frames.end_us, np.int64))
+
+
+def _read_out(events: EventStream, sensor: SensorModel, seed: int) -> EventStream:
+    """What is left of a burst that the sensor cannot send: an even share of each slice, as an event rate controller
+    leaves (Prophesee, Event Rate Control)."""
+    if sensor.readout_hz is None:
+        return events
+    piece, most = events.t // READOUT_US, sensor.readout_hz * READOUT_US * 1e-6
+    share = np.minimum(1.0, most / np.bincount(piece)[piece]) if len(events) else np.ones(0)
+    kept = np.random.default_rng([seed, 4]).random(len(events)) < share
+    t, x, y, p = (column[kept] for column in (events.t, events.x, events.y, events.p))
+    return EventStream.trusted(t, x, y, p, events.sensor_hw, events.source)
 
 
 def _check(scene: Scene) -> None:

@@ -203,3 +203,26 @@ def test_hardship_scales_how_often_challenges_occur():
     assert none["stops"] > 0
     with pytest.raises(InputError, match="hardship"):
         sample_scene([0], FAMILIES["train"], seconds=0.4, hardship=1.5)
+
+
+def test_a_pace_makes_everything_faster_but_the_sensor():
+    slow, fast = (
+        sample_scene([7, 1], FAMILIES["train"], seconds=s, hardship=0, pace=p) for s, p in ((0.4, 1), (0.05, 8))
+    )
+    assert fast.scene.step_us * 8 == slow.scene.step_us
+    np.testing.assert_allclose(fast.scene.sprites[0].position, slow.scene.sprites[0].position)
+    np.testing.assert_allclose(fast.speeds, np.multiply(slow.speeds, 8), rtol=1e-6)
+    assert slow.scene.frames is not None
+    assert len(slow.scene.frames.end_us) == 10
+    assert len(fast.scene.frames.end_us) == 1
+
+
+def test_a_scene_shorter_than_a_frame_has_none():
+    assert sample_scene([7, 2], FAMILIES["val"], seconds=0.02, label_hz=1000, pace=50).scene.frames is None
+
+
+def test_visibility_between_counted_labels_is_that_of_their_neighbours():
+    dense = sample_scene([7, 3], FAMILIES["train"], seconds=1.0, label_hz=1000)
+    assert len(dense.visible_share) == 1000
+    counted = visible_share(dense.scene.sprites, dense.target, np.arange(1, 1001, 9), dense.scene.sensor_hw)
+    np.testing.assert_allclose(dense.visible_share[::9], counted, atol=0.05)

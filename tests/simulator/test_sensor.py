@@ -9,7 +9,7 @@ import pytest
 
 from had_snn.errors import InputError
 from had_snn.simulator.scene import FAMILIES
-from had_snn.simulator.sensor import FramePlan, Scene, SensorModel, Sprite, log_intensity, simulate
+from had_snn.simulator.sensor import READOUT_US, FramePlan, Scene, SensorModel, Sprite, log_intensity, simulate
 
 IDEAL = SensorModel(
     theta_on=0.2,
@@ -281,3 +281,16 @@ def test_families_share_no_texture():
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             assert not set(FAMILIES[a].textures) & set(FAMILIES[b].textures)
+
+
+def test_a_burst_beyond_the_read_out_is_thinned_and_the_rest_is_left_alone():
+    scene = moving_scene()
+    whole = simulate(scene, SensorModel(), seed=3).events
+    per_slice = np.bincount(whole.t // READOUT_US)
+    most = int(np.percentile(per_slice[per_slice > 0], 70))
+    limited = simulate(scene, SensorModel(readout_hz=most / READOUT_US * 1e6), seed=3).events
+    kept = np.bincount(limited.t // READOUT_US, minlength=len(per_slice))[: len(per_slice)]
+    assert (kept[per_slice <= most] == per_slice[per_slice <= most]).all()
+    busy = per_slice > most
+    assert kept[busy].mean() == pytest.approx(most, rel=0.1)
+    assert len(limited) < len(whole)
