@@ -89,7 +89,9 @@ _TEACHER: dict[str, Rule] = {
     **_CROPS,
 }
 _CLIPS: dict[str, Rule] = {
+    "timing": Word(("rule", "labels")),
     "windows": Whole(1, 1000),
+    "length_jitter": Number(0, 3),
     "centre_jitter": Number(0, 10),
     "scale_jitter": Number(0, 10),
     "flip": SHARE,
@@ -120,13 +122,14 @@ _SPLIT: dict[str, Rule] = {
     "hardship": SHARE,
     "label_hz": Number(0, 1e6, above=True),
     "max_speed": Number(0, 1e6, above=True),
+    "pace": Many(Number(0, 1e4, above=True), 2, 2, "the smallest and the largest factor, [4,64]"),
     "family": Word(("train", "val", "test", "test_shifted")),
 }
 _DATA: dict[str, Rule] = {
     "layout": Word(LAYOUTS),
     "root": FOLDER,
     "cache": Maybe(FOLDER),
-    "train_split": Text(),
+    "train_split": NAMES,
     "skip_damaged": Flag(),
     "absent_value": Whole(0, 1),
     "length_tolerance": SOME,
@@ -340,6 +343,13 @@ OF_JOB: dict[str, dict[str, Rule]] = {
     },
     "replay": {"out": Place("file"), "recording": FILE, "speed": Number(), "step_us": PERIOD_US},
     "robustness": {"rates": Many(POSITIVE), "windows_ms": Many(Number(0, 1e4, above=True)), "steps": Many(COUNT)},
+    "fast": {
+        "rivals": Many(Word(BASELINES)),
+        "windows_ms": Many(Number(0, 1e4, above=True), 1),
+        "paces": Many(Number(0, 1e4, above=True)),
+        "paced_limit": COUNT,
+        **dict.fromkeys(("paced_split", "validation_split"), Text()),
+    },
     "release_student": {"test_options": TEXTS, "train_options": TEXTS},
     "training_curve": {"teacher_steps": Many(COUNT)},
 }

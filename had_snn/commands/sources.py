@@ -18,6 +18,7 @@ from had_snn.data.streaming import StreamingClips
 from had_snn.data.synthetic import prepare_split
 from had_snn.errors import InputError
 from had_snn.models import StudentConfig, TeacherConfig
+from had_snn.train.windows import RuleLengths
 
 log = logging.getLogger("had_snn")
 
@@ -88,7 +89,7 @@ def _plain(config: DictConfig | ListConfig) -> dict[str, Any]:
 
 def training_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
     """The training split without the sequences that validation holds out of it."""
-    found = sequences(cfg.data, cfg.data.get("train_split", "train"))
+    found = [s for split in train_splits(cfg.data) for s in sequences(cfg.data, split)]
     every = (cfg.get("validation") or {}).get("held_out")
     return [sequence for i, sequence in enumerate(found) if i % every] if every else found
 
@@ -100,7 +101,13 @@ def validation_sequences(cfg: DictConfig) -> Sequence[TrackingSequence]:
         raise InputError("validation needs split=NAME or held_out=N (every Nth training sequence), and not both")
     if wanted.get("split") is not None:
         return sequences(cfg.data, wanted.split, limit=wanted.get("limit"))
-    return sequences(cfg.data, cfg.data.get("train_split", "train"))[:: wanted.held_out][: wanted.get("limit")]
+    found = [s for split in train_splits(cfg.data) for s in sequences(cfg.data, split)]
+    return found[:: wanted.held_out][: wanted.get("limit")]
+
+
+def train_splits(data: DictConfig) -> list[str]:
+    """Names of the splits that trainings draw from."""
+    return list(data.get("train_split", ["train"]))
 
 
 def clip_sampler(
@@ -132,6 +139,9 @@ def clip_sampler(
             bar(len(opened), len(found), sequence.name)
     numbers = _plain(cfg.clips)
     options |= {name: numbers.pop(name) for name in ("windows", "epoch_length")}
+    length_jitter = numbers.pop("length_jitter")
+    if numbers.pop("timing") == "rule":
+        options["lengths"] = RuleLengths(network.window_us, jitter=length_jitter)
     options |= {"augmentation": Augmentation(**numbers), "seed": cfg.seed, "modalities": modalities}
     geometry = ClipGeometry.of(network)
     if grid is not None:

@@ -21,7 +21,7 @@ from torch import nn
 from had_snn.checkpoint import released, require_saveable, save_weights
 from had_snn.commands.progress import progress
 from had_snn.commands.run_folder import device_of, open_run, versions
-from had_snn.commands.sources import validation_sequences
+from had_snn.commands.sources import train_splits, validation_sequences
 from had_snn.commands.start import check_same, differences, noted_versions
 from had_snn.data.sequence import TrackingSequence, first_label
 from had_snn.errors import InputError
@@ -71,7 +71,7 @@ def validator(cfg: DictConfig, tracker_of: Callable[[Any], Tracker]) -> Callable
 def made_with(cfg: DictConfig, sequences: list[TrackingSequence]) -> dict[str, Any]:
     """What the result of a training depends on: options by name, and digests of labels, teacher and first weights."""
     options = dict(_flat(OmegaConf.to_container(cfg, resolve=True)))
-    splits = {cfg.data.get("train_split", "train"), (cfg.validation or {}).get("split")}
+    splits = {*train_splits(cfg.data), (cfg.validation or {}).get("split")}
     used = {
         name: value
         for name, value in options.items()

@@ -27,6 +27,7 @@ class Window:
         image: float32 `[3, size, size]` in [0, 1], or None.
         voxel: float32 `[bins, size, size]`, or None.
         move_cells: Whole output cells, right and down, that the crop lies from that of the window before.
+        scale: Network microseconds in a microsecond.
     """
 
     t0: int
@@ -37,6 +38,7 @@ class Window:
     image: np.ndarray | None
     voxel: np.ndarray | None
     move_cells: tuple[int, int] = (0, 0)
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,8 @@ def pack_windows(windows: Sequence[Window]) -> EventBatch | None:
     streams = [w.events for w in windows if w.events is not None]
     if len(streams) < len(windows):
         return None
-    return EventBatch.pack(streams, [w.t0 for w in windows], [w.t1 for w in windows])
+    begin, end, scale = zip(*((w.t0, w.t1, w.scale) for w in windows), strict=True)
+    return EventBatch.pack(streams, begin, end, scale=scale)
 
 
 def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:

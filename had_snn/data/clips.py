@@ -1,19 +1,22 @@
 """Training samples: a template window and K consecutive search windows, cropped as a tracker would crop them.
 
-The search region of a window is centred on the label before it, moved and scaled at random as a tracker's estimate is
-off. Events are cropped as coordinates; frames and voxel grids, which only a teacher needs, are made on demand.
+Windows end at labels and are as long as the network's, or they are as long as a `WindowLengths` says and end at any
+time, the box there interpolated between the labels around. The search region of a window is centred on the label
+before it, or where the target was part of a window earlier, moved and scaled at random as a tracker's estimate is off.
+Events are cropped as coordinates; frames and voxel grids, which only a teacher needs, are made on demand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from had_snn.data.clip_batch import Clip, Window, collate, mirrored
+from had_snn.data.labels import has_area
 from had_snn.data.sequence import TrackingSequence
 from had_snn.distill.schedule import EVERY_CLIP, DistillSchedule
 from had_snn.errors import InputError
@@ -21,6 +24,30 @@ from had_snn.events.representations import crop_image, voxel_grid
 from had_snn.geometry import Crop, search_crop
 
 MODALITIES = ("events", "rgb", "voxel")
+#: How far back, in windows, a region lies that is searched at a time of its own: the target was looked at there last.
+LOOKED_BACK = (0.25, 1.0)
+
+
+class WindowLengths(Protocol):
+    """How long windows are whose length is not the network's own."""
+
+    def search(
+        self, sequence: TrackingSequence, t_us: int, box_xywh: np.ndarray, speed: float, rng: np.random.Generator
+    ) -> int:
+        """Length in whole microseconds of a window that ends at a time.
+
+        Args:
+            sequence: The recording.
+            t_us: End of the window.
+            box_xywh: The target's box then, `[4]`.
+            speed: Its speed, sizes per microsecond.
+            rng: For what varies.
+        """
+        ...
+
+    def template(self, sequence: TrackingSequence, t_us: int, box_xywh: np.ndarray, rng: np.random.Generator) -> int:
+        """Likewise of a template window."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +91,15 @@ class ClipGeometry:
         """The search crop around a box `[4]` in sensor pixels."""
         return search_crop(box_xywh, factor=self.search_factor, size=self.search_size)
 
-    def window(self, sequence: TrackingSequence, t1: int, crop: Crop, modalities: Sequence[str]) -> Window:
+    def window(
+        self,
+        sequence: TrackingSequence,
+        t1: int,
+        crop: Crop,
+        modalities: Sequence[str],
+        *,
+        length_us: int | None = None,
+    ) -> Window:
         """All that a network sees through a crop of the window that ends at a time.
 
         Args:
@@ -72,8 +107,10 @@ class ClipGeometry:
             t1: End of the window in microseconds.
             crop: The crop.
             modalities: Of `MODALITIES`, what to prepare.
+            length_us: Its length; `window_us` when None.
         """
-        t0 = t1 - self.window_us
+        length_us = length_us or self.window_us
+        t0 = t1 - length_us
         box_xywh, visible = sequence.box_at(t1)
         box = crop.relative_box(box_xywh).astype(np.float32)
         visible = visible and bool((box[:2] > 0).all() and (box[:2] < 1).all())
@@ -87,7 +124,8 @@ class ClipGeometry:
         if "rgb" in modalities:
             frame = sequence.frame_at(t1)
             image = np.zeros((3, crop.size, crop.size), np.float32) if frame is None else crop_image(frame, crop)
-        return Window(t0, t1, box, visible, events if "events" in modalities else None, image, voxel)
+        shown = events if "events" in modalities else None
+        return Window(t0, t1, box, visible, shown, image, voxel, scale=self.window_us / length_us)
 
 
 @dataclass(frozen=True)
@@ -132,6 +170,8 @@ class ClipSampler(Dataset[Clip]):
         modalities: Of `MODALITIES`, what to prepare; no `rgb` where no sequence has frames.
         distill: Which clips are distilled: only these hold images and voxel grids.
         unlabelled: Sequences that distilled clips are drawn from as well; their boxes only say where to look.
+        lengths: How long windows are, which then end at any time; when None they are as long as the network's and end
+            at labels.
 
     Raises:
         InputError: If no sequence holds a clip.
@@ -149,6 +189,7 @@ class ClipSampler(Dataset[Clip]):
         modalities: Sequence[str] = MODALITIES,
         distill: DistillSchedule = EVERY_CLIP,
         unlabelled: Sequence[TrackingSequence] = (),
+        lengths: WindowLengths | None = None,
     ) -> None:
         unknown = set(modalities) - set(MODALITIES)
         if unknown:
@@ -157,10 +198,10 @@ class ClipSampler(Dataset[Clip]):
             raise InputError(f"windows {windows}, epoch_length {epoch_length}: must be positive")
         self.sequences, self.labels = [*sequences, *unlabelled], len(sequences)
         self.geometry, self.windows, self.augmentation = geometry, windows, augmentation or Augmentation()
-        self.seed, self.epoch_length, self.distill = seed, epoch_length, distill
+        self.seed, self.epoch_length, self.distill, self.lengths = seed, epoch_length, distill, lengths
         pictured = any(s.frames is not None for s in self.sequences)
         self.modalities = tuple(m for m in modalities if m != "rgb" or pictured)
-        self._strides = [_label_stride(s, geometry.window_us) for s in self.sequences]
+        self._strides = [_label_stride(s, geometry.window_us) if lengths is None else 1 for s in self.sequences]
         self._starts = [_starts(s, stride, windows) for s, stride in zip(self.sequences, self._strides, strict=True)]
         weights = np.array([min(len(starts), 100) for starts in self._starts], np.float64)
         if not weights[: self.labels].sum():
@@ -204,8 +245,9 @@ class ClipSampler(Dataset[Clip]):
         """The window that ends at one of the usable labels before label `stop`, cropped around its box."""
         usable = np.flatnonzero(sequence.usable[:stop])
         k = usable[rng.integers(len(usable))]
-        crop = self.geometry.template_crop(sequence.boxes_xywh[k])
-        return self.geometry.window(sequence, int(sequence.label_times_us[k]), crop, modalities)
+        crop, t1 = self.geometry.template_crop(sequence.boxes_xywh[k]), int(sequence.label_times_us[k])
+        length_us = None if self.lengths is None else self.lengths.template(sequence, t1, sequence.boxes_xywh[k], rng)
+        return self.geometry.window(sequence, t1, crop, modalities, length_us=length_us)
 
     def search_windows(
         self, sequence: TrackingSequence, start: int, stride: int, rng: np.random.Generator, modalities: Sequence[str]
@@ -214,11 +256,36 @@ class ClipSampler(Dataset[Clip]):
 
         Each has a crop of its own.
         """
+        if self.lengths is not None:
+            return self._at_any_time(sequence, start, rng, modalities)
         windows = []
         for k in range(start, start + stride * self.windows, stride):
             crop = self.search_region(sequence, k - stride, rng)
             windows.append(self.geometry.window(sequence, int(sequence.label_times_us[k]), crop, modalities))
         return tuple(windows)
+
+    def _at_any_time(
+        self, sequence: TrackingSequence, label: int, rng: np.random.Generator, modalities: Sequence[str]
+    ) -> tuple[Window, ...]:
+        """Windows of one length, one after another, of which the first ends between a label and the one before."""
+        t1, length_us = self._end_and_length(sequence, label, rng)
+        windows = []
+        for k in range(self.windows):
+            end = t1 + k * length_us
+            looked_at = sequence.box_at(round(end - rng.uniform(*LOOKED_BACK) * length_us))[0]
+            box = looked_at if has_area(looked_at[None])[0] else sequence.boxes_xywh[label]
+            crop = self.geometry.search_crop(self.augmentation.jittered(box, rng))
+            windows.append(self.geometry.window(sequence, end, crop, modalities, length_us=length_us))
+        return tuple(windows)
+
+    def _end_and_length(self, sequence: TrackingSequence, label: int, rng: np.random.Generator) -> tuple[int, int]:
+        """When a window ends between a label and the one before, and how long it is, in microseconds."""
+        assert self.lengths is not None
+        times, boxes = sequence.label_times_us[label - 1 : label + 1], sequence.boxes_xywh[label - 1 : label + 1]
+        t1 = int(rng.integers(times[0], times[1])) + 1
+        box = sequence.box_at(t1)[0]
+        moved = np.hypot(*np.diff(boxes[:, :2] + boxes[:, 2:] / 2, axis=0)[0]) / np.sqrt(box[2] * box[3])
+        return t1, self.lengths.search(sequence, t1, box, moved / (times[1] - times[0]), rng)
 
     def search_region(self, sequence: TrackingSequence, before: int, rng: np.random.Generator) -> Crop:
         """The region around the last visible box up to label `before`, jittered as a tracker's estimate is off."""

@@ -39,11 +39,14 @@ class StreamingClips(ClipSampler):
     ) -> tuple[Window, ...]:
         """The `K` touching windows of a clip whose first one ends at label `start`."""
         crop, move = self.search_region(sequence, start - stride, rng), (0, 0)
-        t1, windows = int(sequence.label_times_us[start]), []
+        t1, length_us, windows = int(sequence.label_times_us[start]), self.geometry.window_us, []
+        if self.lengths is not None:
+            t1, length_us = self._end_and_length(sequence, start, rng)
         for k in range(self.windows):
             if k > 0:
                 x, y, w, h = sequence.box_at(t1)[0]
                 crop, move = crop.moved_by_cells((x + w / 2, y + h / 2), self.grid)
-                t1 += self.geometry.window_us
-            windows.append(replace(self.geometry.window(sequence, t1, crop, modalities), move_cells=move))
+                t1 += length_us
+            seen = self.geometry.window(sequence, t1, crop, modalities, length_us=length_us)
+            windows.append(replace(seen, move_cells=move))
         return tuple(windows)
