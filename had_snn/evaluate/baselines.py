@@ -220,11 +220,19 @@ class OpenCVTracker:
         return np.ascontiguousarray(picture[..., ::-1])
 
 
-def baseline(name: str) -> StaticTracker | MeanShiftTracker | OpenCVTracker:
-    """A baseline by its name in result files: `static`, `mean_shift`, or `csrt_events`, `kcf_frames` and the like."""
+def baseline(name: str, *, window_us: int = 40_000) -> StaticTracker | MeanShiftTracker | OpenCVTracker:
+    """A baseline by its name in result files: `static`, `mean_shift`, or `csrt_events`, `kcf_frames` and the like.
+
+    Args:
+        name: The name.
+        window_us: Length of the window of events that those look through that have one.
+    """
+    if name == "static":
+        return StaticTracker()
+    if name == "mean_shift":
+        return MeanShiftTracker(window_us=window_us, recency_us=window_us / 2)
     kind, _, source = name.partition("_")
-    simple = {"static": StaticTracker, "mean_shift": MeanShiftTracker}.get(name)
-    return OpenCVTracker(kind=kind, source=source) if simple is None else simple()
+    return OpenCVTracker(kind=kind, source=source, window_us=window_us)
 
 
 def _opencv_factory(cv2: Any, kind: str, *, detect_threshold: float) -> Callable[[], Any]:
