@@ -9,6 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from had_snn.train.averaging import parameter_groups
 from had_snn.train.tasks import StudentTask
 
 RIVALS = ("spikingjelly", "snntorch")
-CONTENDERS = ("had", *RIVALS)
+#: Behind a rival's name: with channels last in memory.
+LAST = "_channels_last"
+CONTENDERS = ("had", *RIVALS, *(name + LAST for name in RIVALS))
 CARRIED = ("single_window", "carried_1", "carried_2", "carried_all")
 
 
@@ -52,8 +55,9 @@ def make_task(name: str, size: str, n_steps: int) -> nn.Module:
 
     torch.manual_seed(0)
     student = {"tiny": student_tiny, "base": student_base}[size](n_steps=n_steps)
-    if name in RIVALS:
-        task: nn.Module = RivalTask(rival(student.config, name))
+    library = name.removesuffix(LAST)
+    if library in RIVALS:
+        task: nn.Module = RivalTask(rival(student.config, library, channels_last=name != library))
     else:
         task = StudentTask(student, carry={"carried_1": 1, "carried_2": 2, "carried_all": 10**9}.get(name))
     return task.train()
@@ -81,7 +85,7 @@ def one_step(task: nn.Module, clips: Any, optimizer: torch.optim.Optimizer, firs
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """A contender's steps; the first one, which makes caches and allocates, is left out."""
     torch.set_num_threads(job["threads"])
-    if job["name"] not in RIVALS:
+    if job["name"].removesuffix(LAST) not in RIVALS:
         keep_freed_memory()  # as `fit` does
     task = make_task(job["name"], job["size"], job["n_steps"])
     student = task.student
@@ -96,11 +100,18 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             clips: Any = StreamingClips(sequences, geometry, grid=student.grid, **options)
         else:
             clips = ClipSampler(sequences, geometry, **options)
+        before = resident_mb()
         for number in range(job["rounds"] + 1):
             found = one_step(task, clips, optimizer, number * job["batch_size"], job["batch_size"])
             for stage, value in found.items() if number else ():
                 seconds.setdefault(stage, []).append(value)
-    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak_mb": peak, "above_mb": peak - before}
+
+
+def resident_mb() -> float:
+    """Memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from had_snn.errors import InputError
 from had_snn.ops.spiking_conv import match_maps
 
 #: The box is grown by this factor before its coverage is taken, to keep the edge that events outline.
@@ -60,7 +61,15 @@ class DepthwiseMatching(nn.Module):
         return self.kernel_from(rates * box_coverage(grown, rates.shape[-1])[:, None])
 
     def kernel_from(self, masked: Tensor) -> Tensor:
-        """Cuts the centre of masked template features `[B, C, G, G]` and scales it: kernels `[B, C, k, k]`."""
+        """Cuts the centre of masked template features `[B, C, G, G]` and scales it: kernels `[B, C, k, k]`.
+
+        Raises:
+            InputError: If the template has fewer cells than the kernel.
+        """
+        if masked.shape[-1] < self.kernel:
+            raise InputError(
+                f"match_kernel={self.kernel} and a template of {masked.shape[-1]} cells a side do not fit together"
+            )
         edge = (masked.shape[-1] - self.kernel) // 2
         cut = masked[:, :, edge : edge + self.kernel, edge : edge + self.kernel]
         energy = cut.square().sum(dim=(1, 2, 3), keepdim=True) / cut.shape[1]

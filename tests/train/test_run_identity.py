@@ -213,14 +213,21 @@ SETS = {
         *("student.channels=[8,8,12]", "student.blocks=2", "student.strides=[2,2]", "student.stem_kernel=5"),
         *("student.tau_us=15000", "student.match_kernel=3", "student.search_factor=3.5", "student.template_factor=2"),
         *("clips.centre_jitter=0.1", "clips.scale_jitter=0.05", "clips.flip=1", "clips.negative_pairs=0.5"),
-        *("clips.epoch_length=10", "clips.windows=3", "rate_weight=0.1", "rate_range=[0.1,0.2]", "seed=3"),
+        *(
+            "clips.epoch_length=10",
+            "clips.windows=3",
+            "clips.length_jitter=0.2",
+            "rate_weight=0.1",
+            "rate_range=[0.1,0.2]",
+            "seed=3",
+        ),
         *("fit.accumulate=2", "fit.learning_rate=1e-2", "fit.weight_decay=0", "fit.gradient_clip=0.1"),
         *("fit.ema_decay=0", "fit.sync_norm=false", "fit.warmup=0", "fit.precision=bf16-mixed", "labels=0.5"),
     ],
     "binned": ["student.stem=binned", "student.n_steps=2", "student.window_us=20000", "student.stem_channels=6"],
     "quantised": ["student.stem=quantised", "student.search_size=96", "student.template_size=64"],
     "base": ["student=base", "student.channels=[8,12,12]", "student.stem_channels=4", "student.blocks=1"],
-    "carried": ["carry=2", "clips.windows=3", "fit.loader_threads=2"],
+    "carried": ["carry=2", "clips.windows=3", "clips.timing=labels", "fit.loader_threads=2"],
     "validated": ["validation={split: val}", "fit.validate_every=1", "fit.patience=1"],
     "held_out": ["validation={held_out: 4}", "fit.loader_processes=1"],
     "full": ["distill=full", "distill.weights.rate=0.5", "distill.every=1", "distill.until=1", "distill.pool=2"],
@@ -231,7 +238,15 @@ SETS = {
     "public": ["distill=public"],
 }
 UNTRIED = {
-    *("data.root", "data.seed", "data.sensor_hw", "data.hardship", "data.label_hz", "data.workers"),  # see OTHER
+    *(
+        "data.root",
+        "data.seed",
+        "data.sensor_hw",
+        "data.hardship",
+        "data.label_hz",
+        "data.workers",
+        "data.train_split",
+    ),  # see OTHER
     *("out", "teacher_checkpoint", "init", "tracks", "accelerator", "devices", "num_nodes", "loggers"),
     *("fit.iterations", "fit.batch_size", "fit.log_every", "fit.checkpoint_every", "student._target_"),
 }
