@@ -43,8 +43,6 @@ class Chain:
         self.seconds: dict[str, float] = {}
         data = cfg.data
         self.data = [
-            "~data.splits.val",
-            "~data.splits.test_shifted",
             f"data.root={data.root}",
             f"data.seed={cfg.seed}",
             f"data.hardship={data.hardship}",
@@ -71,7 +69,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
     cfg, found = chain.cfg, {}
     clips = [f"clips.{key}={value}" for key, value in cfg.clips.items()]
     with chain.stage("simulate"):
-        prepare_data.run(compose("prepare_data", chain.data))
+        prepare_data.run(compose("prepare_data", ["splits=[train,test]", *chain.data]))
     with chain.stage("train_teacher"):
         teacher = train_teacher.run(
             chain.options("train_teacher", *clips, *(f"fit.{key}={value}" for key, value in cfg.teacher.items()))
