@@ -41,6 +41,7 @@ from had_snn.tracking import OnlineTracker, TeacherTracker
 MADE_WITH = (
     "seed",
     "train_options",
+    "first_options",
     "teacher_options",
     "student_options",
     "test_options",
@@ -55,10 +56,19 @@ WHAT = "spiking event-only tracker, event-driven stem, clocked stages, depth-wis
 
 
 def trained(cfg: DictConfig, folder: Path) -> tuple[Path, Path | None]:
-    """The student's and its teacher's weights, from the run folder or trained now; no teacher with `distill=none`."""
+    """The student's and its teacher's weights, from the run folder or trained now; no teacher with `distill=none`.
+
+    Where there are `first_options`, the student goes on from one that was trained with these, without a teacher.
+    """
     shared = [*map(str, cfg.train_options), f"seed={cfg.seed}"]
     student, teacher = folder / "student" / "student.safetensors", None
     options = [*shared, *map(str, cfg.student_options), f"out={student.parent}"]
+    if cfg.first_options:
+        first = folder / "first" / "student.safetensors"
+        if not first.is_file():
+            own = [*shared, "distill=none", *map(str, cfg.first_options), f"out={first.parent}"]
+            distill_student.run(compose("distill_student", own))
+        options.append(f"init={first}")
     if compose("distill_student", options).distill.mode != "none":
         teacher = folder / "teacher" / "teacher.safetensors"
         options.append(f"teacher_checkpoint={teacher}")
@@ -94,7 +104,12 @@ def card(
 ) -> dict[str, Any]:
     """What a user should know of the weights."""
     train = compose("distill_student", [*map(str, cfg.train_options), *map(str, cfg.student_options)])
-    split, (height, width) = train.data.splits.train, train.data.sensor_hw
+    splits, (height, width) = [train.data.splits[name] for name in train.data.train_split], train.data.sensor_hw
+    told = [
+        f"{split.count} simulated sequences of {split.seconds:g} s"
+        + (f" at {split.pace[0]:g} to {split.pace[1]:g} times the pace" if split.get("pace") else "")
+        for split in splits
+    ]
     mode = train.distill.mode
     return {
         "name": f"student_{cfg.name}",
@@ -103,11 +118,11 @@ def card(
         "command": "python -m experiments.studies release_student",
         "options": {
             name: [o for o in map(str, cfg[name]) if "root=" not in o]
-            for name in ("train_options", "teacher_options", "student_options", "test_options")
+            for name in ("train_options", "first_options", "teacher_options", "student_options", "test_options")
         },
         "seed": cfg.seed,
-        "data": f"{split.count} simulated sequences of {split.seconds:g} s, {width}x{height}, "
-        f"data.hardship={train.data.hardship:g}; no real recording was seen",
+        "data": f"{' and '.join(told)}, {width}x{height}, data.hardship={train.data.hardship:g}; no real recording "
+        "was seen",
         "teacher": None if mode == "none" else f"RGB+event transformer of the same run, distillation mode {mode}",
         "figures": figures,
         "energy": spent,

@@ -46,10 +46,13 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
         f"train_options={quoted(data)}",
         f"test_options={quoted(data)}",
         f"teacher_options={quoted(few)}",
+        f"first_options={quoted([*few, 'seed=3'])}",
         f"student_options={quoted([*few, 'distill=full', 'distill.pool=2'])}",
     ]
     path = release_student.run(compose("release_student", options))
     card = json.loads(path.with_suffix(".json").read_text())
+    made_with = json.loads((path.parent / "student" / "student.json").read_text())["made_with"]
+    assert made_with["init"] == str(path.parent / "first" / "student.safetensors")
     assert set(card["figures"]) == {"protocol", "sequences", "split", "student", "teacher", "static"}
     assert card["figures"]["sequences"] == 1
     assert card["energy"]["mj_per_output"]["exact"] > 0
