@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from had_snn.commands.options import rule_of
+from had_snn.commands.job_options import rule_of
 from had_snn.commands.rules import Maybe, Place, Rule
 from had_snn.errors import InputError
 

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from had_snn.commands.check import no_such_option
-from had_snn.commands.options import rule_of
+from had_snn.commands.job_options import rule_of
 from had_snn.commands.rules import Either, Flag, Many, Maybe, Number, Place, Rule, Text
 from had_snn.errors import InputError
 

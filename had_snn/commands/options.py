@@ -1,7 +1,7 @@
-"""Every option of every job, with the rule of what it may be.
+"""Options that have one meaning in all jobs, with the rule of what each may be.
 
-An option has one meaning in all jobs that have it; what differs in one of them stands under that job's name. Names are
-those of the configs (`fit.iterations`); `*` stands for any name.
+Names are those of the configs (`fit.iterations`); `*` stands for any name. What differs in one job stands in
+`job_options.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ACCELERATOR = Word(("cpu", "cuda", "auto"))
 VALIDATION = Fields({"split": Maybe(Text()), "held_out": Maybe(Whole(2)), "limit": Maybe(COUNT)})
 COLOURS = Many(Number(0, 10), 3, 3)
 
-_FIT: dict[str, Rule] = {
+FIT: dict[str, Rule] = {
     "_target_": Word(("had_snn.train.loop.FitConfig",)),
     "iterations": COUNT,
     "batch_size": Whole(1, 65536),
@@ -63,7 +63,7 @@ _CROPS: dict[str, Rule] = {
     "search_factor": Number(0, 100, above=True),
     "match_kernel": Whole(1, 255),
 }
-_STUDENT: dict[str, Rule] = {
+STUDENT: dict[str, Rule] = {
     "_target_": Word(("had_snn.models.student_tiny", "had_snn.models.student_base")),
     "_convert_": Word(("all",)),
     "stem": Word(("events", "binned", "quantised")),
@@ -115,7 +115,7 @@ _READ: dict[str, Rule] = {
     "stream": Maybe(Either((SOME, Text()))),
     "repair": Maybe(Flag()),
 }
-_SPLIT: dict[str, Rule] = {
+SPLIT: dict[str, Rule] = {
     "count": COUNT,
     "seconds": Number(0, 1e5, above=True),
     "sensor_hw": SENSOR,
@@ -135,27 +135,27 @@ _DATA: dict[str, Rule] = {
     "length_tolerance": SOME,
     "seed": SEED,
     "workers": Whole(1, 1024),
-    **{name: _SPLIT[name] for name in ("sensor_hw", "hardship", "label_hz")},
+    **{name: SPLIT[name] for name in ("sensor_hw", "hardship", "label_hz")},
 }
 
 
-def _below(name: str, rules: Mapping[str, Rule]) -> dict[str, Rule]:
+def below(name: str, rules: Mapping[str, Rule]) -> dict[str, Rule]:
     return {f"{name}.{key}": rule for key, rule in rules.items()}
 
 
 #: Options by name, with the same meaning in all jobs.
 COMMON: dict[str, Rule] = {
-    **_below("fit", _FIT),
-    **_below("student", _STUDENT),
-    **_below("teacher", _TEACHER),
-    **_below("clips", _CLIPS),
-    **_below("distill", _DISTILL),
-    **_below("data", _DATA),
-    **_below("data.read", _READ),
-    **_below("data.splits.*", _SPLIT),
-    **_below("read", _READ),
-    **_below("pretrained", {"weights": Maybe(Text()), "mean": COLOURS, "deviation": COLOURS}),
-    **_below("steady", {"speeds": Many(Number(0, 1e4)), "count": COUNT}),
+    **below("fit", FIT),
+    **below("student", STUDENT),
+    **below("teacher", _TEACHER),
+    **below("clips", _CLIPS),
+    **below("distill", _DISTILL),
+    **below("data", _DATA),
+    **below("data.read", _READ),
+    **below("data.splits.*", SPLIT),
+    **below("read", _READ),
+    **below("pretrained", {"weights": Maybe(Text()), "mean": COLOURS, "deviation": COLOURS}),
+    **below("steady", {"speeds": Many(Number(0, 1e4)), "count": COUNT}),
     "rounding": Maybe(Fields(dict.fromkeys(("weight_bits", "decay_bits", "headroom_bits"), Whole(1, 32)))),
     "accelerator": ACCELERATOR,
     "baselines": Many(Word(BASELINES)),
@@ -186,7 +186,7 @@ COMMON: dict[str, Rule] = {
     "rate_weight": Number(0, 1e6),
     "recordings": Many(FILE),
     "results": Maybe(Many(FOLDER)),
-    "seconds": _SPLIT["seconds"],
+    "seconds": SPLIT["seconds"],
     "seed": SEED,
     "seeds": Many(SEED, 1),
     "sensor_hw": SENSOR,
@@ -219,145 +219,3 @@ COMMON: dict[str, Rule] = {
     **dict.fromkeys(("quick", "test_teacher"), Flag()),
     **dict.fromkeys(("energy_sequences", "examples", "export_windows", "profile_windows", "speed_turns"), COUNT),
 }
-
-#: What is otherwise, or is there alone, in one job.
-OF_JOB: dict[str, dict[str, Rule]] = {
-    "ablation": {
-        **_below("teacher", _FIT),
-        "sets": Many(
-            Fields(
-                {
-                    "labels": COMMON["labels"],
-                    "budget": Word(("time", "steps")),
-                    "arms": Many(Word((*MODES, "shuffled")), 1),
-                    "seeds": Maybe(Many(SEED)),
-                },
-                needed=("labels", "budget", "arms"),
-            ),
-            1,
-        ),
-        "steps": COUNT,
-    },
-    "bench_evaluate": {"out": MADE_FILE, "sequences": COUNT, "frames": COUNT},
-    "bench_export": {
-        **_below("cost", {"windows": COUNT, "shares": Many(SHARE, 1)}),
-        **_below("one_piece", {"dt_us": PERIOD_US, "simulator": Word(SIMULATORS), "limit": Maybe(COUNT)}),
-        **_below("stem", {"windows": COUNT, "dts_us": Many(PERIOD_US, 1)}),
-        "formats": Many(Word(("int8", "rounded"))),
-        "parts": Many(Word(("body", "stem", "cost", "int8", "one_piece")), 1),
-        "verify_others": Many(Word((*SIMULATORS, *SEPARATE))),
-    },
-    "bench_kernels": {
-        **_below("main", {"T": COUNT, "neurons": COUNT}),
-        **_below("stem", dict.fromkeys(("events", "channels", "kernel", "stride", "T"), COUNT)),
-        **_below("stem_grid", dict.fromkeys(("events", "channels", "kernel", "stride", "T"), Many(COUNT))),
-        "stem_grid.membranes": Many(Flag()),
-        "convergence_us": Many(PERIOD_US),
-        "neuron_steps": COUNTS,
-        "out": Maybe(MADE_FILE),
-        **{
-            name: Many(Word(("had", "torch_compile", "torch_loop", *SIMULATORS)), 1)
-            for name in ("rivals", "quick_rivals")
-        },
-    },
-    "bench_profiling": {
-        "batches": COUNTS,
-        "checkpoint": Many(WEIGHTS, 1),
-        "out": Maybe(MADE_FILE),
-        "outputs": COUNT,
-        "sequences": SOME,
-    },
-    "bench_readers": {
-        "folder": MADE_FOLDER,
-        "formats": NAMES,
-        "order": NAMES,
-        "out": Maybe(MADE_FILE),
-        "sizes": COUNTS,
-    },
-    "bench_simulator": {"family": _SPLIT["family"], "out": Maybe(MADE_FILE), "scenes": COUNT},
-    "bench_soak": {
-        "minutes": POSITIVE,
-        "out": Maybe(MADE_FILE),
-        "parts": Many(Word(("tracking", "training")), 1),
-        "sequences": COUNT,
-        "training": NAMES,
-    },
-    "bench_tracker": {
-        **_below("memory", {"rate": COUNT, "period_us": PERIOD_US, "minutes": POSITIVE}),
-        **_below("rivals", {"rate": COUNT, "period_us": PERIOD_US, "outputs": COUNT}),
-        "live": Many(
-            Fields({"rate": COUNT, "period_us": PERIOD_US, "seconds": POSITIVE, "carry": Flag()}, ("rate", "period_us"))
-        ),
-        "max_events": COUNT,
-        "max_outputs": COUNT,
-        "max_seconds": POSITIVE,
-        "out": Maybe(MADE_FILE),
-        "parts": Many(Word(("cost", "curve", "rates", "live", "rivals", "memory")), 1),
-        "periods_us": Many(PERIOD_US, 1),
-        "rates": COUNTS,
-        "sequences": COUNT,
-        "shifts": NUMBERS,
-        "target_share": SHARE,
-        "threads": Many(Whole(1, 1024), 1),
-    },
-    "bench_training": {
-        **_below("job", {"size": Word(("tiny", "base")), "n_steps": COUNT, "batch_size": COUNT, "windows": COUNT}),
-        "job.sequences": COUNT,
-        "at_most_seconds": POSITIVE,
-        "carried_windows": COUNT,
-        "curve": Maybe(FILE),
-        "out": MADE_FILE,
-        "passes": COUNT,
-        "table": Maybe(FILE),
-    },
-    "check_data": {"example": Maybe(FOLDER), "out": Maybe(MADE_FILE)},
-    "controls": {
-        "stems": Many(_STUDENT["stem"], 1),
-        "student_steps": COUNT,
-        "teacher_steps": COUNT,
-        "teachers": Many(Word(("rgb+events", "events", "rgb"))),
-    },
-    "convert": {"cache": Maybe(FOLDER), "out": MADE_FILE},
-    "demo": {
-        **_below("student", _FIT),
-        **_below("teacher", _FIT),
-        **_below("data.train", {"count": COUNT, "seconds": _SPLIT["seconds"]}),
-        **_below("data.test", {"count": COUNT, "seconds": _SPLIT["seconds"]}),
-        "simulators": Many(Word(SIMULATORS), 1),
-    },
-    "distill_student": {"carry": Maybe(COUNT)},
-    "evaluate": {
-        "baselines": Either((Word(("all",)), COMMON["baselines"])),
-        "carry": Either((Flag(), Word(("both",)))),
-        "checkpoint": Maybe(WEIGHTS),
-        "sequences": Maybe(FILE),
-    },
-    "event_statistics": {"out": Maybe(MADE_FILE)},
-    "lag": {"limit": Maybe(SOME)},
-    "prepare_data": {"splits": Maybe(Many(Text(), 1))},
-    "profile_energy": {
-        "checkpoint": Many(WEIGHTS, 1),
-        "others": Maybe(FILE),
-        "teachers": Many(Word(("tiny", "small", "base"))),
-        "windows": Maybe(COUNT),
-    },
-    "replay": {"out": Place("file"), "recording": FILE, "speed": Number(), "step_us": PERIOD_US},
-    "robustness": {"rates": Many(POSITIVE), "windows_ms": Many(Number(0, 1e4, above=True)), "steps": Many(COUNT)},
-    "fast": {
-        "rivals": Many(Word(BASELINES)),
-        "windows_ms": Many(Number(0, 1e4, above=True), 1),
-        "paces": Many(Number(0, 1e4, above=True)),
-        "paced_limit": COUNT,
-        **dict.fromkeys(("paced_split", "validation_split"), Text()),
-    },
-    "release_student": {"first_options": TEXTS, "test_options": TEXTS, "train_options": TEXTS},
-    "training_curve": {"teacher_steps": Many(COUNT)},
-}
-
-
-def rule_of(job: str, path: str) -> Rule | None:
-    """The rule of an option of a job, if it has one."""
-    parts = path.split(".")
-    patterns = [path, *(".".join([*parts[:k], "*", *parts[k + 1 :]]) for k in range(1, len(parts)))]
-    tables = (OF_JOB.get(job, {}), COMMON)
-    return next((table[pattern] for table in tables for pattern in patterns if pattern in table), None)

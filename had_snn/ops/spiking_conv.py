@@ -19,6 +19,8 @@ from had_snn.native import INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build, memory
 from had_snn.ops.spike_conv import LANES, SpikeConv, SpikeListing, SpikeWeights
 
+#: Share of spikes above which torch's dense convolution is the faster one; `python -m experiments.bench spiking_conv`.
+DENSEST = 0.33
 #: The gradient of a weight is summed in so many parts, whatever the number of threads, so that it rounds alike.
 PARTS = 8
 
@@ -125,7 +127,9 @@ def conv_forward(
     listed = {"entry": entry, "start": start, "value": value if counts else None}
     listing = build.addresses(dense=dense, **listed)
     rows = {"rows": samples * height, "W": width, "C": channels, "most": float("inf")}
-    build.bind("spike_list", SpikeListing)(SpikeListing(**listing, **rows))
+    number = build.bind("spike_list", SpikeListing)(SpikeListing(**listing, **rows))
+    if number > DENSEST * spikes.numel():
+        return F.conv2d(dense, weight, stride=stride, padding=padding), entry, start, value
     packed = SpikeWeights.pack(weight, None, stride=stride, padding=padding)
     out = _empty_maps(spikes, *_output_shape(spikes, weight, stride, padding))
     given = build.addresses(**listed, weight=packed.weight, bias=packed.bias, current_out=out)

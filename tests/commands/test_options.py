@@ -11,7 +11,8 @@ import pytest
 
 from had_snn.commands import options
 from had_snn.commands.check import check_options, leaves
-from had_snn.commands.options import COMMON, OF_JOB
+from had_snn.commands.job_options import OF_JOB
+from had_snn.commands.options import COMMON
 from had_snn.commands.rules import Either, Fields, Many, Maybe, Number, Place, Text, Whole, Word
 from had_snn.errors import InputError
 

@@ -1,4 +1,4 @@
-"""The study of fast targets, small: rivals choose windows on validation, and what is played faster stays what it was."""
+"""The study of fast targets, small: rivals choose windows on validation; what is played faster stays what it was."""
 
 from __future__ import annotations
 
