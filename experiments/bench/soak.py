@@ -17,7 +17,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,13 @@ def disturbed(events: EventStream, draw: random.Random, from_us: int, speed: flo
     pixels = rng.integers(0, width, count), rng.integers(0, height, count), rng.integers(0, 2, count)
     burst = EventStream.from_arrays(times, *pixels, events.sensor_hw)
     order = np.argsort(np.concatenate([made.t, burst.t]), kind="stable")
-    both = [np.concatenate([getattr(made, name), getattr(burst, name)])[order] for name in "txyp"]
-    return EventStream.from_arrays(*both, events.sensor_hw)
+    t, x, y, p = (np.concatenate([getattr(made, name), getattr(burst, name)])[order] for name in "txyp")
+    return EventStream.from_arrays(t, x, y, p, events.sensor_hw)
 
 
-def chunks(chosen: list[TrackingSequence], draw: random.Random) -> Iterator[tuple[EventStream, int, np.ndarray | None]]:
+def chunks(
+    chosen: Sequence[TrackingSequence], draw: random.Random
+) -> Iterator[tuple[EventStream, int, np.ndarray | None]]:
     """Pieces of a stream without end: events, the time they reach, and the box to start at where a recording begins."""
     now = 0
     for sequence in itertools.cycle(chosen):

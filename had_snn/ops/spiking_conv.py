@@ -196,7 +196,8 @@ def _conv_gradients(ctx, g_out, *_):
     need = list(ctx.needs_input_grad[:2])
     if g_out is None:
         return (None,) * 5
-    grads = conv_backward(g_out, *ctx.saved_tensors, ctx.shape, ctx.stride, ctx.padding, need)
+    given = [g_out, *ctx.saved_tensors, ctx.shape, ctx.stride, ctx.padding, need]
+    grads = conv_backward(*given)
     return (*(g if n else None for g, n in zip(grads, need, strict=True)), *(None,) * 3)
 
 
@@ -252,7 +253,8 @@ def _keep_match(ctx, inputs, output) -> None:
 
 def _match_gradients(ctx, g_out):
     need = list(ctx.needs_input_grad[:2])
-    return tuple(g if n else None for g, n in zip(match_backward(*ctx.saved_tensors, g_out, need), need, strict=True))
+    given = [*ctx.saved_tensors, g_out, need]
+    return tuple(g if n else None for g, n in zip(match_backward(*given), need, strict=True))
 
 
 match_forward.register_autograd(_match_gradients, setup_context=_keep_match)
