@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,17 @@ def other(kind: str) -> list[object]:
     }[kind]
 
 
+THOROUGH = "HAD_SNN_FAULTS" in os.environ
+
+
 def times(few: int) -> int:
     """How often a fault is tried: few times in a test run, HAD_SNN_FAULTS times where it is set (`make faults`)."""
     return int(os.environ.get("HAD_SNN_FAULTS", few))
+
+
+def chosen(every: Sequence[Any], few: Sequence[Any]) -> Sequence[Any]:
+    """All cases of a fault where HAD_SNN_FAULTS is set; in a test run the few that show each kind of job or fault."""
+    return every if THOROUGH else few
 
 
 KINDS = ("track", "evaluate", "distill", "export")

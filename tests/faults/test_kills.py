@@ -7,11 +7,21 @@ import shutil
 import signal
 
 import pytest
-from faulty_jobs import KINDS, SEAL, Jobs, check_whole, contents, drafts, job, losses, other, times
+from faulty_jobs import KINDS, SEAL, Jobs, check_whole, chosen, contents, drafts, job, losses, other, times
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("kind", "kill"),
+    chosen(
+        [(kind, kill) for kind in KINDS for kill in (signal.SIGTERM, signal.SIGKILL)],
+        [
+            ("evaluate", signal.SIGTERM),
+            ("export", signal.SIGTERM),
+            ("track", signal.SIGKILL),
+            ("distill", signal.SIGKILL),
+        ],
+    ),
+)
 def test_at_any_moment(jobs: Jobs, material, finished, tmp_path, kind, kill):
     whole, out = finished(kind), tmp_path / "run"
     command = [*job(kind, material), *other(kind), "out=run"]

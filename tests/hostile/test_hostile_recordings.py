@@ -88,15 +88,15 @@ def one_chunk(path: Path) -> None:
 
 
 def bomb_npz(path: Path) -> None:
-    """2 GB of zeros, packed to 2 MB, under a column's name."""
+    """1 GB of zeros, packed to 1 MB, under a column's name."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, column in columns().items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                count = (2 << 30) // column.dtype.itemsize
+                count = (1 << 30) // column.dtype.itemsize
                 told = {"descr": column.dtype.str, "fortran_order": False, "shape": (count,)}
                 np.lib.format.write_array_header_1_0(file, told)
                 if name == "t":
-                    for _ in range(2 << 10):
+                    for _ in range(1 << 10):
                         file.write(bytes(1 << 20))
 
 
