@@ -52,6 +52,7 @@ KNOWS_ALONE = {
     "jax": ["had_snn.export.simulator_scripts"],
     "aedat": ["experiments.bench.readers"],
     "h5py": ["had_snn.recordings", "experiments.bench.readers"],
+    "neuromorphic_drivers": ["had_snn.recordings.camera"],
     "rosbags": ["had_snn.recordings.ros", "experiments.bench.readers"],
     "matplotlib": ["had_snn.viz", "had_snn.evaluate.report", "experiments.bench", "experiments.studies"],
     "imageio": ["had_snn.viz", "had_snn.evaluate.report"],

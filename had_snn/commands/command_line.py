@@ -71,7 +71,7 @@ def overrides_of(job: str, arguments: Sequence[str], config: Callable[[], Mappin
 def _with_dashes(
     job: str, argument: str, rest: list[str], config: Callable[[], Mapping[str, Any]], *, several: bool
 ) -> str:
-    """`--name value`, `--name=value` and the flag `--name`; takes the value from the rest."""
+    """`--name value`, `--name=value` and the flag `--name`, which may take a word; takes the value from the rest."""
     name, equals, value = argument.lstrip("-").partition("=")
     name = name.replace("-", "_")
     rule = rule_of(job, name)
@@ -80,7 +80,11 @@ def _with_dashes(
         if name not in known and "." not in name:
             raise InputError(no_such_option(job, name, known))
     if not equals:
-        if isinstance(rule, Flag) and (not rest or rest[0].lower() not in ("true", "false")):
+        word = rest[0] if rest else "-"
+        may_stand_alone = isinstance(rule, Either) and isinstance(rule.rules[0], Flag)
+        if (isinstance(rule, Flag) and word.lower() not in ("true", "false")) or (
+            may_stand_alone and (word.startswith("-") or "=" in word)
+        ):
             value = "true"
         elif not rest:
             raise InputError(f"--{name} needs a value: --{name} VALUE, or {name}=VALUE")

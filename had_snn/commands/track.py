@@ -2,11 +2,13 @@
 
 had-snn track recording.aedat4 --box 42,225,44,17
 CAMERA_TOOL | had-snn track --live --box 42,225,44,17
+had-snn track --camera --box 42,225,44,17
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -23,16 +25,20 @@ from had_snn.commands.progress import progress
 from had_snn.commands.reading import read_options
 from had_snn.commands.run_folder import open_run
 from had_snn.commands.track_output import Chunk, Run, summarise
-from had_snn.errors import InputError
+from had_snn.errors import InputError, MissingExtraError
 from had_snn.events.stream import EventStream, concatenate
 from had_snn.files import atomic_file
 from had_snn.geometry import check_box
+from had_snn.recordings.camera import CameraReader
 from had_snn.recordings.live import LiveReader
 from had_snn.recordings.readers import read_events
 from had_snn.tracking import Estimate, OnlineTracker
 from had_snn.tracking.budget import measured_budget_us
 from had_snn.viz.by_hand import draw_box_by_hand
+from had_snn.viz.live_window import LiveWindow
 from had_snn.viz.rerun_log import RerunLog
+
+log = logging.getLogger("had_snn")
 
 #: Whether the user wants the run to end; what was tracked by then is kept.
 Stopped = Callable[[], bool]
@@ -42,12 +48,14 @@ class Source(NamedTuple):
     """Where events come from.
 
     Attributes:
+        name: The file, the stream or the camera.
         before: The events up to the first box, as far back as the tracker may look.
         start_us: The first box's time.
         box: The first box, or None for one that is yet to be drawn.
         rest: What comes after; to be taken once the tracker is initialised.
     """
 
+    name: str
     before: EventStream
     start_us: int
     box: Any
@@ -79,26 +87,33 @@ def open_file(cfg: DictConfig, reach_us: int, stopped: Stopped) -> Source:
                 yield events.slice_time(t_us - period_us, t_us), [t_us]
                 bar(done, len(times))
 
-    return Source(events.slice_time(start - reach_us, start), start, box, rest)
+    return Source(str(cfg.recording), events.slice_time(start - reach_us, start), start, box, rest)
 
 
-def open_live(cfg: DictConfig, reach_us: int, window_us: int, stopped: Stopped, stack: ExitStack) -> Source:
-    """A stream of events that are still coming."""
+def live_reader(cfg: DictConfig, stopped: Stopped, stack: ExitStack) -> LiveReader | CameraReader:
+    """A camera or a stream, open until the stack ends."""
+    if cfg.camera:
+        return stack.enter_context(CameraReader(None if cfg.camera is True else cfg.camera, stopped=stopped))
     if cfg.recording == "-":
         file = sys.stdin.buffer
     elif not Path(cfg.recording).exists():
         raise InputError(f"{cfg.recording}: no such file or pipe; live streams come from a file, a pipe, or - (stdin)")
     else:
         file = stack.enter_context(Path(cfg.recording).open("rb", buffering=0))  # noqa: SIM115 (the stack closes it)
-    reader = LiveReader(file, name=str(cfg.recording), idle_s=cfg.idle_s, stopped=stopped)
-    chunks, before, now = iter(reader), EventStream.empty(reader.sensor_hw), None
+    return LiveReader(file, name=str(cfg.recording), idle_s=cfg.idle_s, stopped=stopped)
+
+
+def open_live(cfg: DictConfig, reach_us: int, window_us: int, stopped: Stopped, stack: ExitStack) -> Source:
+    """Events that are still coming."""
     given = moment(cfg.start_us, cfg.start_s, "start", 0)
     box, start = first_box(cfg.box, start_us=given if cfg.start_s is None else None, target=cfg.object)
+    reader = live_reader(cfg, stopped, stack)
+    chunks, before, now = iter(reader), EventStream.empty(reader.sensor_hw), None
     while now is None or start is None or now < start:
         chunk = next(chunks, None)
         if chunk is None:
             when = "" if start is None else f", {start} us"
-            raise InputError(f"{cfg.recording}: the stream ended before the first box's time{when}")
+            raise InputError(f"{reader.name}: the stream ended before the first box's time{when}")
         before, now = concatenate([before, chunk.events]), chunk.now_us
         if start is None and len(before):
             given = moment(None, cfg.start_s, "start", before.t_start)
@@ -106,7 +121,7 @@ def open_live(cfg: DictConfig, reach_us: int, window_us: int, stopped: Stopped, 
     end = moment(cfg.end_us, cfg.end_s, "end", before.t_start if len(before) else start)
     rest = before.slice_time(start, before.t_end)
     context = before.slice_time(start - reach_us, start)
-    return Source(context, start, box, lambda tracker: live_chunks(chunks, tracker, rest, now, end))
+    return Source(reader.name, context, start, box, lambda tracker: live_chunks(chunks, tracker, rest, now, end))
 
 
 def live_chunks(
@@ -122,6 +137,19 @@ def live_chunks(
         if chunk is None or (end_us is not None and now_us >= end_us):
             return
         rest, now_us = chunk.events, chunk.now_us
+
+
+def live_window(cfg: DictConfig, name: str) -> LiveWindow | None:
+    """The window that is asked for; a camera has one wherever one can be opened."""
+    if not (bool(cfg.camera) if cfg.window is None else cfg.window):
+        return None
+    try:
+        return LiveWindow(name)
+    except (InputError, MissingExtraError) as error:
+        if cfg.window:
+            raise
+        log.info("tracking without a window: %s", error)
+        return None
 
 
 def interruptible(stack: ExitStack) -> Stopped:
@@ -159,11 +187,14 @@ def run(cfg: DictConfig) -> dict:
         sensor_hw = source.before.sensor_hw
         box = source.box if source.box is not None else draw_box_by_hand(source.before, cfg.video_window_us)
         box = check_box(box, sensor_hw)
+        window = live_window(cfg, source.name)
+        if window is not None:
+            stack.callback(window.close)
         folder = open_run(cfg)
         tracker.init(source.before, box, t_us=source.start_us)
         rerun = RerunLog(folder / cfg.rerun) if cfg.rerun is not None else None
         first = Estimate(source.start_us, box, 1.0)
-        made = Run(tracker, first, cfg, folder / "boxes.csv", truth=truth, rerun=rerun)
+        made = Run(tracker, first, cfg, folder / "boxes.csv", truth=truth, rerun=rerun, window=window)
         for name in ("summary.json", *([cfg.video] if cfg.video is not None else [])):
             (folder / name).unlink(missing_ok=True)  # of the boxes that were there before
         try:
@@ -171,7 +202,7 @@ def run(cfg: DictConfig) -> dict:
         finally:
             if rerun is not None:
                 rerun.close()
-            summary = summarise(made, str(cfg.recording), sensor_hw)
+            summary = summarise(made, source.name, sensor_hw)
             for name in ("video", "rerun"):
                 if cfg[name] is not None and (folder / cfg[name]).exists():
                     summary[name] = str(folder / cfg[name])
@@ -181,9 +212,15 @@ def run(cfg: DictConfig) -> dict:
 
 
 def main(cfg: DictConfig) -> None:
-    if cfg.recording is None and not cfg.live:
-        raise InputError("no recording: give recording=FILE, or --live for a stream on standard input")
-    if cfg.recording is None:
+    if cfg.camera:
+        if cfg.recording is not None:
+            raise InputError(f"recording={cfg.recording} and --camera are both given; one of them is enough")
+        cfg.live = True
+    elif cfg.recording is None and not cfg.live:
+        raise InputError(
+            "no recording: give recording=FILE, --live for a stream on standard input, or --camera for a camera"
+        )
+    elif cfg.recording is None:
         cfg.recording = "-"
     summary = run(cfg)
     out = sys.stderr if cfg.print_boxes else sys.stdout  # boxes on standard output stay alone there

@@ -18,6 +18,7 @@ from had_snn.events.stream import EventStream, concatenate
 from had_snn.files import append_whole, atomic_file
 from had_snn.tracking import Estimate, OnlineTracker
 from had_snn.viz import event_image, overlay_frame, write_video
+from had_snn.viz.live_window import LiveWindow
 from had_snn.viz.rerun_log import RerunLog
 
 STRIP_STEPS = 96
@@ -37,6 +38,7 @@ class Run:
         boxes: File of the boxes, `t_us,x,y,w,h,score,lost`; whatever ends the run, those that were made are in it.
         truth: Annotated boxes to draw and compare with, or None.
         rerun: Where boxes are logged for the Rerun viewer, or None.
+        window: Where pictures are shown as they are made, or None.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Run:
         *,
         truth: TimedBoxes | None,
         rerun: RerunLog | None,
+        window: LiveWindow | None = None,
     ) -> None:
-        self.tracker, self.cfg, self.truth, self.rerun = tracker, cfg, truth, rerun
+        self.tracker, self.cfg, self.truth, self.rerun, self.window = tracker, cfg, truth, rerun, window
         self.found, self.seconds = [first], []
         self.activity: list[np.ndarray] = []
         self.recent: EventStream | None = None
@@ -96,7 +99,7 @@ class Run:
         try:
             for events, at_us in chunks:
                 self.events += len(events)
-                if self.cfg.video is not None or self.rerun is not None:
+                if self.cfg.video is not None or self.rerun is not None or self.window is not None:
                     self.recent = events if self.recent is None else concatenate([self.recent, events])
                 began = time.perf_counter()
                 estimates = self.tracker.update(events, at_us=at_us)
@@ -123,23 +126,31 @@ class Run:
             return
         self.next_picture_us += max(self.cfg.video_period_us, t_us - self.next_picture_us)
         if self.rerun is not None:
-            window = self.recent.slice_time(t_us - self.cfg.video_window_us, t_us)
-            self.rerun.add(t_us, event_image(window), estimate.box_xywh, estimate.score, lost=estimate.lost)
+            events = self.recent.slice_time(t_us - self.cfg.video_window_us, t_us)
+            self.rerun.add(t_us, event_image(events), estimate.box_xywh, estimate.score, lost=estimate.lost)
+        shown = self.window if self.window is not None and self.window.is_due() else None
+        if self.cfg.video is None and shown is None:
+            return
+        picture = self._picture(estimate, self.recent)
+        if shown is not None:
+            shown.show(picture)
         if self.cfg.video is not None:
-            activity = np.array(self.activity) if self.activity else np.zeros((1, 8), np.float32)
-            yield overlay_frame(
-                self.recent,
-                t_us,
-                estimate.box_xywh,
-                start_us=self.found[0].t_us,
-                score=estimate.score,
-                truth_xywh=truth_at(self.truth, t_us),
-                spikes=activity,
-                label=label(estimate, self.cfg),
-                window_us=self.cfg.video_window_us,
-                scale=self.cfg.video_scale,
-                strip_steps=STRIP_STEPS,
-            )
+            yield picture
+
+    def _picture(self, estimate: Estimate, events: EventStream) -> np.ndarray:
+        return overlay_frame(
+            events,
+            estimate.t_us,
+            estimate.box_xywh,
+            start_us=self.found[0].t_us,
+            score=estimate.score,
+            truth_xywh=truth_at(self.truth, estimate.t_us),
+            spikes=np.array(self.activity) if self.activity else np.zeros((1, 8), np.float32),
+            label=label(estimate, self.cfg),
+            window_us=self.cfg.video_window_us,
+            scale=self.cfg.video_scale,
+            strip_steps=STRIP_STEPS,
+        )
 
 
 def label(e: Estimate, cfg: DictConfig) -> str:

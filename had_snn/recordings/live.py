@@ -72,6 +72,63 @@ def encode_time(t_us: int) -> bytes:
     return np.array((t_us, 0, 0, CLOCK, (0, 0, 0)), RECORD).tobytes()
 
 
+_ANEW = "a camera that is started anew is a new stream, and a new run with the box of that moment"
+_REST = "send the time now and then while nothing happens"
+
+
+class CheckedRecords:
+    """Makes chunks of records, whoever sent them, and lets none through that is out of range or goes back in time.
+
+    Args:
+        sensor_hw: Height and width of the sensor.
+        name: For messages.
+        offset: Byte of the first record, or None where records lie in no file.
+    """
+
+    def __init__(self, sensor_hw: tuple[int, int], name: str, *, offset: int | None = None) -> None:
+        self.sensor_hw, self.name, self.offset = sensor_hw, name, offset
+        self.last_t: int | None = None
+        self._clock = Clock(1 << 32, 0)
+
+    def chunk(self, records: np.ndarray) -> LiveChunk:
+        """The next records, at least one, of type `RECORD`.
+
+        Raises:
+            FormatError: If one is out of range or goes back in time; the message names its byte.
+        """
+        height, width = self.sensor_hw
+        is_event = records["p"] < CLOCK
+        outside = is_event & ((records["x"] >= width) | (records["y"] >= height))
+        times, before = self._times(records["t"].astype(np.int64))
+        for wrong, says, remedy in (
+            (records["p"] > CLOCK, "polarity {p}, expected 0, 1 or 2", None),
+            (outside, f"event at ({{x}}, {{y}}), outside the {width}x{height} sensor", None),
+            ((times < -LATEST_US) | (times > LATEST_US), "time {t} us, which is no time of a camera", None),
+            (times < before, "time {t} us, before the record in front of it", _ANEW),
+            (times - before > MOST_GAP_US, "time {t} us, more than an hour after the record in front of it", _REST),
+        ):
+            if wrong.any():
+                at = int(np.flatnonzero(wrong)[0])
+                found = {name: int(records[name][at]) for name in "txyp"}
+                at_byte = None if self.offset is None else self.offset + at * RECORD.itemsize
+                raise FormatError(self.name, says.format(**found), offset=at_byte, remedy=remedy)
+        if self.offset is not None:
+            self.offset += records.nbytes
+        self.last_t = int(times[-1])
+        kept = records[is_event]
+        x, y, p = (np.ascontiguousarray(kept[name]) for name in "xyp")
+        events = EventStream.from_arrays(times[is_event], x, y, p, self.sensor_hw, self.name, validate=False)
+        return LiveChunk(events, self.last_t)
+
+    def _times(self, read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Times that go on where a 32-bit counter has wrapped, and the one in front of each."""
+        wraps = self._clock.wraps
+        times = self._clock.extend(read, backward=bool((read[1:] < read[:-1]).any()))
+        if self._clock.wraps > wraps:
+            log.warning("%s: its 32-bit clock began again (%d times by now)", self.name, self._clock.wraps)
+        return times, np.concatenate([[times[0] if self.last_t is None else self.last_t], times[:-1]])
+
+
 class LiveReader:
     """Reads a live stream.
 
@@ -92,8 +149,6 @@ class LiveReader:
         self.descriptor = file.fileno()
         self.stopped = stopped or (lambda: False)
         self.regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
-        self.offset, self.last_t = 0, None
-        self._clock = Clock(1 << 32, 0)
         self._rest = b""
         while len(self._rest) < _HEADER.itemsize:
             piece = self._read()
@@ -111,7 +166,8 @@ class LiveReader:
         self.sensor_hw = (int(header["height"]), int(header["width"]))
         if not all(0 < side <= MAX_SIDE for side in self.sensor_hw):
             raise FormatError(name, f"sensor of {header['width']}x{header['height']} pixels", offset=8)
-        self._rest, self.offset = self._rest[_HEADER.itemsize :], _HEADER.itemsize
+        self._rest = self._rest[_HEADER.itemsize :]
+        self._checked = CheckedRecords(self.sensor_hw, name, offset=_HEADER.itemsize)
 
     def __iter__(self) -> Iterator[LiveChunk]:
         """Chunks as they come, each with at least one record.
@@ -123,7 +179,7 @@ class LiveReader:
             whole = len(self._rest) // RECORD.itemsize * RECORD.itemsize
             if whole:
                 data, self._rest = self._rest[:whole], self._rest[whole:]
-                yield self._decode(np.frombuffer(data, RECORD))
+                yield self._checked.chunk(np.frombuffer(data, RECORD))
             piece = self._read()
             if not piece:
                 break
@@ -142,39 +198,3 @@ class LiveReader:
                 return piece
             time.sleep(0.005)
         return b""
-
-    def _decode(self, records: np.ndarray) -> LiveChunk:
-        height, width = self.sensor_hw
-        is_event = records["p"] < CLOCK
-        outside = is_event & ((records["x"] >= width) | (records["y"] >= height))
-        times, before = self._times(records["t"].astype(np.int64))
-        for wrong, says, remedy in (
-            (records["p"] > CLOCK, "polarity {p}, expected 0, 1 or 2", None),
-            (outside, f"event at ({{x}}, {{y}}), outside the {width}x{height} sensor", None),
-            ((times < -LATEST_US) | (times > LATEST_US), "time {t} us, which is no time of a camera", None),
-            (times < before, "time {t} us, before the record in front of it", _ANEW),
-            (times - before > MOST_GAP_US, "time {t} us, more than an hour after the record in front of it", _REST),
-        ):
-            if wrong.any():
-                at = int(np.flatnonzero(wrong)[0])
-                found = {name: int(records[name][at]) for name in "txyp"}
-                at_byte = self.offset + at * RECORD.itemsize
-                raise FormatError(self.name, says.format(**found), offset=at_byte, remedy=remedy)
-        self.offset += records.nbytes
-        self.last_t = int(times[-1])
-        kept = records[is_event]
-        x, y, p = (np.ascontiguousarray(kept[name]) for name in "xyp")
-        events = EventStream.from_arrays(times[is_event], x, y, p, self.sensor_hw, self.name, validate=False)
-        return LiveChunk(events, self.last_t)
-
-    def _times(self, read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Times that go on where a 32-bit counter has wrapped, and the one in front of each."""
-        wraps = self._clock.wraps
-        times = self._clock.extend(read, backward=bool((read[1:] < read[:-1]).any()))
-        if self._clock.wraps > wraps:
-            log.warning("%s: its 32-bit clock began again (%d times by now)", self.name, self._clock.wraps)
-        return times, np.concatenate([[times[0] if self.last_t is None else self.last_t], times[:-1]])
-
-
-_ANEW = "a camera that is started anew is a new stream, and a new run with the box of that moment"
-_REST = "send the time now and then while nothing happens"

@@ -8,6 +8,7 @@ import numpy as np
 
 from had_snn.errors import InputError, optional_import
 from had_snn.events.stream import EventStream
+from had_snn.viz.live_window import pyplot_with_a_display
 from had_snn.viz.render import event_image
 
 
@@ -21,10 +22,7 @@ def draw_box_by_hand(events: EventStream, window_us: int) -> np.ndarray:
     Returns:
         Four numbers.
     """
-    matplotlib = optional_import("matplotlib", extra="viz")
-    pyplot = optional_import("matplotlib.pyplot", extra="viz")
-    if matplotlib.get_backend().lower() in ("agg", "pdf", "ps", "svg", "cairo", "template"):
-        raise InputError("box=draw needs a display; give box=[x,y,w,h] or box=FILE here")
+    pyplot = pyplot_with_a_display("box=draw needs a display; give box=[x,y,w,h] or box=FILE here")
     selector = optional_import("matplotlib.widgets", extra="viz").RectangleSelector
     figure, axis = pyplot.subplots(num="draw the first box, then close the window")
     axis.imshow(event_image(events.slice_time(events.t_end - window_us, events.t_end), style="dark"))

@@ -150,6 +150,26 @@ def test_files_and_boxes_are_given_as_one_would(start, tmp_path, typed, recordin
     assert found[0].start_us == (-5 if "--start-us" in typed else None)
 
 
+@pytest.mark.parametrize(
+    ("typed", "camera"),
+    [
+        (["--camera"], True),
+        (["--camera", "--live"], True),
+        (["--camera", "box=[1,2,3,4]"], True),
+        (["--camera", "EVK4"], "EVK4"),
+        (["--camera", "Prophesee EVK4"], "Prophesee EVK4"),
+        (["--camera", "00050423"], "00050423"),
+        (["--camera=00050423"], "00050423"),
+        (["camera=DAVIS346"], "DAVIS346"),
+        ([], False),
+    ],
+)
+def test_a_camera_is_named_or_not(start, typed, camera):
+    found = []
+    done = start("track", *typed, main=lambda cfg: found.append(cfg.camera))
+    assert (done.returncode, done.stderr, found) == (0, "", [camera])
+
+
 def test_a_recording_that_is_not_there_is_named(start):
     done = start("track", "nothing.raw", "box=[1,2,3,4]")
     assert done.returncode == 2
