@@ -218,7 +218,7 @@ def main(cfg: DictConfig) -> None:
         cfg.live = True
     elif cfg.recording is None and not cfg.live:
         raise InputError(
-            "no recording: give recording=FILE, --live for a stream on standard input, or --camera for a camera"
+            "no recording: give recording=FILE, or --live for a stream on standard input, or --camera for a camera"
         )
     elif cfg.recording is None:
         cfg.recording = "-"

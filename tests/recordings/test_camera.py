@@ -152,7 +152,7 @@ def test_an_event_outside_the_sensor(plugged):
 def test_the_driver_itself_where_it_is_installed():
     driver = pytest.importorskip("neuromorphic_drivers")
     assert {name.value for name in Name} <= {name.value for name in driver.Name}
-    assert driver.unions.name_to_properties(driver.Name.INIVATION_DAVIS346).width == 346
+    assert driver.name_to_properties(driver.Name.INIVATION_DAVIS346).width == 346
     with pytest.raises(
         InputError, match=r"driver cannot look for cameras|no camera nowhere-0000 is there|is no serial"
     ):
