@@ -7,6 +7,8 @@ VENV   ?= .venv
 PYTHON ?= python3
 # torch goes in first, so that nothing else chooses another build of it.
 TORCH  ?= torch==2.13.0
+# Versions that the tests have passed with; `make LOCK=/dev/null` takes the newest that pyproject.toml allows.
+LOCK   ?= requirements-lock.txt
 SEED   ?= 0
 
 PY     := $(VENV)/bin/python
@@ -18,7 +20,7 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*/*)
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint faults fuzz soak coverage docs wheel release-check simulators gpu-check clean
+.PHONY: help demo test lint faults fuzz mutation soak coverage audit docs wheel release-check simulators gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,18 +30,20 @@ help:
 	@echo "make faults     full disks, kills at random moments, folders that vanish: FAULTS=50 of each (an hour)"
 	@echo "make docs       build the documentation into site/"
 	@echo "make fuzz       every kind of file, FUZZ_SECONDS=600 each (two hours)"
+	@echo "make mutation   change single operators and numbers of the modules that all scores rest on: do tests fail?"
 	@echo "make soak       track for an hour and train for an hour: memory, handles, threads, latency"
-	@echo "make coverage   line and branch coverage of all tests (needs pytest-cov)"
+	@echo "make coverage   line and branch coverage of all tests"
+	@echo "make audit      known weaknesses of the locked packages (pip-audit, in .venv-audit)"
 	@echo "make wheel      build the wheel into dist/"
 	@echo "make release-check  the wheel as an index takes it: manylinux, checked, into dist/"
 	@echo "make simulators  the environment of the simulators that need one of their own (.venv-simulators)"
 	@echo "make gpu-check  CUDA tests and GPU benchmark, on a machine with a GPU (needs no make demo before)"
 
-$(STAMP): pyproject.toml requirements-simulators.txt
+$(STAMP): pyproject.toml requirements-simulators.txt $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet "$(TORCH)" "scikit-build-core>=0.11" "cmake>=3.22" ninja
-	$(PY) -m pip install --quiet --no-build-isolation "$(TORCH)" -e ".[$(EXTRAS)]"
+	$(PY) -m pip install --quiet --constraint $(LOCK) "$(TORCH)"
+	$(PY) -m pip install --quiet --constraint $(LOCK) "$(TORCH)" "scikit-build-core>=0.11" "cmake>=3.22" ninja
+	$(PY) -m pip install --quiet --constraint $(LOCK) --no-build-isolation "$(TORCH)" -e ".[$(EXTRAS)]"
 	$(PY) -m pip install --quiet --no-deps -r requirements-simulators.txt
 	@touch $(STAMP) $(BUILT)
 
@@ -76,20 +80,39 @@ fuzz: $(BUILT)
 	for kind in aedat4 hdf5 npz mat text; do \
 	  $(PY) tests/recordings/fuzz_readers.py $$kind -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
+# MUTANTS of each module, drawn; 0 for all of them.
+MUTANTS ?= 40
+mutation: $(BUILT)
+	$(PY) tests/mutation/mutate.py --most $(MUTANTS)
+
 soak: $(BUILT)
 	$(PY) -m experiments.bench soak minutes=60 out=benchmarks/soak.json
 
-# Needs pytest-cov.
 coverage: $(BUILT)
 	$(PY) -m pytest -n 2 --dist loadfile --cov=had_snn --cov-branch --cov-report=term-missing:skip-covered
+
+# Asks a database on the network about the versions of the lock and of TORCH.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	echo "$(TORCH)" | cat - $(LOCK) > $(VENV)-audit/requirements.txt
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement $(VENV)-audit/requirements.txt
+
+# The time of every file in a wheel: that of the commit.
+wheel release-check: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 
 wheel: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
-# The wheel carries its OpenMP library and states the oldest glibc that it runs on; a tool that is missing fails here.
+# Two builds are the same bytes. The wheel carries its OpenMP library and states the oldest glibc that it runs on; a
+# tool that is missing fails here.
 release-check: $(STAMP)
-	rm -rf dist
+	rm -rf dist build
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist/again .
+	rm -rf build
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation -w dist/linux .
+	cmp dist/again/*.whl dist/linux/*.whl
+	rm -r dist/again
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m auditwheel repair --wheel-dir dist dist/linux/*.whl
 	rm -r dist/linux
 	$(PY) -m twine check --strict dist/*.whl
@@ -103,4 +126,4 @@ gpu-check:
 	$(PYTHON) -m experiments.bench.gpu_check
 
 clean:
-	rm -rf build dist runs site had_snn/ops/_native $(VENV) $(VENV)-simulators
+	rm -rf build dist runs site had_snn/ops/_native $(VENV) $(VENV)-simulators $(VENV)-audit

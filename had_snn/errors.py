@@ -37,7 +37,7 @@ class FormatError(InputError):
         self.remedy = remedy
         where = f" at byte {offset}" if offset is not None else ""
         hint = f" ({remedy})" if remedy else ""
-        super().__init__(f"{self.path}{where}: {message}{hint}")
+        super().__init__(_in_one_line(f"{self.path}{where}: {message}{hint}"))
 
 
 class CheckpointError(HadError):
@@ -50,6 +50,11 @@ class ExportError(HadError):
 
 class MissingExtraError(HadError, ImportError):
     """An optional dependency that is not installed."""
+
+
+def _in_one_line(text: str) -> str:
+    """Line breaks and control characters, which names inside a file may hold, are written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def first_line(error: Exception) -> str:

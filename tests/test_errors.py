@@ -12,6 +12,10 @@ def test_a_format_error_says_where_and_what_helps():
     assert str(error) == "a.raw at byte 8: found 3 bytes, expected whole words of 4 (repair=True)"
 
 
+def test_names_from_a_file_stay_in_the_line_of_their_error():
+    assert str(FormatError("a.npz", "found t\n\x1b[2J\u2028.npy")) == r"a.npz: found t\n\x1b[2J\u2028.npy"
+
+
 def test_a_missing_extra_is_named_with_its_cause():
     with pytest.raises(MissingExtraError, match=r"had-snn\[data\]") as caught:
         optional_import("no_such_module_anywhere", extra="data")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from had_snn.errors import InputError
 from had_snn.geometry import (
+    Crop,
     box_giou,
     box_iou,
     check_box,
@@ -97,3 +98,60 @@ def test_bad_boxes_are_named(box):
 def test_a_crop_needs_an_area():
     with pytest.raises(InputError, match="no area"):
         search_crop(np.array([1.0, 2.0, 0.0, 4.0]), factor=4, size=128)
+
+
+def test_the_area_of_a_crop_on_the_sensor_by_hand():
+    """A crop of 20 sensor pixels on a sensor of 30 x 50."""
+    for x0, y0, area in (
+        (10, 5, 400),
+        (-5, 5, 300),
+        (0.5, 20, 200),
+        (45, -15, 25),
+        (-5, -5, 225),
+        (-20, 5, 0),
+        (50, 5, 0),
+    ):
+        assert Crop(x0, y0, 2.0, 40).area_on((30, 50)) == area
+    assert Crop(-0.5, -0.5, 40.0, 40).area_on((30, 50)) == 0.25
+
+
+def test_the_limits_of_a_given_box_belong_to_it():
+    for box in ([10, 10, 1, 1], [-200, -150, 480, 360], [-5, -5, 10, 10], [235, 175, 10, 10]):
+        np.testing.assert_array_equal(check_box(np.array(box), (180, 240)), box)
+    refused = {
+        "sides must be": ([10, 10, 0.9, 5], [10, 10, 5, 0.9], [-200, 10, 481, 5], [10, -150, 5, 361]),
+        "outside the 240x180": ([-5.1, 9, 10, 10], [9, -5.1, 10, 10], [235.1, 9, 10, 10], [9, 175.1, 10, 10]),
+        "expected four numbers": ([1, 2, 0, 5], [1, 2, 5, 0], [1, 2, 5, np.inf], [1, 2, 5, 5, 5]),
+    }
+    for words, boxes in refused.items():
+        for box in boxes:
+            with pytest.raises(InputError, match=words):
+                check_box(np.array(box), (180, 240))
+
+
+def test_clipped_boxes_by_hand():
+    cases = {
+        (10, 20, 30, 40): (10, 20, 30, 40),
+        (10, 20, 1, 2): (10, 20, 4, 4),
+        (0, 0, 999, 999): (0, 0, 480, 360),
+        (-99, -99, 30, 40): (-26, -36, 30, 40),
+        (999, 999, 30, 40): (236, 176, 30, 40),
+    }
+    for given_box, clipped in cases.items():
+        np.testing.assert_array_equal(clip_box(given_box, (180, 240)), clipped)
+
+
+def test_overlaps_of_boxes_without_area_are_numbers():
+    point, box = torch.tensor([5.0, 5.0, 0.0, 0.0]), torch.tensor([5.0, 5.0, 10.0, 10.0])
+    assert (box_iou(point, point).item(), box_iou(point, box).item()) == (0.0, 0.0)
+    assert (box_giou(point, point).item(), box_giou(point, box).item()) == (0.0, 0.0)
+    tiny = torch.tensor([0.0, 0.0, 0.01, 0.01])
+    assert box_iou(tiny, tiny).item() == pytest.approx(1)
+    assert box_giou(tiny, tiny).item() == pytest.approx(1)
+
+
+def test_the_smallest_side_has_an_area_and_a_side_below_has_none():
+    assert search_crop(np.array([1.0, 2.0, 0.5, 0.5]), factor=4, size=128) == Crop(0.25, 1.25, 64.0, 128)
+    for box in ([1, 2, -1, -1], [1, 2, 3, 0], [np.inf, 2, 3, 3], [1, 2, np.nan, 3]):
+        with pytest.raises(InputError, match="no area"):
+            search_crop(np.array(box, dtype=float), factor=4, size=128)
