@@ -6,6 +6,7 @@ and clocked LIF neurons fire at most once a micro-step. Times inside a micro-ste
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from had_snn.events.batch import EventBatch
 from had_snn.models.neurons import LIF
-from had_snn.models.stem import EventLIFStem
+from had_snn.models.stem import TAU_RANGE_US, EventLIFStem
 from had_snn.ops import EventLIFState
 
 
@@ -48,9 +49,8 @@ class BinnedStem(EventLIFStem):
 
     def __init__(self, channels: int, *, kernel: int = 4, stride: int = 4) -> None:
         super().__init__(channels, kernel=kernel, stride=stride)
-        mean = float(self.log_tau.detach().mean().exp())
         del self.log_tau
-        self.lif = LIF(tau_us=mean, surrogate=self.surrogate)
+        self.lif = LIF(tau_us=math.sqrt(math.prod(TAU_RANGE_US)), surrogate=self.surrogate)
 
     @property
     def tau_us(self) -> Tensor:

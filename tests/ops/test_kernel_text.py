@@ -174,9 +174,11 @@ MIRRORS = {
     "host/columns.cpp": ["had_snn.recordings.decoders"],
     "host/counts.cpp": ["had_snn.ops.spike_count"],
     "host/crop.cpp": ["had_snn.events.cropping"],
+    "host/match.cpp": ["had_snn.ops.spiking_conv"],
     "host/pool.cpp": ["had_snn.ops.memory"],
     "host/readers.cpp": ["had_snn.recordings.decoders"],
     "host/spike_conv.cpp": ["had_snn.ops.spike_conv"],
+    "host/spike_gradient.cpp": ["had_snn.ops.spiking_conv"],
     "host/text.cpp": ["had_snn.recordings.decoders"],
     "sensor/sensor.cpp": ["had_snn.simulator.sensor"],
 }
