@@ -91,12 +91,12 @@ soak: $(BUILT)
 coverage: $(BUILT)
 	$(PY) -m pytest -n 2 --dist loadfile --cov=had_snn --cov-branch --cov-report=term-missing:skip-covered
 
-# Asks a database on the network about the versions of the lock and of TORCH.
+# Asks a database on the network about the versions of the lock and of TORCH; a package it does not know is a failure.
 audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
 	echo "$(TORCH)" | cat - $(LOCK) > $(VENV)-audit/requirements.txt
-	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement $(VENV)-audit/requirements.txt
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)-audit/requirements.txt
 
 # The time of every file in a wheel: that of the commit.
 wheel release-check: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)

@@ -42,6 +42,7 @@ def test_lengths_and_limits_by_hand():
     assert (RULE.shortest, RULE.longest, RULE.reach, RULE.context_us) == (-8, 8, 4, 80_000)
     other = WindowRule(10_000.0, WindowPolicy(limits_us=(12_000.0, 13_000.0)))
     assert (other.shortest, other.longest, other.context_us) == (2, 1, 2 * 11_893)
+    assert other.reach == 8  # a factor of 4
     assert RULE.window(NOW, 4) == Window(NOW, 20_000.0, 10_000)
     assert RULE.full(1000.0) == pytest.approx(1600)
     assert RULE.full(1.0) == 100
