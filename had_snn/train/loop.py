@@ -153,8 +153,9 @@ def fit(
     logs = RunLogs(folder, loggers or {}, resume_step=run.done) if rank() == 0 else None
     try:
         _train(run, clips, logs, progress, validate)
-    except RuntimeError as error:  # of torch, wherever the run is when a process ends
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # wherever the run is when a process ends
+        cut_off = bool(config.loader_processes) and not isinstance(error, RuntimeError)
+        if not cut_off and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise WorkerDiedError(
             f"a process that prepares batches was ended, as a rule by lack of memory ({error}); the same command "
