@@ -216,6 +216,7 @@ SETS = {
         *(
             "clips.epoch_length=10",
             "clips.windows=3",
+            "clips.timing=rule",
             "clips.length_jitter=0.2",
             "rate_weight=0.1",
             "rate_range=[0.1,0.2]",
@@ -227,7 +228,7 @@ SETS = {
     "binned": ["student.stem=binned", "student.n_steps=2", "student.window_us=20000", "student.stem_channels=6"],
     "quantised": ["student.stem=quantised", "student.search_size=96", "student.template_size=64"],
     "base": ["student=base", "student.channels=[8,12,12]", "student.stem_channels=4", "student.blocks=1"],
-    "carried": ["carry=2", "clips.windows=3", "clips.timing=labels", "fit.loader_threads=2"],
+    "carried": ["carry=2", "clips.windows=3", "fit.loader_threads=2"],
     "validated": ["validation={split: val}", "fit.validate_every=1", "fit.patience=1"],
     "held_out": ["validation={held_out: 4}", "fit.loader_processes=1"],
     "full": ["distill=full", "distill.weights.rate=0.5", "distill.every=1", "distill.until=1", "distill.pool=2"],
