@@ -119,6 +119,7 @@ def conv_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dense, sizes = channels_last(spikes), _sizes(spikes, weight, stride, padding)
     samples, height, width, channels = sizes["N"], sizes["H"], sizes["W"], sizes["C"]
+    # The pool knows no int16; float16 is as wide.
     entry = memory.empty((samples, height, width * channels), dtype=torch.float16, device=spikes.device).view(
         torch.int16
     )
