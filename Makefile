@@ -1,5 +1,5 @@
 # make demo    the whole chain, end to end, on simulated data: runs/demo/report.html
-# make test    lint and all tests
+# make test    ruff and all tests
 # make docs    the documentation: site/index.html
 # make help    the other targets
 
