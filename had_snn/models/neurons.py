@@ -1,6 +1,6 @@
 """Clocked spiking layers as modules: thin shells over `had_snn.ops.lif_multi_step`.
 
-The neuron (DESIGN: clocked LIF, hard reset):
+The neuron (clocked LIF, hard reset; `docs/maths.md`):
 
     h[t] = alpha * v[t-1] + x[t],   alpha = exp(-dt / tau)
     s[t] = 1 if h[t] > 1 else 0

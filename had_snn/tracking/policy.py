@@ -72,7 +72,25 @@ class MotionPolicy:
 
 @dataclass(frozen=True)
 class TrackingPolicy:
-    """How network outputs become boxes."""
+    """How network outputs become boxes: the `policy` of `OnlineTracker`. No option of a job changes these numbers.
+
+    Attributes:
+        window: How long windows are.
+        motion: How places and sizes are smoothed.
+        hann_weight: How much the score's peak is drawn to the middle of the search region, from 0 (not at all) to 1.
+        size_limits: Smallest and largest side of a box, in units of the first box's.
+        lost_share: A target is lost when its recent score is below this share of its usual one.
+        recent_windows: Time constant of the recent score.
+        usual_windows: Time constant of the usual score, which stands still while the target is lost.
+        found_share: A lost target is found where a score reaches this share of the usual one, given enough events.
+        lost_widening: Side of the region that a lost target is searched in, in units of the search region's.
+        silence_windows: Time constant with which the score decays while nothing is seen.
+        max_events: Most events of a crop that a look reads; of more, every k-th is read. None for no limit.
+        scale_tolerance: With `carry`, membranes are kept while the crop's scale is off by at most this factor.
+        look_share: A look is due after this share of a window, or of the events that fill one near the target.
+        search_windows: After this long the next look for a lost target is due.
+        rest_speed: A target slower than so many sizes a window counts as resting.
+    """
 
     window: WindowPolicy = field(default_factory=WindowPolicy)
     motion: MotionPolicy = field(default_factory=MotionPolicy)
