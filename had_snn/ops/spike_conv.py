@@ -32,6 +32,7 @@ class SpikeListing(Parameters):
         *fields(POINTER, "dense", "entry", "start", "value"),
         *fields(INT64, "rows", "W", "C"),
         *fields(FLOAT32, "most"),
+        *fields(INT32, "threads"),
     )
 
 
@@ -168,8 +169,9 @@ class SpikeListCall:
             spikes = _empty_list(steps, samples, height, width, channels, valued=valued)
         self.spikes, self._dense = spikes, dense
         tensors = {"dense": dense, "entry": spikes.entry, "start": spikes.start, "value": spikes.value}
-        rows = steps * samples * height
-        self._given = SpikeListing(**build.addresses(**tensors), rows=rows, W=width, C=channels, most=most)
+        sizes = {"rows": steps * samples * height, "W": width, "C": channels}
+        threads = build.threads_for(dense.numel())
+        self._given = SpikeListing(**build.addresses(**tensors), **sizes, most=most, threads=threads)
         self._function = build.bind("spike_list", SpikeListing)
 
     def __call__(self) -> int:

@@ -127,7 +127,7 @@ def conv_forward(
     value = memory.empty(entry.shape if counts else (0,), dtype=torch.float32, device=spikes.device)
     listed = {"entry": entry, "start": start, "value": value if counts else None}
     listing = build.addresses(dense=dense, **listed)
-    rows = {"rows": samples * height, "W": width, "C": channels, "most": float("inf")}
+    rows = {"rows": samples * height, "W": width, "C": channels, "most": float("inf"), "threads": sizes["threads"]}
     number = build.bind("spike_list", SpikeListing)(SpikeListing(**listing, **rows))
     if number > DENSEST * spikes.numel():
         return F.conv2d(dense, weight, stride=stride, padding=padding), entry, start, value

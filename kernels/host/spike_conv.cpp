@@ -44,6 +44,7 @@ struct SpikeListing {
   float* value;
   had_i64 rows, W, C;
   float most;
+  int threads;
 };
 
 // Depth-wise: each sample of spikes [T, N, H, W, C], given as 0 and 1, with its kernel [N, k, k, C].
@@ -84,6 +85,40 @@ HAD_INLINE had_i64 lane_groups(const SpikeConv* p) { return (p->K + HAD_LANES - 
 HAD_INLINE int append_bits(had_u16* list, int n, unsigned bits, had_i64 first) {
   for (; bits; bits &= bits - 1) list[n++] = (had_u16)(first + __builtin_ctz(bits));
   return n;
+}
+
+#if HAD_LANES >= 8
+typedef had_u16 eight __attribute__((vector_size(16)));
+
+namespace {
+// The places of the set bits of each byte, in order. A constant of the file: nothing of a width that the processor may not
+// have runs when the library is loaded.
+struct SetBits {
+  alignas(16) had_u16 places[256][8];
+  constexpr SetBits() : places() {
+    for (unsigned byte = 0; byte < 256; ++byte)
+      for (unsigned bits = byte, n = 0; bits; bits &= bits - 1) places[byte][n++] = (had_u16)__builtin_ctz(bits);
+  }
+};
+constexpr SetBits set_bits;
+}  // namespace
+#endif
+
+// `append_bits` for a whole group of lanes, without a branch: what is written behind the last number means nothing, and
+// stays within the places of the group's own neurons.
+HAD_INLINE int append_group(had_u16* list, int n, unsigned bits, had_i64 first) {
+#if HAD_LANES >= 8
+  for (int lane = 0; lane < HAD_LANES; lane += 8, bits >>= 8) {
+    eight numbers;
+    memcpy(&numbers, set_bits.places[bits & 255u], sizeof numbers);
+    numbers += (had_u16)(first + lane);
+    memcpy(list + n, &numbers, sizeof numbers);
+    n += __builtin_popcount(bits & 255u);
+  }
+  return n;
+#else
+  return append_bits(list, n, bits, first);
+#endif
 }
 
 // One site, channels from c on: `GROUPS` groups of lanes, of which the last holds `tail` channels. `fired_bits`
@@ -191,8 +226,10 @@ HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const SpikeConv* given) {
       int n = 0;
       for (had_i64 ox = 0; ox < Wo; ++ox) {
         start[ox] = n;
-        for (had_i64 g = 0; g < groups; ++g)
-          n = append_bits(list, n, bits[(t * Wo + ox) * groups + g], ox * K + g * HAD_LANES);
+        const unsigned* fired = bits + (t * Wo + ox) * groups;
+        const had_i64 whole = K / HAD_LANES;
+        for (had_i64 g = 0; g < whole; ++g) n = append_group(list, n, fired[g], ox * K + g * HAD_LANES);
+        if (whole < groups) n = append_bits(list, n, fired[whole], ox * K + whole * HAD_LANES);
       }
       start[Wo] = n;
       total += n;
@@ -202,31 +239,36 @@ HAD_EXPORT had_i64 HAD_SYMBOL(spike_conv)(const SpikeConv* given) {
   return failed ? -1 : total;
 }
 
+// Appends the spikes of channels c on of column x.
+HAD_INLINE int list_group(const SpikeListing& p, had_i64 row, had_i64 x, had_i64 c, const int count, int n) {
+  const had_i64 at = row * p.W * p.C;
+  had_u16* list = p.entry + at;
+  const int before = n;
+  const unsigned bits = mask_bits(had_load_f32(p.dense + at + x * p.C + c, count) != had_splat(0.0f));
+  n = count == HAD_LANES ? append_group(list, n, bits, x * p.C + c)
+                         : append_bits(list, n, bits & ((1u << count) - 1u), x * p.C + c);
+  if (p.value)
+    for (int i = before; i < n; ++i) {
+      const float size = p.dense[at + list[i]];
+      p.value[at + i] = size < p.most ? size : p.most;
+    }
+  return n;
+}
+
 // Returns the number of entries.
 HAD_EXPORT had_i64 HAD_SYMBOL(spike_list)(const SpikeListing* given) {
   const SpikeListing p = *given;
-  const had_i64 W = p.W, C = p.C;
   had_i64 total = 0;
+#pragma omp parallel for schedule(static) num_threads(p.threads) if (p.threads > 1) reduction(+ : total)
   for (had_i64 row = 0; row < p.rows; ++row) {
-    const float* from = p.dense + row * W * C;
-    had_u16* list = p.entry + row * W * C;
-    int *start = p.start + row * (W + 1), n = 0;
-    for (had_i64 x = 0; x < W; ++x) {
+    int *start = p.start + row * (p.W + 1), n = 0;
+    for (had_i64 x = 0; x < p.W; ++x) {
       start[x] = n;
-      for (had_i64 c = 0; c < C; c += HAD_LANES) {
-        const int count = (int)had_min(C - c, HAD_LANES);
-        const lanes found = had_load_f32(from + x * C + c, count);
-        const unsigned live = count == HAD_LANES ? ~0u : (1u << count) - 1u;
-        const int before = n;
-        n = append_bits(list, n, mask_bits(found != had_splat(0.0f)) & live, x * C + c);
-        if (p.value)
-          for (int i = before; i < n; ++i) {
-            const float size = from[list[i]];
-            p.value[row * W * C + i] = size < p.most ? size : p.most;
-          }
-      }
+      had_i64 c = 0;
+      for (; c + HAD_LANES <= p.C; c += HAD_LANES) n = list_group(p, row, x, c, HAD_LANES, n);
+      if (c < p.C) n = list_group(p, row, x, c, (int)(p.C - c), n);
     }
-    start[W] = n;
+    start[p.W] = n;
     total += n;
   }
   return total;
