@@ -72,9 +72,9 @@ faults: $(BUILT)
 docs: $(BUILT)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
-# Needs atheris (pip install atheris) and, for the decoders in C++, clang.
 FUZZ_SECONDS ?= 600
 fuzz: $(BUILT)
+	$(PY) -m pip install --quiet "atheris>=2.3"
 	for kind in nir weights state resume boxes labels names results; do \
 	  $(PY) tests/fuzz/fuzz_files.py $$kind -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 	for kind in aedat4 hdf5 npz mat text; do \

@@ -39,6 +39,10 @@ class FormatError(InputError):
         hint = f" ({remedy})" if remedy else ""
         super().__init__(_in_one_line(f"{self.path}{where}: {message}{hint}"))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Of itself an exception is made again from its message alone, where one comes from another process."""
+        return FormatError.__new__, (type(self), *self.args), self.__dict__
+
 
 class CheckpointError(HadError):
     """A checkpoint or weight file that is missing, damaged or made for another network."""

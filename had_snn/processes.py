@@ -1,4 +1,6 @@
-"""Sums over the processes of a distributed run; in a single process every function here returns what it was given.
+"""Work shared by processes: sums over those of a distributed run, and forks of one for independent pieces.
+
+In a single process every function of the first kind returns what it was given.
 
 With these, `N` processes of `B` samples compute what one process of `N * B` samples would: losses are divided by the
 whole batch's normaliser, batch norm sees the whole batch, and results of sharded work come together in order.
@@ -6,14 +8,25 @@ whole batch's normaliser, batch norm sees the whole batch, and results of sharde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-T = TypeVar("T")
+from had_snn.errors import HadError
+
+T, R = TypeVar("T"), TypeVar("R")
+#: What forked copies of this process call; they find it in the memory that they were copied with.
+_FORKED: list[Callable[[int], Any]] = []
+
+
+class WorkerDiedError(HadError):
+    """A process that did part of the work was ended from outside."""
 
 
 def is_distributed() -> bool:
@@ -70,6 +83,42 @@ def unshard(part: list[T]) -> list[T]:
     parts: list[list[T]] = [[] for _ in range(world_size())]
     dist.all_gather_object(parts, part)
     return [parts[i % len(parts)][i // len(parts)] for i in range(sum(len(p) for p in parts))]
+
+
+def in_forks(call: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R]]:
+    """Calls a function for each item in copies of this process, for work on a CPU that one thread does.
+
+    Args:
+        call: What is called, with all that it holds as it is now; what it changes stays in its copy.
+        items: Its arguments.
+        workers: Copies. With 1 everything runs here, in order.
+
+    Yields:
+        The number of an item and what came of it, as they get ready.
+
+    Raises:
+        WorkerDiedError: If a copy was ended from outside.
+    """
+    if workers <= 1:
+        yield from ((number, call(item)) for number, item in enumerate(items))
+        return
+    _FORKED.append(lambda number: call(items[number]))
+    pool = ProcessPoolExecutor(
+        min(workers, len(items)), multiprocessing.get_context("fork"), torch.set_num_threads, (1,)
+    )
+    try:
+        numbers = {pool.submit(_in_fork, number): number for number in range(len(items))}
+        yield from ((numbers[done], done.result()) for done in as_completed(numbers))
+    except BrokenProcessPool as error:
+        message = f"one of {workers} processes was ended, by the system where memory ran out; workers=1 needs only one"
+        raise WorkerDiedError(message) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+        _FORKED.pop()
+
+
+def _in_fork(number: int) -> Any:
+    return _FORKED[-1](number)
 
 
 class _MeanOverRanks(torch.autograd.Function):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from had_snn.errors import FormatError, MissingExtraError, optional_import
@@ -24,3 +26,10 @@ def test_a_missing_extra_is_named_with_its_cause():
 
 def test_an_installed_module_is_returned():
     assert optional_import("json", extra="data").dumps([1]) == "[1]"
+
+
+def test_an_error_comes_whole_from_another_process():
+    error = FormatError("a\n.raw", "found 1, expected 2", offset=7, remedy="convert it")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is FormatError
+    assert (str(again), again.path, again.offset, again.remedy) == (str(error), error.path, 7, "convert it")

@@ -33,6 +33,7 @@ from had_snn.commands.run_folder import open_run, versions
 from had_snn.commands.sources import sequences
 from had_snn.data.sample import sample_recording
 from had_snn.files import atomic_file
+from had_snn.threads import available
 
 
 class Chain:
@@ -92,6 +93,7 @@ def run_chain(chain: Chain) -> dict[str, Any]:
                 f"checkpoint={student}",
                 f"teacher_checkpoint={teacher}",
                 "baselines=[mean_shift,static]",
+                f"workers={available()}",
                 "report=null",
             )
         )

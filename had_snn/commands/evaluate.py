@@ -118,6 +118,7 @@ def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence
     chosen = sequences(cfg.data, cfg.split, limit=cfg.limit)
     chosen = without_first(chosen, cfg.skip_us) if cfg.skip_us else chosen
     options = {"protocol": cfg.protocol, "resamples": cfg.resamples, "seed": cfg.seed}
+    running = {"latency_us": cfg.latency_us, "workers": cfg.workers}
     foreign = [score_folder(folder, chosen, **options) for folder in folders(cfg.results)]
     others, notes = baselines(cfg, chosen)
     if not ours and not foreign and not others:
@@ -127,9 +128,7 @@ def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence
         period_us = cfg.teacher_period_us if isinstance(tracker, TeacherTracker) else cfg.period_us
         with progress(f"evaluate {tracker.name}", unit="sequences") as bar:
             results.append(
-                evaluate_tracker(
-                    tracker, chosen, progress=bar, min_period_us=period_us, latency_us=cfg.latency_us, **options
-                )
+                evaluate_tracker(tracker, chosen, progress=bar, min_period_us=period_us, **running, **options)
             )
     return [*results[: len(ours)], *foreign, *results[len(ours) :]], chosen, notes
 

@@ -22,7 +22,7 @@ from had_snn.data.sequence import first_label
 from had_snn.errors import InputError
 from had_snn.evaluate.protocols import check_protocol
 from had_snn.evaluate.results import EvaluationResult, TrackResult, score_results
-from had_snn.processes import shard, unshard
+from had_snn.processes import in_forks, shard, unshard
 
 if TYPE_CHECKING:
     from had_snn.data.sequence import TrackingSequence
@@ -153,6 +153,7 @@ def evaluate_tracker(
     seed: int = 0,
     min_period_us: int = 1000,
     latency_us: int | None = None,
+    workers: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> EvaluationResult:
     """Runs and scores a tracker over a set of sequences; in a distributed run each process takes its share of them.
@@ -166,20 +167,28 @@ def evaluate_tracker(
         min_period_us: Under `clock`, the tracker rests until this long after it began its last answer; a tracker that
             waits for camera frames answers once a frame.
         latency_us: Under `clock`, computing time charged for each look or answer; the measured one when None.
+        workers: Sequences that are tracked at a time, each by a copy of the tracker on one thread; boxes and scores are
+            the same, computing times are of a machine that does more than one thing.
         progress: Called after each sequence with the number done, the number of all and the sequence's name.
 
     Returns:
         Scores, curves and boxes. `results.score_results` reads the same boxes under another protocol.
     """
     check_protocol(protocol)
-    results = []
-    own = shard(sequences)
-    for done, sequence in enumerate(own, start=1):
+    if protocol == "clock" and latency_us is None and workers > 1:
+        raise InputError(
+            f"workers={workers}: protocol=clock measures time, on a machine that does nothing else; workers=1"
+        )
+
+    def track(sequence: TrackingSequence) -> TrackResult:
         if protocol == "clock":
-            results.append(run_on_clock(tracker, sequence, latency_us=latency_us, min_period_us=min_period_us))
-        else:
-            results.append(run_one_pass(tracker, sequence))
+            return run_on_clock(tracker, sequence, latency_us=latency_us, min_period_us=min_period_us)
+        return run_one_pass(tracker, sequence)
+
+    own, found = shard(sequences), {}
+    for number, result in in_forks(track, own, workers):
+        found[number] = result
         if progress is not None:
-            progress(done, len(own), sequence.name)
-    results = unshard(results)
+            progress(len(found), len(own), own[number].name)
+    results = unshard([found[number] for number in range(len(own))])
     return score_results(tracker.name, results, sequences, protocol=protocol, resamples=resamples, seed=seed)

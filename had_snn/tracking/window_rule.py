@@ -7,8 +7,8 @@ numbers without a unit of time:
     fill = max(N / (density * w * h), |v| * W / travel)
 
 with `N` the events within twice the target's box and `v` its velocity. The window stays while `1 / band < fill < band`
-and otherwise moves to where `fill` is nearest to 1. Counts alone are compared: played `2^m` times faster, `n` is lower
-by exactly `4 m`.
+and otherwise becomes the longest with `fill <= 1` within reach. Counts alone are compared: played `2^m` times faster,
+`n` is lower by exactly `4 m`.
 """
 
 from __future__ import annotations

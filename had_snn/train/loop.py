@@ -20,9 +20,8 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from had_snn.errors import HadError
 from had_snn.ops.memory import keep_freed_memory
-from had_snn.processes import rank, world_size
+from had_snn.processes import WorkerDiedError, rank, world_size
 from had_snn.train.config import FitConfig, clip_indices
 from had_snn.train.guards import NonFiniteLossError
 from had_snn.train.logs import RunLogs
@@ -31,10 +30,6 @@ from had_snn.train.run import Run
 __all__ = ["FitConfig", "NonFiniteLossError", "fit"]
 
 log = logging.getLogger("had_snn")
-
-
-class WorkerDiedError(HadError):
-    """A process that prepares batches is gone."""
 
 
 class ClipSource(Protocol):

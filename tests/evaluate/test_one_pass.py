@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from had_snn.errors import InputError
 from had_snn.evaluate import one_pass
 from had_snn.evaluate.one_pass import evaluate_tracker, run_on_clock, run_one_pass
 from had_snn.evaluate.results import score_results
+from had_snn.processes import WorkerDiedError
 
 
 def test_every_event_is_given_once(sequence, oracle):
@@ -157,3 +160,38 @@ def test_unknown_protocol_is_refused_before_any_work(sequence, oracle):
     with pytest.raises(InputError, match="unknown protocol"):
         evaluate_tracker(tracker, [sequence], protocol="lasot")
     assert tracker.calls == []
+
+
+def test_workers_share_the_sequences_and_give_the_same_boxes(sequence, oracle, make_sequence):
+    chosen, seen = [sequence, *(make_sequence(name=f"another {n}") for n in range(3))], []
+    alone = evaluate_tracker(oracle(sequence, shift=(3.0, 0.0)), chosen, resamples=0)
+    shared = evaluate_tracker(
+        oracle(sequence, shift=(3.0, 0.0)), chosen, resamples=0, workers=2, progress=lambda *step: seen.append(step)
+    )
+    assert shared.scores == alone.scores
+    assert [r.name for r in shared.results] == [s.name for s in chosen]
+    assert [step[:2] for step in seen] == [(n, 4) for n in range(1, 5)]
+    assert sorted(step[2] for step in seen) == sorted(s.name for s in chosen)
+
+
+def test_an_error_in_a_worker_is_the_callers(sequence, oracle):
+    sequence.visible[:] = False
+    with pytest.raises(InputError, match="moving: no label shows a visible box"):
+        evaluate_tracker(oracle(sequence), [sequence, sequence], workers=2)
+
+
+def test_a_worker_that_is_killed_is_named(sequence, oracle):
+    class Killed(oracle.type):
+        def update(self, events, *, at_us, frame=None):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(WorkerDiedError, match="one of 2 processes was ended"):
+        evaluate_tracker(Killed(sequence), [sequence, sequence], workers=2)
+
+
+def test_measured_time_is_not_shared(sequence, oracle):
+    with pytest.raises(InputError, match=r"workers=2: protocol=clock measures time"):
+        evaluate_tracker(oracle(sequence), [sequence], protocol="clock", workers=2)
+    options = {"protocol": "clock", "resamples": 0, "latency_us": 3_000}
+    alone, shared = (evaluate_tracker(oracle(sequence), [sequence] * 2, workers=n, **options) for n in (1, 2))
+    assert alone.scores == shared.scores

@@ -17,9 +17,10 @@ from small_task import Clips, Task
 from torch import nn
 
 from had_snn.errors import CheckpointError, InputError
+from had_snn.processes import WorkerDiedError
 from had_snn.train.averaging import WeightAverage, learning_rate_at
 from had_snn.train.config import clip_indices
-from had_snn.train.loop import FitConfig, NonFiniteLossError, WorkerDiedError, fit
+from had_snn.train.loop import FitConfig, NonFiniteLossError, fit
 
 CONFIG = FitConfig(iterations=60, batch_size=4, learning_rate=1e-2, warmup=5, log_every=1, checkpoint_every=10)
 
