@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from had_snn.errors import HadError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 #: What forked copies of this process call; they find it in the memory that they were copied with.
 _FORKED: list[Callable[[int], Any]] = []
 
