@@ -40,6 +40,12 @@ def test_curves_by_hand():
     assert curves.mean_overlap == pytest.approx((1 + 2 / 3 + 1 / 3) / 4)
 
 
+def test_scores_are_read_at_a_fifth_of_the_box_and_at_twenty_pixels():
+    curves = shifted(5, 7)  # normalised by the width of 20: 0.25 and 0.35
+    assert curves.score("NPR") == 50.0
+    assert shifted(19, 21, 39).score("PR") == 50.0
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_perfect_box_reaches_twenty_of_twenty_one(protocol):
     curves = shifted(0, protocol=protocol)
@@ -184,6 +190,22 @@ def test_paired_difference_refuses_other_sequences():
         paired_difference(random_curves(5), random_curves(6), protocol="pytracking")
     with pytest.raises(InputError, match="unknown score 'AUC'"):
         paired_difference(random_curves(5), random_curves(5), protocol="pytracking", score="AUC")
+
+
+def test_what_is_not_asked_for_is_a_thousand_resamples_two_thousand_of_pairs_and_seed_0():
+    curves, others = random_curves(), random_curves(offset=0.1, seed=1)
+    named = {"resamples": 1000, "seed": 0}
+    assert summarise(curves, protocol="visible").intervals == summarise(curves, protocol="visible", **named).intervals
+    named = {"resamples": 2000, "seed": 0}
+    asked = paired_difference(curves, others, protocol="visible", **named)
+    assert paired_difference(curves, others, protocol="visible") == asked
+    groups = {curve.name: ("blur",) for curve in curves}
+    by_attribute = summarise_by_attribute(curves, groups, protocol="visible")["blur"]
+    assert by_attribute.intervals == {}
+    drawn = [
+        summarise_by_attribute(curves, groups, protocol="visible", resamples=50, **seed) for seed in ({}, {"seed": 0})
+    ]
+    assert drawn[0]["blur"].intervals == drawn[1]["blur"].intervals
 
 
 def test_attributes():
