@@ -23,10 +23,11 @@ from had_snn.data.labels import read_columns
 from had_snn.events.stream import EventStream
 from had_snn.files import atomic_file
 from had_snn.recordings.aedat4_writer import write_aedat4
+from had_snn.simulator.description import Scene, Sprite
 from had_snn.simulator.motion import wander
 from had_snn.simulator.scene import FAMILIES, tight_boxes
 from had_snn.simulator.scene_parts import World, background, camera_motion, draw_look, object_sprites
-from had_snn.simulator.sensor import Scene, SensorModel, Sprite, simulate
+from had_snn.simulator.sensor import SensorModel, simulate
 
 #: Targets by their name in the file of boxes.
 TARGETS = ("fast", "slow")

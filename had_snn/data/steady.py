@@ -13,10 +13,11 @@ import numpy as np
 
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
+from had_snn.simulator.description import Scene
 from had_snn.simulator.scene import FAMILIES, tight_boxes
 from had_snn.simulator.scene_light import illumination, sensor_model
 from had_snn.simulator.scene_parts import World, background, camera_motion, draw_look, object_sprites
-from had_snn.simulator.sensor import Scene, simulate
+from had_snn.simulator.sensor import simulate
 
 #: Radius of the circle in heights of the sensor, and what a target moves in one render step at most, in sizes.
 RADIUS, STEP = 0.22, 0.004

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from had_snn.errors import InputError
+from had_snn.simulator.description import Scene, Sprite
 from had_snn.simulator.scene_light import exposures, illumination, sensor_model
 from had_snn.simulator.scene_parts import (
     Family,
@@ -25,7 +26,7 @@ from had_snn.simulator.scene_parts import (
     other_sprites,
     target_sprites,
 )
-from had_snn.simulator.sensor import LUMA, Scene, SensorModel, Sprite
+from had_snn.simulator.sensor import LUMA, SensorModel
 from had_snn.simulator.shapes import OUTLINE, outline
 
 MIN_VISIBLE_SHARE = 0.35  # below this share of its area in sight, the target counts as absent

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from had_snn.simulator.description import FramePlan
 from had_snn.simulator.scene_parts import World
-from had_snn.simulator.sensor import FramePlan, SensorModel
+from had_snn.simulator.sensor import SensorModel
 
 FRAME_HZ = 25
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from had_snn.simulator.description import Sprite
 from had_snn.simulator.motion import bounce, smooth_noise, turned, wander
-from had_snn.simulator.sensor import Sprite
 from had_snn.simulator.shapes import mask
 from had_snn.simulator.textures import spectral_noise, texture
 

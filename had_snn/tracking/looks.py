@@ -9,8 +9,12 @@ before `t` only; it is made once a later time is asked for.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from had_snn.errors import InputError
 from had_snn.geometry import Crop
 from had_snn.tracking.buffer import EventBuffer
 
@@ -41,3 +45,24 @@ class Chain:
         if early is not None:
             early = buffer.first_time(max(early, rest), before_us)
         return early if early is not None and (late is None or early < late) else late
+
+
+def checked_times(at_us: Sequence[int], after_us: int) -> list[int]:
+    """Times that boxes are asked for, as whole numbers.
+
+    Args:
+        at_us: The times.
+        after_us: That of the last box.
+
+    Raises:
+        InputError: If one is no whole number, or not after the one before it.
+    """
+    times = []
+    for t_us in at_us:
+        if isinstance(t_us, bool) or not isinstance(t_us, (int, np.integer)):
+            raise InputError(f"at_us holds {t_us!r}: expected whole microseconds")
+        if t_us <= after_us:
+            raise InputError(f"asked for a box at {t_us} us after one at {after_us} us; times must increase")
+        times.append(int(t_us))
+        after_us = int(t_us)
+    return times

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from had_snn.errors import CheckpointError, first_line
+from had_snn.errors import CheckpointError, InputError, first_line
 from had_snn.events.stream import EventStream
 from had_snn.files import atomic_file
 from had_snn.geometry import Crop
@@ -94,17 +94,36 @@ _NUMBERS = (
 )
 
 
-def require_fit(path: str | os.PathLike[str], state: TrackerState, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuses a state whose tensors are not as a network makes them.
+def require_fit(
+    path: str | os.PathLike[str],
+    state: TrackerState,
+    made_for: Mapping[str, Any],
+    expected: Mapping[str, tuple[int, ...]],
+    windows: tuple[int, int],
+) -> None:
+    """Refuses a state that a tracker cannot go on from.
 
     Args:
         path: Where it comes from.
         state: The state.
+        made_for: The tracker's mode and network.
         expected: Shapes of the `kernel`, and by their names of the tensors of a `SearchState` from rest.
+        windows: The shortest and the longest of the tracker's rule.
 
     Raises:
-        CheckpointError: Naming a tensor of another shape.
+        InputError: If another student or mode made it.
+        CheckpointError: Naming a tensor of another shape, or windows that there are not.
     """
+    path = os.fspath(path)
+    if names := [name for name in made_for if made_for[name] != state.made_for.get(name)]:
+        found = ", ".join(f"{name} {state.made_for.get(name)} (here {made_for[name]})" for name in names)
+        raise InputError(f"{path}: state of another tracker: {found}")
+    _require_shapes(path, state, expected)
+    if not all(windows[0] <= n <= windows[1] for n in (state.n, state.template_n)):
+        raise CheckpointError(f"{path}: damaged tracker state (windows {state.n}, {state.template_n})")
+
+
+def _require_shapes(path: str, state: TrackerState, expected: Mapping[str, tuple[int, ...]]) -> None:
     found = {} if state.kernel is None else {"kernel": tuple(state.kernel.shape)}
     wanted = {name: expected[name] for name in found}
     if state.carried is not None:

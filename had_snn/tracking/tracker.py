@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from had_snn.errors import CheckpointError, InputError
+from had_snn.errors import InputError
 from had_snn.events.batch import EventBatch
 from had_snn.events.stream import EventStream, require_stream
 from had_snn.geometry import Crop, search_crop
@@ -35,7 +35,7 @@ from had_snn.threads import for_network, limited
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.carried import CarriedSearch, read_on
 from had_snn.tracking.follower import BoxFollower, Estimate
-from had_snn.tracking.looks import Chain
+from had_snn.tracking.looks import Chain, checked_times
 from had_snn.tracking.policy import TrackingPolicy
 from had_snn.tracking.state import TrackerState, load_state, require_fit, save_state
 from had_snn.tracking.template import NEAR, near_events, read_template, template_window
@@ -175,7 +175,7 @@ class OnlineTracker:
         """
         state = self._started()
         if at_us is not None:
-            at_us = _check_times(at_us, state.asked_us)
+            at_us = checked_times(at_us, state.asked_us)
         state.buffer.push(events)
         if at_us is None:
             last = state.buffer.last_t
@@ -202,14 +202,7 @@ class OnlineTracker:
             InputError: If another student or mode made it.
         """
         state = load_state(path, device=self.student.device)
-        if state.made_for != self._made_for():
-            ours, theirs = self._made_for(), state.made_for
-            names = [name for name in ours if ours[name] != theirs.get(name)]
-            found = ", ".join(f"{name} {theirs.get(name)} (here {ours[name]})" for name in names)
-            raise InputError(f"{os.fspath(path)}: state of another tracker: {found}")
-        require_fit(path, state, self._shapes())
-        if not all(self.rule.shortest <= n <= self.rule.longest for n in (state.n, state.template_n)):
-            raise CheckpointError(f"{os.fspath(path)}: damaged tracker state (windows {state.n}, {state.template_n})")
+        require_fit(path, state, self._made_for(), self._shapes(), (self.rule.shortest, self.rule.longest))
         self.state = state
 
     @torch.no_grad()
@@ -352,16 +345,3 @@ class OnlineTracker:
         # Membranes of the search have met the old template.
         state.kernel, state.carried = kernel, None
         return True
-
-
-def _check_times(at_us: Sequence[int], after_us: int) -> list[int]:
-    """The asked times as whole numbers, each after the one before it and after the last box."""
-    times = []
-    for t_us in at_us:
-        if isinstance(t_us, bool) or not isinstance(t_us, (int, np.integer)):
-            raise InputError(f"at_us holds {t_us!r}: expected whole microseconds")
-        if t_us <= after_us:
-            raise InputError(f"asked for a box at {t_us} us after one at {after_us} us; times must increase")
-        times.append(int(t_us))
-        after_us = int(t_us)
-    return times

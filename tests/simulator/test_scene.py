@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from had_snn.errors import InputError
+from had_snn.simulator.description import FramePlan, Scene, Sprite
 from had_snn.simulator.scene import ATTRIBUTES, FAMILIES, LabelledScene, sample_scene, tight_boxes, visible_share
-from had_snn.simulator.sensor import FramePlan, Scene, SensorModel, Sprite, simulate
+from had_snn.simulator.sensor import SensorModel, simulate
 
 FINE = 12  # points per pixel of the independent masks
 

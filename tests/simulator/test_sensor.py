@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from had_snn.errors import InputError
+from had_snn.simulator.description import FramePlan, Scene, Sprite
 from had_snn.simulator.scene import FAMILIES
-from had_snn.simulator.sensor import READOUT_US, FramePlan, Scene, SensorModel, Sprite, log_intensity, simulate
+from had_snn.simulator.sensor import READOUT_US, SensorModel, log_intensity, simulate
 
 IDEAL = SensorModel(
     theta_on=0.2,
