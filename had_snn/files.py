@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from had_snn.errors import HadError
@@ -95,7 +95,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def written_together(folder: Path, seal: str) -> Iterator[Path]:
+def written_together(folder: Path, seal: str, *, whole: Sequence[str] = ()) -> Iterator[Path]:
     """A temporary folder whose files take their places in `folder` when the block ends without an error.
 
     Until all of them are written nothing in `folder` changes. The seal says that the others are of one run: the old one
@@ -104,6 +104,7 @@ def written_together(folder: Path, seal: str) -> Iterator[Path]:
     Args:
         folder: An existing folder; what else is in it stays.
         seal: Name of the file that says that all is there.
+        whole: Names of folders that are replaced as a whole; what an earlier run left in them goes.
 
     Yields:
         The temporary folder's path, inside `folder`.
@@ -113,9 +114,15 @@ def written_together(folder: Path, seal: str) -> Iterator[Path]:
         yield temporary
         flush(temporary)
         made = [path for path in temporary.rglob("*") if path.is_file()]
-        for path in made:
+        for path in (p for p in made if p.relative_to(temporary).parts[0] not in whole):
             (folder / path.relative_to(temporary)).parent.mkdir(parents=True, exist_ok=True)
         (folder / seal).unlink(missing_ok=True)
+        for name in whole:
+            if (folder / name).exists():
+                (folder / name).rename(temporary / f".{name}.old")
+            if (temporary / name).exists():
+                (temporary / name).rename(folder / name)
+        made = [path for path in made if path.exists()]
         for path in sorted(made, key=lambda path: path == temporary / seal):
             path.replace(folder / path.relative_to(temporary))
     finally:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from had_snn.errors import HadError
+from had_snn.threads import one_for_good
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -103,16 +104,22 @@ def in_forks(call: Callable[[T], R], items: Sequence[T], workers: int) -> Iterat
     if workers <= 1:
         yield from ((number, call(item)) for number, item in enumerate(items))
         return
+    if not items:
+        return
     _FORKED.append(lambda number: call(items[number]))
-    pool = ProcessPoolExecutor(
-        min(workers, len(items)), multiprocessing.get_context("fork"), torch.set_num_threads, (1,)
-    )
+    others = {child.pid for child in multiprocessing.active_children()}
+    pool = ProcessPoolExecutor(min(workers, len(items)), multiprocessing.get_context("fork"), one_for_good)
     try:
         numbers = {pool.submit(_in_fork, number): number for number in range(len(items))}
         yield from ((numbers[done], done.result()) for done in as_completed(numbers))
     except BrokenProcessPool as error:
         message = f"one of {workers} processes was ended, by the system where memory ran out; workers=1 needs only one"
         raise WorkerDiedError(message) from error
+    except BaseException:  # nobody waits for what the others are at
+        for child in multiprocessing.active_children():
+            if child.pid not in others:
+                child.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         _FORKED.pop()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_alone = False
 #: Networks of fewer parameters run on one thread unless asked.
 SMALL = 1_000_000
 
@@ -44,13 +45,23 @@ def use_what_is_available() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), available()))
 
 
+def one_for_good() -> None:
+    """Keeps this process on one thread whatever is asked for: a fork has no copies of the threads of its parent, and
+    OpenMP would wait for them for ever."""
+    import torch
+
+    global _alone
+    _alone = True
+    torch.set_num_threads(1)
+
+
 @contextmanager
 def limited(threads: int | None) -> Iterator[None]:
     """Lets torch and the kernels use so many threads while the block runs; as many as before when None."""
     import torch
 
     before = torch.get_num_threads()
-    if threads is None or threads == before:
+    if threads is None or threads == before or _alone:
         yield
         return
     torch.set_num_threads(threads)

@@ -24,7 +24,8 @@ from had_snn.commands.options import BASELINES
 from had_snn.commands.progress import progress
 from had_snn.commands.run_folder import open_run
 from had_snn.commands.sources import sequences
-from had_snn.data.sequence import TrackingSequence
+from had_snn.commands.start import lock_folder
+from had_snn.data.sequence import TrackingSequence, first_label
 from had_snn.errors import InputError, MissingExtraError
 from had_snn.evaluate.baselines import baseline
 from had_snn.evaluate.folders import read_annotations, score_first_box, score_folder
@@ -96,6 +97,17 @@ def folders(value: Any) -> list[str]:
     return [] if value is None else list(value)
 
 
+def refuse_twice(names: Sequence[str]) -> None:
+    """Refuses results that would be taken for one another's.
+
+    Raises:
+        InputError: Naming the tracker.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"two trackers are called {twice[0]}; rename the result folder")
+
+
 def evaluate_files(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence[Any], list[str]]:
     """Result folders against annotation folders: no events, no tracker."""
     truths = read_annotations(
@@ -109,6 +121,7 @@ def evaluate_files(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence[An
     options = {"protocol": cfg.protocol, "resamples": cfg.resamples, "seed": cfg.seed}
     results = [score_folder(folder, truths, **options) for folder in folders(cfg.results)]
     results.append(score_first_box(truths, **options))
+    refuse_twice([result.tracker for result in results])
     return results, truths, ["Baselines that need events or frames are missing: annotations were given without them."]
 
 
@@ -123,6 +136,9 @@ def evaluate_trackers(cfg: DictConfig) -> tuple[list[EvaluationResult], Sequence
     others, notes = baselines(cfg, chosen)
     if not ours and not foreign and not others:
         raise InputError("nothing to evaluate: give checkpoint=, teacher_checkpoint=, results= or baselines=")
+    refuse_twice([*(tracker.name for tracker in [*ours, *others]), *(result.tracker for result in foreign)])
+    for sequence in chosen if ours or others else ():
+        first_label(sequence)  # refuses one that no box is given of, before the others have run
     results: list[EvaluationResult] = []
     for tracker in [*ours, *others]:
         period_us = cfg.teacher_period_us if isinstance(tracker, TeacherTracker) else cfg.period_us
@@ -137,15 +153,13 @@ def run(cfg: DictConfig) -> list[EvaluationResult]:
     """Evaluates; writes `metrics.json`, a result folder per tracker that was run, and the report."""
     if cfg.annotations is not None and not folders(cfg.results):
         raise InputError("annotations= without results=: give results=DIR with one <sequence>.txt per sequence")
+    if Path(cfg.out).is_dir():
+        lock_folder(Path(cfg.out))  # another run there ends this one now, not when all is done
     results, chosen, notes = evaluate_files(cfg) if cfg.annotations is not None else evaluate_trackers(cfg)
-    names = [r.tracker for r in results]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"two trackers are called {twice[0]}; rename the result folder")
     for note in notes:
         log.warning("%s", note)
     folder = open_run(cfg)
-    with written_together(folder, "metrics.json") as draft:
+    with written_together(folder, "metrics.json", whole=["results"]) as draft:
         if cfg.annotations is None:
             for result in results:
                 write_result_folder(draft / "results" / result.tracker, result.results)

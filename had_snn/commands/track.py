@@ -105,20 +105,27 @@ def live_reader(cfg: DictConfig, stopped: Stopped, stack: ExitStack) -> LiveRead
 
 def open_live(cfg: DictConfig, reach_us: int, window_us: int, stopped: Stopped, stack: ExitStack) -> Source:
     """Events that are still coming."""
-    given = moment(cfg.start_us, cfg.start_s, "start", 0)
-    box, start = first_box(cfg.box, start_us=given if cfg.start_s is None else None, target=cfg.object)
+    moment(cfg.start_us, cfg.start_s, "start", 0)  # refuses both
+    box, start = first_box(cfg.box, start_us=cfg.start_us, target=cfg.object)
+    counted = cfg.start_s is not None  # from the first event, which has yet to come
+    start = None if counted else start
     reader = live_reader(cfg, stopped, stack)
-    chunks, before, now = iter(reader), EventStream.empty(reader.sensor_hw), None
+    chunks, before, now, zero = iter(reader), EventStream.empty(reader.sensor_hw), None, None
     while now is None or start is None or now < start:
         chunk = next(chunks, None)
         if chunk is None:
             when = "" if start is None else f", {start} us"
             raise InputError(f"{reader.name}: the stream ended before the first box's time{when}")
         before, now = concatenate([before, chunk.events]), chunk.now_us
-        if start is None and len(before):
-            given = moment(None, cfg.start_s, "start", before.t_start)
-            start = before.t_start + window_us if given is None else given
-    end = moment(cfg.end_us, cfg.end_s, "end", before.t_start if len(before) else start)
+        zero = before.t_start if zero is None and len(before) else zero
+        if start is None and zero is not None:
+            start = zero + window_us
+            if counted:
+                given = moment(None, cfg.start_s, "start", zero)
+                box, start = first_box(cfg.box, start_us=given, target=cfg.object)
+        if start is not None:
+            before = before.slice_time(start - reach_us, max(before.t_end, start))
+    end = moment(cfg.end_us, cfg.end_s, "end", start if zero is None else zero)
     rest = before.slice_time(start, before.t_end)
     context = before.slice_time(start - reach_us, start)
     return Source(reader.name, context, start, box, lambda tracker: live_chunks(chunks, tracker, rest, now, end))
@@ -133,8 +140,10 @@ def live_chunks(
         last = now_us if end_us is None else min(now_us, end_us)
         due: Sequence[int] = range(tracker.state.next_t_us, last + 1, tracker.output_period_us)
         yield rest, due
+        if end_us is not None and now_us >= end_us:
+            return
         chunk = next(chunks, None)
-        if chunk is None or (end_us is not None and now_us >= end_us):
+        if chunk is None:
             return
         rest, now_us = chunk.events, chunk.now_us
 

@@ -61,6 +61,8 @@ def validator(cfg: DictConfig, tracker_of: Callable[[Any], Tracker]) -> Callable
     if cfg.validation is None:
         return None
     chosen = validation_sequences(cfg)
+    for sequence in chosen:
+        first_label(sequence)  # refuses one that no box is given of, now and not after hours
 
     def score(task: nn.Module) -> float:
         return evaluate_tracker(tracker_of(task), chosen, resamples=0).scores["SR"]
@@ -75,7 +77,7 @@ def made_with(cfg: DictConfig, sequences: list[TrackingSequence]) -> dict[str, A
     used = {
         name: value
         for name, value in options.items()
-        if name not in FREE and (not name.startswith("data.splits.") or name.split(".")[2] in splits)
+        if not _free(name) and (not name.startswith("data.splits.") or name.split(".")[2] in splits)
     }
     labels = hashlib.sha256()
     for sequence in sequences:
@@ -95,11 +97,15 @@ def refuse_other(weights: Path, cfg: DictConfig) -> None:
     """Refuses weights that were trained with other options than a config's; their card says which."""
     card = json.loads(weights.with_suffix(".json").read_text())
     before, now = (
-        {name: value for name, value in _flat(config) if name not in FREE}
+        {name: value for name, value in _flat(config) if not _free(name)}
         for config in (card["config"], OmegaConf.to_container(cfg, resolve=True))
     )
     if told := differences(before, json.loads(json.dumps(now))):
         raise InputError(f"{weights} was made with {told}; give another out= folder, or remove it")
+
+
+def _free(name: str) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in FREE)
 
 
 def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,7 +128,7 @@ def rehearse(task: nn.Module, clips: Any, tracker_of: Callable[[Any], Tracker]) 
             batch = clips.collate([clips[0], clips[1]])
             for piece in getattr(copied, "pieces", lambda batch: [batch])(batch):
                 copied.train()(piece)
-        sequence = clips.sequences[0]
+        sequence = next((s for s in clips.sequences if s.usable.any()), clips.sequences[0])
         rows = slice(first_label(sequence), first_label(sequence) + 2)
         columns = {name: getattr(sequence, name)[rows] for name in ("label_times_us", "boxes_xywh", "visible")}
         run_one_pass(tracker_of(copied.eval()), replace(sequence, **columns))

@@ -20,7 +20,7 @@ class Window:
 
     Attributes:
         t0: Start in microseconds, inclusive.
-        t1: End in microseconds, exclusive; the label time.
+        t1: End in microseconds, exclusive.
         box_cxcywh: float32 `[4]` in units of the crop's side.
         visible: Whether the target is in sight and its centre in the crop.
         events: In crop pixels, or None where not asked for.

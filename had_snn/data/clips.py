@@ -55,7 +55,7 @@ class ClipGeometry:
     """The numbers of a network that fix its windows and crops.
 
     Attributes:
-        window_us: Length of every event window in microseconds.
+        window_us: Nominal length of an event window in microseconds.
         template_size: Side of the template crop in crop pixels.
         template_factor: Side of the template crop in units of `sqrt(w * h)`.
         search_size: Side of the search crop in crop pixels.
@@ -285,7 +285,10 @@ class ClipSampler(Dataset[Clip]):
         t1 = int(rng.integers(times[0], times[1])) + 1
         box = sequence.box_at(t1)[0]
         moved = np.hypot(*np.diff(boxes[:, :2] + boxes[:, 2:] / 2, axis=0)[0]) / np.sqrt(box[2] * box[3])
-        return t1, self.lengths.search(sequence, t1, box, moved / (times[1] - times[0]), rng)
+        length_us = self.lengths.search(sequence, t1, box, moved / (times[1] - times[0]), rng)
+        # The last one ends by the last label: behind it nobody says where the target is.
+        room = int(sequence.label_times_us[-1]) - t1
+        return t1, min(length_us, max(1, room // (self.windows - 1))) if self.windows > 1 else length_us
 
     def search_region(self, sequence: TrackingSequence, before: int, rng: np.random.Generator) -> Crop:
         """The region around the last visible box up to label `before`, jittered as a tracker's estimate is off."""

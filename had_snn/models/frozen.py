@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from had_snn.errors import InputError
+from had_snn.errors import CheckpointError, InputError
 from had_snn.models.graph import STEM, Graph, Node, is_pointwise
 from had_snn.models.grids import connected, fold, scale_and_shift, to_grid
 from had_snn.models.layers import ClockedLayers
@@ -194,6 +194,7 @@ def freeze(student: SearchModule) -> FrozenStudent:
 
     Raises:
         InputError: If a part of the student has no frozen form.
+        CheckpointError: If its weights make currents that are no numbers.
     """
     if isinstance(student, FrozenStudent):
         return student
@@ -215,6 +216,8 @@ def _rounded(graph: Graph) -> dict[str, tuple[Tensor, ...]]:
     for mixed, spiking in _groups(graph):
         if mixed is None:
             reach = torch.stack([_reach(node.source, *found[node.name]) for node in spiking]).sum(dim=0)
+            if not bool(reach.isfinite().all()):
+                raise CheckpointError(f"{spiking[0].name}: its weights are too large, no current of them is finite")
             grid = _BITS - math.ceil(math.log2(max(float(reach.max()), 2.0**-20)))
             found |= {node.name: tuple(to_grid(v, grid) for v in found[node.name]) for node in spiking}
             continue

@@ -1,4 +1,4 @@
-"""Convolutions of spikes whose cost follows the spikes, fused with the LIF step: inference only.
+"""Convolutions of spikes at a cost that follows them, fused with the LIF step, for inference; `spiking_conv.py` trains.
 
 Spikes travel as compact lists between layers (`SpikeList`); a convolution adds up the weights of the spikes in reach,
 channels in SIMD lanes, and its neurons fire while the sum is still in registers. Kernels, for a CPU only:

@@ -1,4 +1,4 @@
-"""Convolution and correlation of spikes for training on a CPU: differentiable, at a cost that follows the spikes.
+"""Convolution and correlation of spikes for training on a CPU: differentiable; the first at a cost that follows spikes.
 
     conv2d_of_spikes     outputs and the gradient of the weight from spike lists, those of inference (`spike_conv.py`);
                          the gradient of the input dense, by torch
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from had_snn.errors import InputError
 from had_snn.native import INT32, INT64, POINTER, Parameters, fields
 from had_snn.ops import build, memory
 from had_snn.ops.spike_conv import LANES, SpikeConv, SpikeListing, SpikeWeights
@@ -60,8 +61,9 @@ def conv2d_of_spikes(
     Returns:
         `[B, K, Ho, Wo]`, as `torch.nn.functional.conv2d` gives but for the rounding of its sums.
     """
-    row = spikes.shape[1] * spikes.shape[3]
-    if not _ours(spikes, weight) or weight.shape[2] != weight.shape[3] or row > 1 << 16 or not spikes.numel():
+    channels, row = spikes.shape[1], spikes.shape[1] * spikes.shape[3]
+    square = weight.shape[1:] == (channels, weight.shape[2], weight.shape[2]) and padding < weight.shape[2]
+    if not _ours(spikes, weight) or not square or row > 1 << 16 or not spikes.numel():
         return F.conv2d(spikes, weight, stride=stride, padding=padding)
     return conv_forward(spikes, weight, stride, padding, counts)[0]
 
@@ -75,8 +77,15 @@ def match_maps(maps: Tensor, kernel: Tensor) -> Tensor:
 
     Returns:
         `[T, N, C, H, W]`.
+
+    Raises:
+        InputError: If there is not one square kernel with an odd side for each sample and channel.
     """
-    if _ours(maps, kernel) and kernel.shape[-1] % 2 and maps.numel():
+    side = kernel.shape[-1]
+    if kernel.shape != (*maps.shape[1:3], side, side) or side % 2 == 0:
+        shape = f"[{maps.shape[1]}, {maps.shape[2]}, k, k] with an odd k"
+        raise InputError(f"the kernel has shape {list(kernel.shape)}; maps {list(maps.shape)} need {shape}")
+    if _ours(maps, kernel) and maps.numel():
         return match_forward(maps, kernel)
     steps, samples, channels, *sides = maps.shape
     flat = kernel.reshape(samples * channels, 1, *kernel.shape[2:])

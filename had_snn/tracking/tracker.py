@@ -253,9 +253,10 @@ class OnlineTracker:
         if state.template_due_us is not None:
             self._read_due_template(state, t_us)
         box = following.motion.box_at(t_us)
-        # While nothing is seen of it, what is long past may tell.
-        quiet_us = t_us - state.seen_us
-        reach = None if following.lost or state.seen_us < state.look_us else state.n + self.rule.reach
+        # While nothing is seen of it, what is long past may tell; so it may after a long time without a look.
+        quiet_us, reach = t_us - state.seen_us, state.n + self.rule.reach
+        if following.lost or state.seen_us < state.look_us or quiet_us > self.rule.length(reach):
+            reach = None
         near, since_us = near_events(state.buffer, box, t_us, self.rule, longest=reach), t_us - state.look_us
         gone = not following.lost and self.rule.gone(state.n, near, quiet_us=quiet_us)
         state.seen_us = state.seen_us if gone else t_us

@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from had_snn.files import clear_drafts
 from had_snn.ops.memory import keep_freed_memory
 from had_snn.processes import WorkerDiedError, rank, world_size
 from had_snn.train.config import FitConfig, clip_indices
@@ -142,7 +143,8 @@ def fit(
         keep_freed_memory()
     torch.manual_seed(config.seed)
     run = Run(task, config, folder, fabric)
-    run.clear_drafts()
+    if rank() == 0:
+        clear_drafts(folder)
     if resume and run.state_path.is_file():
         run.restore()
     logs = RunLogs(folder, loggers or {}, resume_step=run.done) if rank() == 0 else None

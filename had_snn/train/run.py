@@ -94,12 +94,6 @@ class Run:
                     "checkpoint before is whole, the same command goes on from it"
                 ) from error
 
-    def clear_drafts(self) -> None:
-        """Removes checkpoints that a killed process had not finished writing."""
-        if rank() == 0:
-            for draft in self.folder.glob(f".{self.state_path.stem}.*{self.state_path.suffix}"):
-                draft.unlink(missing_ok=True)
-
     def restore(self) -> None:
         """Goes on from the checkpoint in the run folder."""
         try:
@@ -110,7 +104,19 @@ class Run:
             self.average.module.load_state_dict(state["average"])
             self.average.updates = int(state["updates"])
             self.done, self.stale, self.best = int(state["iteration"]), int(state["stale"]), state["best"]
-            processes = state["processes"]
+            processes, scaler = state["processes"], state["scaler"]
+            if len(processes) != world_size():
+                raise CheckpointError(
+                    f"{self.state_path}: was made by {len(processes)} processes and this run has {world_size()}; "
+                    "resume with as many, or start anew in another folder"
+                )
+            own = processes[rank()]
+            torch.set_rng_state(own[0])
+            self.lines, self.epoch = Means(**own[1]), Means(**own[2])
+            if len(own) > 3:
+                torch.cuda.set_rng_state(own[3], self.fabric.device)
+            if scaler:
+                self.fabric.strategy.precision.load_state_dict(scaler)
         except CheckpointError:
             raise
         except pickle.UnpicklingError as error:  # which advises to load whatever is in it, and run it
@@ -119,18 +125,6 @@ class Run:
             ) from error
         except Exception as error:
             raise CheckpointError(f"{self.state_path}: cannot resume from it ({first_line(error)})") from error
-        if len(processes) != world_size():
-            raise CheckpointError(
-                f"{self.state_path}: was made by {len(processes)} processes and this run has {world_size()}; "
-                "resume with as many, or start anew in another folder"
-            )
-        own = processes[rank()]
-        torch.set_rng_state(own[0])
-        self.lines, self.epoch = Means(**own[1]), Means(**own[2])
-        if len(own) > 3:
-            torch.cuda.set_rng_state(own[3], self.fabric.device)
-        if state["scaler"]:
-            self.fabric.strategy.precision.load_state_dict(state["scaler"])
         log.info("resuming at iteration %d from %s", self.done, self.state_path)
 
     def _require_same_numbers(self, before: dict[str, Any], done: int) -> None:

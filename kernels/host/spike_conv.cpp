@@ -1,5 +1,5 @@
-// Convolutions whose cost follows spikes: inference only, on a CPU (host only). Rows of outputs over threads, channels in
-// lanes, a block of channels in registers.
+// Convolutions whose cost follows spikes, on a CPU: with neurons for inference, alone for training. Rows of outputs over
+// threads, channels in lanes, a block of channels in registers.
 //
 // Spikes travel as compact lists, one for each row of a map. Row (t, b, y) owns the W * C places of `entry` from
 // ((t * N + b) * H + y) * W * C on; its spikes fill them in order of x and channel:

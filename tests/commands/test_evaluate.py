@@ -158,5 +158,17 @@ def test_trackers_and_baselines_on_a_data_set(start, tmp_path):
     assert done.returncode == 0, done.stderr
     again = json.loads((tmp_path / "second" / "metrics.json").read_text())
     assert list(again) == ["again", "static"]
+    # Another evaluation into the folder of the first leaves none of its boxes.
+    few = ["checkpoint=null", "baselines=[static]", "limit=1", "report=null", "resamples=0"]
+    done = start("evaluate", *data, *few, "out=run")
+    assert done.returncode == 0, done.stderr
+    left = [path.relative_to(tmp_path / "run") for path in (tmp_path / "run" / "results").rglob("*") if path.is_file()]
+    assert [str(path) for path in left] == ["results/static/test-00000.txt"]
+    # A name that two would have is told before any of them has run.
+    (tmp_path / "again").rename(tmp_path / "static")
+    done = start("evaluate", *data, *few, "results=static", "out=third")
+    assert done.returncode == 2
+    assert "two trackers are called static" in done.stderr
+    assert "evaluate static" not in done.stderr
     assert again["again"]["SR"] == pytest.approx(metrics["mean_shift"]["SR"], abs=0.5)
     assert again["static"]["SR"] == metrics["static"]["SR"]

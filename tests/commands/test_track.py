@@ -72,6 +72,12 @@ def test_a_live_stream_gives_the_recordings_boxes(folder, start, tmp_path):
     assert boxes(tmp_path / "live" / "boxes.csv") == expected
     printed = [line.split(",") for line in done.stdout.decode().splitlines()]
     assert printed == expected[1:]
+    # Seconds count from the first event, and choose the box in a file of boxes.
+    timed = [f"box={folder / 'boxes.csv'}", "object=blob", f"start_s={(1_040_000 - int(events.t[0])) / 1e6}"]
+    command = [sys.executable, "-m", "had_snn", "track", "--live", *timed, *live[3:5], "out=timed"]
+    done = subprocess.run(command, cwd=tmp_path, input=stream, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert boxes(tmp_path / "timed" / "boxes.csv") == expected
     summary = json.loads((tmp_path / "file" / "summary.json").read_text())
     assert summary["compared_with_truth"] == 7
     assert 0.3 < summary["mean_iou"] < 1

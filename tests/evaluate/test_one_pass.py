@@ -9,11 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from had_snn.checkpoint import load_student
 from had_snn.errors import InputError
 from had_snn.evaluate import one_pass
 from had_snn.evaluate.one_pass import evaluate_tracker, run_on_clock, run_one_pass
 from had_snn.evaluate.results import score_results
-from had_snn.processes import WorkerDiedError
+from had_snn.processes import WorkerDiedError, in_forks
+from had_snn.tracking import OnlineTracker
 
 
 def test_every_event_is_given_once(sequence, oracle):
@@ -195,3 +197,13 @@ def test_measured_time_is_not_shared(sequence, oracle):
     options = {"protocol": "clock", "resamples": 0, "latency_us": 3_000}
     alone, shared = (evaluate_tracker(oracle(sequence), [sequence] * 2, workers=n, **options) for n in (1, 2))
     assert alone.scores == shared.scores
+
+
+def test_a_tracker_on_two_threads_gives_its_boxes_in_workers_too(sequence):
+    chosen = [sequence, sequence]
+    tracker = OnlineTracker(load_student("tiny"), threads=2)
+    alone = evaluate_tracker(tracker, chosen, resamples=0)  # wakes threads that a fork has no copies of
+    shared = evaluate_tracker(tracker, chosen, resamples=0, workers=2)
+    for one, other in zip(alone.results, shared.results, strict=True):
+        np.testing.assert_array_equal(one.boxes_xywh, other.boxes_xywh)
+    assert list(in_forks(len, [], 2)) == []

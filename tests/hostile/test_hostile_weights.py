@@ -52,6 +52,16 @@ def test_numbers_that_are_none(weights, value):
                 load_student(rewritten(weights, change))
 
 
+def test_numbers_whose_currents_are_none(weights):
+    def change(tensors):
+        for name, value in tensors.items():
+            if value.ndim == 4 and name.startswith("backbone"):
+                value.fill_(3e38)
+
+    with pytest.raises(CheckpointError, match=r"backbone\.conv1: its weights are too large"):
+        OnlineTracker(load_student(rewritten(weights, change)))
+
+
 def test_other_shapes_missing_and_further_tensors(weights):
     name = next(name for name, value in load_file(weights).items() if value.ndim == 4)
     for change in (

@@ -152,6 +152,8 @@ def main() -> int:
     hypothesis.settings.register_profile(
         "mutation", deadline=None, derandomize=True, database=None, max_examples=30, phases=[hypothesis.Phase.generate]
     )
+    if unknown := [file for file in asked.files if file not in TESTS]:
+        told.error(f"{unknown[0]}: no tests are named for it; known are {', '.join(TESTS)}")
     enough = True
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.py"

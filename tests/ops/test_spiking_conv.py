@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from had_snn.errors import InputError
 from had_snn.ops import spiking_conv
 from had_snn.ops.spiking_conv import channels_last, conv2d_of_spikes, match_maps
 
@@ -110,6 +111,19 @@ def test_what_the_kernels_do_not_take_is_left_to_torch():
     with torch.autocast("cpu", torch.bfloat16):
         assert conv2d_of_spikes(spikes, weight).dtype == torch.bfloat16
     assert conv2d_of_spikes(spikes[:0], weight).shape == (0, 4, 4, 4)
+
+
+def test_shapes_that_do_not_fit_are_refused_whatever_the_rate():
+    for rate in (0.0, 0.2, 1.0):
+        spikes = numbers(2, 8, 6, 6, counts=False, rate=rate)
+        with pytest.raises(RuntimeError, match="channels"):
+            conv2d_of_spikes(spikes, torch.randn(4, 4, 3, 3))
+        weight = torch.randn(4, 8, 1, 1)
+        torch.testing.assert_close(conv2d_of_spikes(spikes, weight, padding=1), F.conv2d(spikes, weight, padding=1))
+    maps = numbers(2, 4, 8, 9, 9, counts=False)
+    for shape in ((1, 8, 5, 5), (4, 3, 5, 5), (4, 8, 3, 5), (4, 8, 4, 4)):
+        with pytest.raises(InputError, match=r"maps \[2, 4, 8, 9, 9\] need \[4, 8, k, k\] with an odd k"):
+            match_maps(maps, torch.randn(shape))
 
 
 def test_no_gradient_is_computed_that_nobody_needs(monkeypatch):

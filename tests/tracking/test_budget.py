@@ -71,3 +71,16 @@ def test_a_measured_budget_is_a_time(student):
         measured_budget_us(OnlineTracker(student).network, events=0)
     with pytest.raises(InputError, match="budget_us=-1"):
         OnlineTracker(student, budget_us=-1)
+
+
+def test_a_long_time_without_a_look_is_no_sign_that_the_target_is_gone(student):
+    """A still target among as many events as it makes itself: windows of a millisecond, looks 40 ms apart."""
+    rng, height, width, until_us = np.random.default_rng(1), 60, 60, 300_000
+    t = np.sort(rng.integers(0, until_us, 540_000))  # 500 events a pixel and second
+    columns = rng.integers(0, width, len(t)), rng.integers(0, height, len(t)), rng.integers(0, 2, len(t))
+    events = EventStream.from_arrays(t, *columns, (height, width))
+    tracker = OnlineTracker(student, budget_us=40_000.0)
+    tracker.init(events.slice_time(0, 100_000), [20.0, 20.0, 20.0, 20.0], t_us=100_000)
+    tracker.update(events.slice_time(100_000, until_us), at_us=[until_us - 1])
+    assert tracker.state.n < -12  # an eighth of the nominal window at most
+    assert tracker.state.seen_us == tracker.state.look_us

@@ -244,3 +244,13 @@ def test_a_loader_that_is_killed_is_told_and_the_run_goes_on(tmp_path, monkeypat
     assert torch.load(tmp_path / "cut" / "resume.pt", weights_only=True)["iteration"] == 10
     fit(Task(), Clips(), processes, run_dir=tmp_path / "cut")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_a_checkpoint_with_a_state_of_chance_that_is_none_is_refused(tmp_path):
+    fit(Task(), Clips(), replace(CONFIG, iterations=10), run_dir=tmp_path)
+    path = next(tmp_path.glob("*.pt"))
+    state = torch.load(path, weights_only=True)
+    state["processes"][0][0].zero_()
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match="cannot resume from it"):
+        fit(Task(), Clips(), CONFIG, run_dir=tmp_path)

@@ -270,6 +270,8 @@ def test_every_option_leads_to_a_student_that_is_saved_loaded_and_tracks(name, d
 
 def test_the_sets_of_options_change_every_one_of_them():
     cfg = compose("distill_student", [])
+    assert training._free("loggers.wandb.project")
+    assert not training._free("fit.log_every_other")
     named = {o.partition("=")[0] for options in SETS.values() for o in options} | {"distill", "student", "validation"}
     listed = {name for name, _ in training._flat(entry._plain(cfg)) if not name.startswith("data.splits")}
     covered = {n for n in listed if n in named or n in UNTRIED or n.split(".")[0] in ("distill", "validation")}

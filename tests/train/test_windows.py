@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from drifting import GEOMETRY, drifting_sequence
 
 from had_snn.data.clips import Augmentation, ClipSampler
 from had_snn.data.sequence import TrackingSequence
+from had_snn.data.streaming import StreamingClips
 from had_snn.events.stream import EventStream
 from had_snn.tracking.policy import WindowPolicy
 from had_snn.train.windows import RuleLengths
@@ -89,3 +91,15 @@ def test_windows_end_at_any_time_and_the_box_is_that_of_the_end():
     assert len(ends) > 20, "not at labels"
     packed = sampler.collate(batch).search_events
     assert packed.network_length_us.tolist() == pytest.approx([GEOMETRY.window_us] * 60)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_no_window_ends_behind_the_last_label(streaming):
+    sequence = drifting_sequence(labels=12)  # few events: long windows
+    made = {"lengths": RuleLengths(40_000, jitter=0.5), "modalities": ("events",), "windows": 6}
+    kind = partial(StreamingClips, grid=12) if streaming else ClipSampler
+    clips = kind([sequence], GEOMETRY, **made)
+    for index in range(60):
+        windows = clips[index].search
+        assert windows[-1].t1 <= sequence.label_times_us[-1]
+        assert all(window.visible for window in windows)
