@@ -168,7 +168,8 @@ def evaluate_tracker(
             waits for camera frames answers once a frame.
         latency_us: Under `clock`, computing time charged for each look or answer; the measured one when None.
         workers: Sequences that are tracked at a time, each by a copy of the tracker on one thread; boxes and scores are
-            the same (a large network's on several threads: but for rounding), computing times are of a machine that does more than one thing.
+            the same (a large network's on several threads: but for rounding), computing times are of a machine that
+            does more than one thing.
         progress: Called after each sequence with the number done, the number of all and the sequence's name.
 
     Returns:
