@@ -192,7 +192,7 @@ def test_paired_difference_refuses_other_sequences():
         paired_difference(random_curves(5), random_curves(5), protocol="pytracking", score="AUC")
 
 
-def test_what_is_not_asked_for_is_a_thousand_resamples_two_thousand_of_pairs_and_seed_0():
+def test_numbers_that_are_not_asked_for_are_those_of_the_docstrings():
     curves, others = random_curves(), random_curves(offset=0.1, seed=1)
     named = {"resamples": 1000, "seed": 0}
     assert summarise(curves, protocol="visible").intervals == summarise(curves, protocol="visible", **named).intervals
