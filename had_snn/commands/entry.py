@@ -74,6 +74,10 @@ def script(job: str, main: Callable[[DictConfig], object]) -> None:
             _stop(str(error))
         except MemoryError as error:
             _stop(f"out of memory{f' ({error})' if str(error) else ''}")
+        except Exception as error:
+            if not _ending:
+                raise
+            _stop(str(error))
         finally:
             release_folders()
 
@@ -92,8 +96,12 @@ def script(job: str, main: Callable[[DictConfig], object]) -> None:
         _stop(str(error))
     except KeyboardInterrupt:
         _stop("interrupted", code=130)
-    except _Terminated:
-        _stop("terminated by SIGTERM", code=128 + signal.SIGTERM)
+    except _Terminated as error:
+        _stop(str(error))
+
+
+#: Whether SIGTERM has come. Code in C that it interrupts may make another error of it.
+_ending = False
 
 
 class _Terminated(BaseException):
@@ -107,6 +115,8 @@ def _end_on_sigterm() -> None:
     process = os.getpid()
 
     def end(*_: Any) -> None:
+        global _ending
+        _ending = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getpid() != process:  # a fork, which has nothing to say
             os.kill(os.getpid(), signal.SIGTERM)
@@ -133,6 +143,9 @@ def _vanished(job: str, cfg: DictConfig, error: OSError) -> bool:
 
 
 def _stop(message: str, *, code: int = 2) -> None:
+    """Ends the process with one line: this one, or that SIGTERM came, whatever error it has turned into since."""
+    if _ending:
+        message, code = "terminated by SIGTERM", 128 + signal.SIGTERM
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 

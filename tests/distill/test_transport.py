@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -212,3 +214,20 @@ def test_wide_kernels_take_the_slow_way_and_stay_finite():
         found = sinkhorn(cost, mass, mass, epsilon=epsilon)
         assert torch.isfinite(found.value).all()
         torch.testing.assert_close(found.plan.sum(dim=2), mass, atol=1e-6, rtol=0)
+
+
+def test_as_many_iterations_as_are_needed_and_no_more():
+    torch.manual_seed(0)
+    cost, a, b = torch.rand(3, 16, 16), torch.rand(3, 16) + 0.1, torch.rand(3, 16) + 0.1
+    a, b = (mass / mass.sum(dim=1, keepdim=True) for mass in (a, b))
+    solvers = (partial(sinkhorn, cost, a, b, epsilon=0.1), partial(sinkhorn_self, cost + cost.mT, a, epsilon=0.1))
+    for solve in solvers:
+        limited = solve(max_iterations=7)  # no multiple of a check's distance, and checked all the same
+        assert limited.iterations == 7
+        assert 1e-4 < float(limited.marginal_error) < 0.2
+        ended = solve(max_iterations=1000)
+        assert ended.iterations % 4 == 0
+        assert float(ended.marginal_error) <= 1e-4
+        assert ended.iterations == solve(max_iterations=1000, tolerance=1e-4).iterations
+        assert ended.iterations < solve(max_iterations=1000, tolerance=2e-5).iterations
+    assert solvers[0](max_iterations=1000).iterations == 12  # over-relaxed; plain iterations need 16

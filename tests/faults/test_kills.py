@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 from faulty_jobs import KINDS, SEAL, Jobs, check_whole, chosen, contents, drafts, job, losses, other, times
@@ -63,3 +65,23 @@ def test_a_terminated_tracker_keeps_its_boxes(jobs: Jobs, material, tmp_path):
     assert whole.startswith(rows)
     assert 10 < rows.count("\n") < whole.count("\n")
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_an_error_that_a_termination_turned_into_is_a_termination(tmp_path):
+    """An exception that a signal raises inside of a library's C code may come out as another one."""
+    text = """
+import os, signal, sys
+from had_snn.commands import entry
+def main(cfg):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigtimedwait([], 5)
+    except BaseException:
+        raise {error}("could not determine the shape") from None
+sys.argv = ["sample", "out=there"]
+entry.script("sample", main)
+"""
+    for error in ("ValueError", "MemoryError", "entry.HadError"):
+        command = [sys.executable, "-c", text.format(error=error)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "error: terminated by SIGTERM\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import pytest
 import torch
@@ -134,3 +135,18 @@ def test_what_cannot_be_counted_is_refused() -> None:
         ConvShape.of(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"))
     with pytest.raises(InputError, match="ConvTranspose2d"):
         ConvShape.of(nn.ConvTranspose2d(1, 1, 3))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_named_padding_is_counted_position_by_position(padding):
+    """Each input alone, through a convolution of ones: as many outputs as change are its synapses. An even kernel with
+    `same` pads one side more than the other."""
+    conv = nn.Conv2d(1, 3, (4, 2), padding=padding, bias=False)
+    nn.init.ones_(conv.weight)
+    found = ConvShape.of(conv).fan_out((6, 5))
+    for row, column in itertools.product(range(6), range(5)):
+        alone = torch.zeros(1, 1, 6, 5)
+        alone[..., row, column] = 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that it copies the input where sides differ
+            assert found[row, column] == conv(alone).sum()
