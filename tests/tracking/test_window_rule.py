@@ -175,3 +175,25 @@ def test_a_window_reads_its_half_open_interval_in_network_time():
     assert read.t.tolist() == whole.t.tolist()
     part = pack_stretch(stream(110, 115), 110, 120, 2.0, cpu)
     assert part.t.tolist() == EventBatch.pack([stream(110, 115)], [110], [120], scale=[2.0]).t.tolist()
+
+
+def test_a_window_that_is_exactly_full_stays_as_it_is():
+    wide = WindowRule(10_000.0, WindowPolicy(limits_us=(2_500.0, 40_000.0), band=2.0, fastest_change=4.0))
+    assert wide.next(0, steady(20), travel_per_us=0.0, since_us=1e6) == -4
+    assert wide.next(0, steady(5), travel_per_us=0.0, since_us=1e6) == 4
+    exactly = near(*[1] * 50, *[11_000] * 50)  # 100 within 11.9 ms
+    assert RULE.while_lost(0, exactly) == 0
+    assert RULE.while_lost(0, near(*[1] * 50, *[11_000] * 49)) == 1
+
+
+def test_the_band_counts_twice_where_a_target_is_taken_for_gone_or_found():
+    three = WindowRule(10_000.0, WindowPolicy(limits_us=(2_500.0, 40_000.0), band=3.0))
+    assert not three.gone(0, steady(1.2, around_per_ms=2.4), quiet_us=20_000.0)  # a ninth of 200 is 22.2
+    assert three.gone(0, steady(1.1, around_per_ms=2.2), quiet_us=20_000.0)
+    assert three.found(0, steady(1.2), moved=True)
+    assert not three.found(0, steady(1.1), moved=True)
+
+
+def test_surroundings_are_counted_to_the_microsecond_too():
+    assert near(1, 1, around=[3]).excess(2.5) == 2
+    assert near(1, 1, around=[2]).excess(2.5) == 1.5
