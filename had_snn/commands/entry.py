@@ -79,7 +79,7 @@ def script(job: str, main: Callable[[DictConfig], object]) -> None:
                 raise
             _stop(str(error))
         finally:
-            release_folders()
+            release_folders(ended=_ending)
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     _end_on_sigterm()

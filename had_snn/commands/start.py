@@ -16,7 +16,7 @@ from typing import Any
 
 from had_snn.commands.check import outputs
 from had_snn.errors import InputError
-from had_snn.files import atomic_file
+from had_snn.files import atomic_file, clear_drafts
 
 log = logging.getLogger("had_snn")
 
@@ -135,10 +135,17 @@ def lock_folder(folder: Path) -> None:
     _locks[path] = handle
 
 
-def release_folders() -> None:
-    """Lets other processes run into the folders that this one has locked."""
+def release_folders(*, ended: bool = False) -> None:
+    """Lets other processes run into the folders that this one has locked.
+
+    Args:
+        ended: The job was ended from outside, perhaps between making a draft and what removes it: its drafts go.
+    """
     while _locks:
-        os.close(_locks.popitem()[1])
+        path, handle = _locks.popitem()
+        if ended:
+            clear_drafts(path.parent)
+        os.close(handle)
 
 
 def check_same(folder: Path, made_with: Mapping[str, Any], *, may_grow: tuple[str, ...] = ()) -> None:

@@ -1,0 +1,111 @@
+"""The rules between maps and boxes, by hand: where to look, how scores decay, when a target is lost and found."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from had_snn.geometry import Crop
+from had_snn.models import TrackerOutput
+from had_snn.tracking import BoxFollower, TrackingPolicy
+
+SENSOR, WINDOW_US, START_US, GRID = (180, 240), 10_000, 1_000_000, 12
+POLICY = TrackingPolicy(lost_widening=2.0, silence_windows=5.0)
+
+
+@pytest.fixture
+def follower() -> BoxFollower:
+    return BoxFollower(search_size=96, search_factor=3.0, grid=GRID, policy=POLICY)
+
+
+def started(follower: BoxFollower, *box: float):
+    return follower.start(np.array(box), SENSOR, START_US, WINDOW_US)
+
+
+def seen(score: float, *, cell: tuple[int, int] = (6, 6)) -> TrackerOutput:
+    """A map with one peak of this score, of a box of a third of the crop."""
+    logits = torch.full((1, GRID, GRID), -12.0)
+    logits[0, cell[0], cell[1]] = math.log(score / (1 - score))
+    return TrackerOutput(logits, torch.zeros(1, 2, GRID, GRID), torch.full((1, 2, GRID, GRID), 1 / 3))
+
+
+def corners(crops: list[Crop]) -> list[tuple[float, float]]:
+    return [(round(float(crop.x0), 9), round(float(crop.y0), 9)) for crop in crops]
+
+
+def test_one_region_around_the_box_and_nine_while_it_is_lost(follower):
+    state = started(follower, 90, 70, 20, 20)
+    assert corners(follower.regions(state)) == [(70, 50)]
+    state.lost = True
+    half = 30.0  # of a crop of 60 pixels
+    expected = [(70 + right, 50 + down) for down in (-half, 0, half) for right in (-half, 0, half)]
+    assert corners(follower.regions(state)) == expected
+    assert {(round(crop.scale, 9), crop.size) for crop in follower.regions(state)} == {(1.6, 96)}
+
+
+@pytest.mark.parametrize(
+    ("box", "outside"),
+    [((0, 70, 20, 20), "left"), ((205, 70, 20, 20), "right"), ((90, 0, 20, 20), "top"), ((90, 145, 20, 20), "bottom")],
+)
+def test_no_region_is_centred_outside_the_sensor_but_that_of_the_box(follower, box, outside):
+    state = started(follower, *box)
+    state.lost = True
+    found = corners(follower.regions(state))
+    x, y = box[0] - 20, box[1] - 20
+    assert len(found) == 6
+    assert (x, y) in found
+    gone = {"left": (x - 30, y), "right": (x + 30, y), "top": (x, y - 30), "bottom": (x, y + 30)}[outside]
+    assert gone not in found
+
+
+def test_without_widening_a_lost_target_has_one_region():
+    follower = BoxFollower(search_size=96, search_factor=3.0, grid=GRID, policy=TrackingPolicy(lost_widening=1.0))
+    state = started(follower, 90, 70, 20, 20)
+    state.lost = True
+    assert corners(follower.regions(state)) == [(70, 50)]
+
+
+def test_a_score_decays_from_one_window_after_the_newest_look(follower):
+    state = started(follower, 90, 70, 20, 20)
+    scores = [follower.estimate(state, START_US + passed).score for passed in (0, WINDOW_US, 6 * WINDOW_US)]
+    assert scores == pytest.approx([1.0, 1.0, math.exp(-1)])
+    follower.hold(state, START_US + 5 * WINDOW_US, WINDOW_US)
+    assert state.score == pytest.approx(math.exp(-1))
+    assert follower.estimate(state, START_US + 5 * WINDOW_US).score == pytest.approx(math.exp(-1))
+
+
+def test_a_target_is_lost_when_scores_fall_and_found_when_they_are_back(follower):
+    state, now = started(follower, 90, 70, 20, 20), START_US
+    for score in (0.8, 0.8, 0.8):
+        now += WINDOW_US
+        follower.accept(state, [(follower.regions(state)[0], seen(score))], now, WINDOW_US)
+    assert not state.lost
+    assert state.usual_score == pytest.approx(0.8)
+    looks = 0
+    while not state.lost and looks < 50:
+        now, looks = now + WINDOW_US, looks + 1
+        follower.accept(state, [(follower.regions(state)[0], seen(0.01))], now, WINDOW_US)
+    assert looks < 50
+    where = follower.box_at(state, now)
+    crops = follower.regions(state)
+    now += WINDOW_US
+    # A peak too low to be believed, then one that the events deny, then one that they do not.
+    for score, there, lost in ((0.05, True, True), (0.8, False, True), (0.8, True, False)):
+        follower.accept(state, [(crops[8], seen(score))], now, WINDOW_US, found=lambda box, there=there: there)
+        assert state.lost == lost
+        now += WINDOW_US
+    assert np.hypot(*(follower.box_at(state, now)[:2] - where[:2])) > 20  # half a crop away, both ways
+    assert state.motion.velocity == (0.0, 0.0)
+
+
+def test_noise_loses_a_target_that_moved_and_no_other(follower):
+    for moved in (True, False):
+        state = started(follower, 90, 70, 20, 20)
+        state.recent_score, state.usual_score, state.moved = 0.8, 0.8, moved
+        for look in range(1, 100):
+            follower.miss(state, START_US + look * WINDOW_US, WINDOW_US)
+        assert state.lost == moved
+        assert state.score < 1e-3
