@@ -148,13 +148,20 @@ class FrozenStudent(SearchModule):
                 weight, bias = _numbers(mixed)
                 rest = sum((_reach(node.source, *_numbers(node)) for node in spiking), start=bias.abs())
                 reach = (kernel.abs().sum(dim=(2, 3)) @ weight[:, :, 0, 0].abs().T + rest).amax(dim=1)
-                scales.append(torch.exp2(_BITS - reach.log2().ceil() - _mix_grid(weight)))
+                scales.append(torch.exp2(_BITS - reach.log2().ceil() - _mix_grid(mixed, weight)))
         scale = torch.stack(scales).amin(dim=0)[:, None, None, None]
         return (kernel * scale).round() / scale
 
 
-def _mix_grid(weight: Tensor) -> int:
-    return _MIX_BITS - math.ceil(math.log2(max(float(weight.abs().max()), 2.0**-20)))
+def _mix_grid(mixed: Node, weight: Tensor) -> int:
+    return _bits_behind(_MIX_BITS, weight.abs().max(), mixed)
+
+
+def _bits_behind(bits: int, largest: Tensor, node: Node) -> int:
+    """Bits behind the point where so many have to do for numbers as large as this."""
+    if not bool(largest.isfinite()):
+        raise CheckpointError(f"{node.name}: its weights, or what its norm makes of them, are not finite")
+    return bits - math.ceil(math.log2(max(float(largest), 2.0**-20)))
 
 
 def _numbers(node: Node) -> tuple[Tensor, Tensor]:
@@ -216,9 +223,7 @@ def _rounded(graph: Graph) -> dict[str, tuple[Tensor, ...]]:
     for mixed, spiking in _groups(graph):
         if mixed is None:
             reach = torch.stack([_reach(node.source, *found[node.name]) for node in spiking]).sum(dim=0)
-            if not bool(reach.isfinite().all()):
-                raise CheckpointError(f"{spiking[0].name}: its weights are too large, no current of them is finite")
-            grid = _BITS - math.ceil(math.log2(max(float(reach.max()), 2.0**-20)))
+            grid = _bits_behind(_BITS, reach.max(), spiking[0])
             found |= {node.name: tuple(to_grid(v, grid) for v in found[node.name]) for node in spiking}
             continue
         # The norm of the correlation goes into the 1x1 convolution behind it, and so do the other biases.
@@ -230,7 +235,7 @@ def _rounded(graph: Graph) -> dict[str, tuple[Tensor, ...]]:
             weight = (weight * scale[:, None, None]).float()
         for node in spiking:
             total = total + found[node.name][1]
-        grid = _mix_grid(weight)
+        grid = _mix_grid(mixed, weight)
         # The kernel has at least four bits behind the point, so these are on the grid of the whole current.
         found[mixed.name] = (to_grid(weight, grid), to_grid(total.float(), grid + 4))
         for node in spiking:

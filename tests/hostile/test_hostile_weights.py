@@ -58,8 +58,14 @@ def test_numbers_whose_currents_are_none(weights):
             if value.ndim == 4 and name.startswith("backbone"):
                 value.fill_(3e38)
 
-    with pytest.raises(CheckpointError, match=r"backbone\.conv1: its weights are too large"):
-        OnlineTracker(load_student(rewritten(weights, change)))
+    def turn(tensors):
+        tensors["mix_match.norm.running_var"].fill_(-1.0)
+
+    for broken, name in ((change, r"backbone\.conv1"), (turn, "mix_match")):
+        with pytest.raises(
+            CheckpointError, match=f"{name}: its weights, or what its norm makes of them, are not finite"
+        ):
+            OnlineTracker(load_student(rewritten(weights, broken)))
 
 
 def test_other_shapes_missing_and_further_tensors(weights):
