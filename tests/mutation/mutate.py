@@ -35,7 +35,7 @@ TESTS = {
     "had_snn/tracking/window.py": ("tests/tracking/test_window_rule.py",),
     "had_snn/tracking/window_rule.py": ("tests/tracking/test_window_rule.py",),
     "had_snn/evaluate/metrics.py": ("tests/evaluate/test_metrics.py", "-k", "not thousand and not published"),
-    "had_snn/tracking/follower.py": ("tests/tracking/test_tracker.py", "tests/tracking/test_budget.py"),
+    "had_snn/tracking/follower.py": ("tests/tracking/test_follower.py", "tests/tracking/test_tracker.py"),
     "had_snn/distill/transport.py": ("tests/distill/test_transport.py",),
     "had_snn/profiling/synops.py": ("tests/profiling/test_synops.py",),
 }
