@@ -48,7 +48,13 @@ def test_one_region_around_the_box_and_nine_while_it_is_lost(follower):
 
 @pytest.mark.parametrize(
     ("box", "outside"),
-    [((0, 70, 20, 20), "left"), ((205, 70, 20, 20), "right"), ((90, 0, 20, 20), "top"), ((90, 145, 20, 20), "bottom")],
+    [
+        ((0, 70, 20, 20), "left"),
+        ((205, 70, 20, 20), "right"),
+        ((200, 70, 20, 20), "right"),
+        ((90, 0, 20, 20), "top"),
+        ((90, 145, 20, 20), "bottom"),
+    ],
 )
 def test_no_region_is_centred_outside_the_sensor_but_that_of_the_box(follower, box, outside):
     state = started(follower, *box)
