@@ -115,3 +115,21 @@ def test_noise_loses_a_target_that_moved_and_no_other(follower):
             follower.miss(state, START_US + look * WINDOW_US, WINDOW_US)
         assert state.lost == moved
         assert state.score < 1e-3
+
+
+def test_the_place_where_a_lost_target_may_be_is_shown_to_whoever_counts_its_events(follower):
+    state, asked = started(follower, 90, 70, 20, 20), []
+    state.lost = True
+    state.usual_score, crop = 0.8, follower.regions(state)[8]
+    follower.accept(
+        state,
+        [(crop, seen(0.8))],
+        START_US + WINDOW_US,
+        WINDOW_US,
+        found=lambda box: asked.append(box.tolist()) or False,
+    )
+    corner = 60 * 6.5 / GRID - 10  # of a box of 20 pixels around the middle of cell 6 of a crop of 60
+    assert asked == [pytest.approx([crop.x0 + corner, crop.y0 + corner, 20, 20], abs=0.05)]
+    assert state.lost
+    follower.accept(state, [(crop, seen(0.8))], START_US + 2 * WINDOW_US, WINDOW_US)  # nobody counts
+    assert not state.lost
