@@ -26,7 +26,7 @@ BOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 BLOCK = re.compile(r"(?:<!-- (not run|options only|setup): (.*?) -->\n)?```(sh|python)\n(.*?)```", re.S)
 INLINE = re.compile(r"(?<!`)`((?:had-snn|python -m experiments\.(?:studies|bench))\s[^`]+)`(?!`)")
 #: Jobs and what is made smaller; an option that is printed is replaced, another one is added.
-SIMULATED = ("train", "val", "test", "train_paced", "val_fast", "test_fast")
+SIMULATED = ("train", "val", "test", "train_paced", "val_fast", "test_fast", "train_shifted", "test_shifted")
 SPLITS = {f"data.splits.{split}.{key}" for split in SIMULATED for key in ("count", "seconds")}
 DATA = {name: "2" if name.endswith("count") else "0.4" for name in sorted(SPLITS)} | {"data.workers": "1"}
 STEPS = dict.fromkeys(("iterations", "warmup", "log_every", "checkpoint_every", "validate_every"), "1")
@@ -35,6 +35,9 @@ SHRUNK: dict[str, dict[str, str]] = {
     "simulate": DATA,
     "train-teacher": DATA | FIT,
     "distill": DATA | FIT,
+    "adapt": FIT
+    | {"least_iou": "0"}  # a teacher of one step does not find back
+    | {"replay.splits.train.count": "2", "replay.splits.train.seconds": "0.4", "replay.workers": "1"},
     "evaluate": DATA | {"limit": "1", "resamples": "0"},
     "profile": DATA | {"limit": "1", "windows": "2", "measure": "false"},
     "export": {"windows": "2"},

@@ -22,6 +22,7 @@ from had_snn.errors import InputError
 #: What bare paths are, in their order.
 BARE = {
     "track": ("recording",),
+    "adapt": ("recording",),
     "export_nir": ("recording",),
     "replay": ("recording",),
     "convert": ("in", "out"),

@@ -48,6 +48,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         ),
         "steps": COUNT,
     },
+    "adapt": {"data.root": Maybe(FOLDER), "period_us": Maybe(PERIOD_US)},
     "bench_evaluate": {"out": MADE_FILE, "sequences": COUNT, "frames": COUNT},
     "bench_export": {
         **below("cost", {"windows": COUNT, "shares": Many(SHARE, 1)}),

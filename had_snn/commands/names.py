@@ -12,6 +12,7 @@ JOBS = {
     "replay": "replay",
     "train-teacher": "train_teacher",
     "distill": "distill_student",
+    "adapt": "adapt",
     "evaluate": "evaluate",
     "profile": "profile_energy",
     "export": "export_nir",
@@ -38,6 +39,7 @@ Recordings and data sets:
 Training, in this order:
   train-teacher   an ANN on RGB and events
   distill         the spiking student, alone or under a teacher (init=tiny goes on from the shipped one)
+  adapt           a trained student to recordings without labels, through a teacher
   evaluate        scores of trackers, baselines and result folders under named protocols
 
 A trained student:

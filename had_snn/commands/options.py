@@ -123,19 +123,22 @@ SPLIT: dict[str, Rule] = {
     "label_hz": Number(0, 1e6, above=True),
     "max_speed": Number(0, 1e6, above=True),
     "pace": Many(Number(0, 1e4, above=True), 2, 2, "the smallest and the largest factor, [4,64]"),
-    "family": Word(("train", "val", "test", "test_shifted")),
+    "family": Word(("train", "val", "test", "shifted")),
 }
-_DATA: dict[str, Rule] = {
-    "layout": Word(LAYOUTS),
+_SIMULATED: dict[str, Rule] = {
     "root": FOLDER,
-    "cache": Maybe(FOLDER),
     "train_split": NAMES,
-    "skip_damaged": Flag(),
-    "absent_value": Whole(0, 1),
-    "length_tolerance": SOME,
     "seed": SEED,
     "workers": Whole(1, 1024),
     **{name: SPLIT[name] for name in ("sensor_hw", "hardship", "label_hz")},
+}
+_DATA: dict[str, Rule] = {
+    **_SIMULATED,
+    "layout": Word(LAYOUTS),
+    "cache": Maybe(FOLDER),
+    "skip_damaged": Flag(),
+    "absent_value": Whole(0, 1),
+    "length_tolerance": SOME,
 }
 
 
@@ -153,6 +156,8 @@ COMMON: dict[str, Rule] = {
     **below("data", _DATA),
     **below("data.read", _READ),
     **below("data.splits.*", SPLIT),
+    **below("replay", _SIMULATED),
+    **below("replay.splits.*", SPLIT),
     **below("read", _READ),
     **below("pretrained", {"weights": Maybe(Text()), "mean": COLOURS, "deviation": COLOURS}),
     **below("steady", {"speeds": Many(Number(0, 1e4)), "count": COUNT}),
@@ -173,6 +178,8 @@ COMMON: dict[str, Rule] = {
     "in": FILE,
     "init": Maybe(WEIGHTS),
     "labels": Number(0, 1, above=True),
+    "labels_from": Word(("teacher", "student", "truth")),
+    "least_iou": SHARE,
     "latency_us": Maybe(Whole(0, 10**10)),
     "limit": Maybe(COUNT),
     "loggers": Fields({"wandb": Anything(), "mlflow": Anything()}),
@@ -186,6 +193,7 @@ COMMON: dict[str, Rule] = {
     "rate_range": Many(Number(0, 1e3), 2, 2),
     "rate_weight": Number(0, 1e6),
     "recordings": Many(FILE),
+    "replay_share": Number(0, 1, below=True),
     "results": Maybe(Many(FOLDER)),
     "seconds": SPLIT["seconds"],
     "seed": SEED,
@@ -207,7 +215,7 @@ COMMON: dict[str, Rule] = {
     **dict.fromkeys(("report", "rerun", "video"), Maybe(MADE_FILE)),
     **dict.fromkeys(("late_ms", "moved_ms"), Many(Number(-1e6, 1e6))),
     **dict.fromkeys(("data_options", "limits", "student_options", "teacher_options"), TEXTS),
-    **dict.fromkeys(("dt_us", "output_period_us", "period_us", "teacher_period_us"), PERIOD_US),
+    **dict.fromkeys(("dt_us", "output_period_us", "period_us", "segment_us", "teacher_period_us"), PERIOD_US),
     **dict.fromkeys(("format", "note", "object"), Maybe(Text())),
     **dict.fromkeys(("length_tolerance", "report_sequences", "resamples", "sequence"), SOME),
     **dict.fromkeys(("repeats", "rounds", "track_windows", "windows"), COUNT),

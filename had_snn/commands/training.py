@@ -47,6 +47,8 @@ FREE = (
     "data.root",
     "data.cache",
     "data.workers",
+    "replay.root",
+    "replay.workers",
 )
 MAY_GROW = ("fit.iterations",)
 
@@ -139,7 +141,14 @@ def rehearse(task: nn.Module, clips: Any, tracker_of: Callable[[Any], Tracker]) 
 
 
 def train(
-    cfg: DictConfig, job: str, task: nn.Module, clips: Any, *, part: str, tracker_of: Callable[[Any], Tracker]
+    cfg: DictConfig,
+    job: str,
+    task: nn.Module,
+    clips: Any,
+    *,
+    part: str,
+    tracker_of: Callable[[Any], Tracker],
+    told: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Any]:
     """Trains a task as the config says and writes its network with a card.
 
@@ -153,6 +162,7 @@ def train(
         clips: Its clips.
         part: The task's network that is written: `student` or `teacher`.
         tracker_of: Makes a tracker of a task.
+        told: What else the card says.
 
     Returns:
         The path of the weights, and the task with averaged weights.
@@ -166,6 +176,7 @@ def train(
         "seed": cfg.seed,
         "config": OmegaConf.to_container(cfg, resolve=True),
         "made_with": depends,
+        **(told or {}),
     }
     require_saveable(getattr(task, part), card)
     if rank() == 0:

@@ -24,11 +24,23 @@ from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import FormatError, InputError
 from had_snn.events.stream import EventStream
 from had_snn.files import atomic_file
+from had_snn.simulator.optics import out_of_focus
 from had_snn.simulator.scene import ATTRIBUTES, FAMILIES, MIN_VISIBLE_SHARE, sample_scene
+from had_snn.simulator.scene_parts import Camera
 from had_snn.simulator.sensor import simulate
 
 GENERATOR_VERSION = 4  # raise it when the same parameters give other data
-_SPLIT_CODES = {"train": 0, "val": 1, "test": 2, "test_shifted": 3, "train_paced": 4, "val_fast": 5, "test_fast": 6}
+_SPLIT_CODES = {
+    "train": 0,
+    "val": 1,
+    "test": 2,
+    "test_shifted": 3,
+    "train_paced": 4,
+    "val_fast": 5,
+    "test_fast": 6,
+    "train_shifted": 7,
+    "val_shifted": 8,
+}
 #: Events a second that a sensor in front of a scene with a pace of its own can send: a DAVIS sends 12 million.
 PACED_READOUT_HZ = 12e6
 _COLUMNS = ("t", "x", "y", "p")
@@ -61,14 +73,15 @@ def prepare_split(
 
     Args:
         root: Folder of all synthetic data; created when missing.
-        split: `train`, `val`, `test`, `test_shifted`, `train_paced`, `val_fast` or `test_fast`; splits share no seeds,
-            and only those of one purpose share textures.
+        split: `train`, `val`, `test`, each also `_shifted`, or `train_paced`, `val_fast`, `test_fast`; splits share no
+            seeds, and only those of one purpose, or of the shifted domain, share textures.
         count: Number of sequences.
         seconds: Length of each; of a pace above 1, shorter by that factor.
         sensor_hw: Height and width in pixels.
         label_hz: Labels a second; frames always come at 25 a second, so choose a multiple or a divisor of it.
         seed: Another one gives another split.
-        family: Key of `simulator.scene.FAMILIES`; by default the one named like the split, or like its part before `_`.
+        family: Key of `simulator.scene.FAMILIES`; by default `shifted`, or the one named like the split's
+            part before `_`.
         max_speed: Highest speed of targets in pixels a second, at pace 1.
         hardship: Factor on the probability of most challenges; see `simulator.scene.sample_scene`.
         pace: Range of factors on all motion, drawn log-uniformly for each sequence; the sensor stays what it is.
@@ -84,7 +97,7 @@ def prepare_split(
     """
     if split not in _SPLIT_CODES:
         raise InputError(f"split {split!r} does not exist; choose one of {', '.join(_SPLIT_CODES)}")
-    family = family or (split if split in FAMILIES else split.partition("_")[0])
+    family = family or next(part for part in reversed(split.split("_")) if part in FAMILIES)
     if family not in FAMILIES:
         raise InputError(f"family {family!r} does not exist; choose one of {', '.join(FAMILIES)}")
     if count < 1 or seconds <= 0:
@@ -101,6 +114,8 @@ def prepare_split(
         "hardship": float(hardship),
         "materials": asdict(FAMILIES[family]),
     }
+    if FAMILIES[family].camera == Camera():  # so that what was made before there were others is found
+        del parameters["materials"]["camera"]
     low, high = (float(v) for v in pace)
     if not 0 < low <= high:
         raise InputError(f"pace={[low, high]}: expected two factors above 0, the smaller first")
@@ -307,7 +322,8 @@ def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
     )
     sensor = replace(labelled.sensor, readout_hz=parameters.get("readout_hz"))
     noise_seed = int(np.random.default_rng([*seed, 7]).integers(2**63))
-    seen = simulate(labelled.scene, sensor, seed=noise_seed, source=f"synthetic {name}")
+    scene = out_of_focus(labelled.scene, labelled.blur_px)
+    seen = simulate(scene, sensor, seed=noise_seed, source=f"synthetic {name}")
     sequence = TrackingSequence(
         name=name,
         events=seen.events,
@@ -321,6 +337,7 @@ def _make_sequence(folder: Path, index: int, parameters: dict) -> None:
     info = {
         "sensor": asdict(sensor),
         "pace": round(pace, 4),
+        "blur_px": round(labelled.blur_px, 3),
         "visible_share": np.round(labelled.visible_share, 3).tolist(),
         "speeds_px_per_s": np.round(labelled.speeds, 1).tolist(),
     }

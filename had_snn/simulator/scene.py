@@ -18,6 +18,7 @@ from had_snn.errors import InputError
 from had_snn.simulator.description import Scene, Sprite
 from had_snn.simulator.scene_light import exposures, illumination, sensor_model
 from had_snn.simulator.scene_parts import (
+    Camera,
     Family,
     World,
     background,
@@ -55,12 +56,21 @@ FAMILIES = {
     "train": Family(_COMMON, ("fractal", "blotches", "stripes", "patches", "dots", "scratches")),
     "val": Family(_COMMON, ("waves", "mosaic")),
     "test": Family(_COMMON, ("marble", "checker", "cartoon")),
-    "test_shifted": Family(
+    "shifted": Family(
         ("crescent", "ring", "arrow", "letter"),
         ("weave", "rings", "glyphs"),
         contrast=(0.2, 1.3),
         law="bounce",
         flicker_hz=(50.0, 100.0),
+        camera=Camera(  # an older sensor behind a soft lens
+            theta=(0.35, 0.6),
+            leak_per_s=(0.05, 0.3),
+            shot_hz=(5.0, 20.0),
+            hot_share=(5e-4, 3e-3),
+            refractory_us=(600.0, 3000.0),
+            cutoff_hz=(80.0, 300.0),
+            blur_px=(0.7, 1.6),
+        ),
     ),
 }
 
@@ -78,6 +88,7 @@ class LabelledScene:
         visible_share: float64 `[L]`, the share of the target's area in sight.
         speeds: Median, 95th percentile and highest speed of the target, pixels a second.
         attributes: Of `ATTRIBUTES`, those that hold.
+        blur_px: How far out of focus the lens is; `scene` itself is sharp (`optics.out_of_focus`).
     """
 
     scene: Scene
@@ -88,6 +99,7 @@ class LabelledScene:
     visible_share: np.ndarray
     speeds: tuple[float, float, float]
     attributes: tuple[str, ...]
+    blur_px: float = 0.0
 
 
 def sample_scene(
@@ -206,6 +218,7 @@ def _draw(
         label_times_us=label_times_us,
         boxes_xywh=tight_boxes([sprites[i] for i in parts], label_steps),
         visible_share=share,
+        blur_px=rng.uniform(*family.camera.blur_px) if family.camera.blur_px[1] > 0 else 0.0,
         speeds=(float(np.median(speed)), float(np.percentile(speed, 95)), float(speed.max())),
         attributes=tuple(name for name in ATTRIBUTES if flags[name]),
     )

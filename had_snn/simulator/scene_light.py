@@ -62,21 +62,21 @@ def exposures(world: World, light: np.ndarray, level: float, *, low_light: bool)
 
 def sensor_model(world: World, *, low_light: bool) -> SensorModel:
     """A sensor of its own for every scene; in the dark the frame camera's noise is that of a high gain."""
-    rng = world.rng
-    theta = rng.uniform(0.18, 0.34)
+    rng, camera = world.rng, world.family.camera
+    theta = rng.uniform(*camera.theta)
     lean = np.exp(np.clip(rng.normal(0.04, 0.12), -0.25, 0.25))  # darker events are the easier ones on many sensors
     return SensorModel(
         theta_on=theta * lean,
         theta_off=theta / lean,
         mismatch=rng.uniform(0.03, 0.09),
         jitter=rng.uniform(0.01, 0.05),
-        leak_per_s=rng.uniform(0.0, 0.05),
-        shot_hz=float(np.exp(rng.uniform(np.log(0.5), np.log(6.0)))),
+        leak_per_s=rng.uniform(*camera.leak_per_s),
+        shot_hz=float(np.exp(rng.uniform(*np.log(camera.shot_hz)))),
         shot_level=0.08,
-        hot_share=float(np.exp(rng.uniform(np.log(2e-5), np.log(8e-4)))),
+        hot_share=float(np.exp(rng.uniform(*np.log(camera.hot_share)))),
         hot_hz=rng.uniform(10, 80),
-        refractory_us=float(np.exp(rng.uniform(np.log(40), np.log(600)))),
-        cutoff_hz=float(np.exp(rng.uniform(np.log(400), np.log(2500)))),
+        refractory_us=float(np.exp(rng.uniform(*np.log(camera.refractory_us)))),
+        cutoff_hz=float(np.exp(rng.uniform(*np.log(camera.cutoff_hz)))),
         full_well=600.0 if low_light else 6000.0,
         read_noise=0.012 if low_light else 0.004,
     )

@@ -19,6 +19,29 @@ _PLANE = 512  # side of the background in texels
 
 
 @dataclass(frozen=True)
+class Camera:
+    """Ranges that a scene's sensor and lens are drawn from; see `sensor.SensorModel`.
+
+    Attributes:
+        theta: Contrast threshold, before brighter and darker events lean apart.
+        leak_per_s: Drift of the reference.
+        shot_hz: Noise events of a pixel in the dark, drawn log-uniformly, as are the next three.
+        hot_share: Share of hot pixels.
+        refractory_us: Time that a pixel is held in reset.
+        cutoff_hz: Bandwidth in bright light.
+        blur_px: How far the lens spreads a point, standard deviation in pixels.
+    """
+
+    theta: tuple[float, float] = (0.18, 0.34)
+    leak_per_s: tuple[float, float] = (0.0, 0.05)
+    shot_hz: tuple[float, float] = (0.5, 6.0)
+    hot_share: tuple[float, float] = (2e-5, 8e-4)
+    refractory_us: tuple[float, float] = (40.0, 600.0)
+    cutoff_hz: tuple[float, float] = (400.0, 2500.0)
+    blur_px: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class Family:
     """What the scenes of a split are made of.
 
@@ -29,6 +52,7 @@ class Family:
         law: `"wander"` or `"bounce"`, the motion of targets.
         min_side: Range of the target's `sqrt(w * h)` at its smallest, as a share of the sensor's height.
         flicker_hz: Rates of flickering lamps: twice the mains frequency, or once with a half-wave rectifier.
+        camera: What sees it.
     """
 
     shapes: tuple[str, ...]
@@ -37,6 +61,7 @@ class Family:
     law: str = "wander"
     min_side: tuple[float, float] = (0.13, 0.28)
     flicker_hz: tuple[float, ...] = (100.0, 120.0)
+    camera: Camera = Camera()
 
 
 @dataclass(frozen=True)

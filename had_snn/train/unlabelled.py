@@ -50,13 +50,16 @@ def split_by_label(
 
 
 @torch.no_grad()
-def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> list[tuple[np.ndarray, np.ndarray]]:
+def follow_together(
+    teacher: RGBETeacher, found: Sequence[TrackingSequence], *, modalities: Sequence[str] = ("rgb", "events")
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Follows the targets of several sequences at their label times, one label of all at a time: a batch costs the
     teacher half of what its windows cost one by one. A lost target is not searched, as its boxes would not count.
 
     Args:
         teacher: The teacher.
         found: Sequences; the box of the first usable label is given, no other.
+        modalities: What the teacher may see, of `("rgb", "events")`.
 
     Returns:
         Boxes `[L, 4]` and scores `[L]` of each sequence; 0 before the given box, whose score is 1.
@@ -70,7 +73,7 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
     )
     rows = [first_label(s) for s in found]
     crops = [geometry.template_crop(s.boxes_xywh[r]) for s, r in zip(found, rows, strict=True)]
-    templates = teacher.encode_template(*_seen(geometry, found, rows, crops))
+    templates = teacher.encode_template(*_seen(geometry, found, rows, crops, modalities))
     states = [
         follower.start(
             np.asarray(s.boxes_xywh[r], np.float64), s.sensor_hw, int(s.label_times_us[r]), geometry.window_us
@@ -85,7 +88,7 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
         now = [rows[i] + ahead for i in active]
         times = [int(found[i].label_times_us[row]) for i, row in zip(active, now, strict=True)]
         crops = [follower.regions(states[i])[0] for i in active]
-        images, voxels, _ = _seen(geometry, [found[i] for i in active], now, crops)
+        images, voxels, _ = _seen(geometry, [found[i] for i in active], now, crops, modalities)
         output = teacher.forward_search(images, voxels, templates[active])
         for place, (i, row) in enumerate(zip(active, now, strict=True)):
             look = crops[place], _of_window(output, place)
@@ -96,18 +99,27 @@ def follow_together(teacher: RGBETeacher, found: Sequence[TrackingSequence]) -> 
 
 
 def _seen(
-    geometry: ClipGeometry, found: Sequence[TrackingSequence], rows: Sequence[int], crops: Sequence[Crop]
-) -> tuple[Tensor | None, Tensor, Tensor]:
+    geometry: ClipGeometry,
+    found: Sequence[TrackingSequence],
+    rows: Sequence[int],
+    crops: Sequence[Crop],
+    modalities: Sequence[str],
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Frames, voxel grids and relative boxes of sequences at some label of each."""
+    pictured = any(sequence.frames is not None for sequence in found)
+    shown = [
+        name for name, there in (("rgb", "rgb" in modalities and pictured), ("voxel", "events" in modalities)) if there
+    ]
     windows = [
-        geometry.window(s, int(s.label_times_us[row]), crop, ("rgb", "voxel"))
+        geometry.window(s, int(s.label_times_us[row]), crop, shown)
         for s, row, crop in zip(found, rows, crops, strict=True)
     ]
-    images, voxels, boxes = (
-        torch.from_numpy(np.stack([getattr(window, name) for window in windows]))
-        for name in ("image", "voxel", "box_cxcywh")
-    )
-    return images if any(sequence.frames is not None for sequence in found) else None, voxels, boxes
+
+    def stacked(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(window, name) for window in windows]))
+
+    images = stacked("image") if "rgb" in shown else None
+    return images, stacked("voxel") if "voxel" in shown else None, stacked("box_cxcywh")
 
 
 def _of_window(output: TrackerOutput, place: int) -> TrackerOutput:

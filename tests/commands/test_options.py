@@ -36,6 +36,10 @@ def configs() -> dict[str, list[dict[str, Any]]]:
     return {job: [plain(job, more) for more in ([], *GROUPS.get(job, ()))] for job in JOBS}
 
 
+#: Numbers of a split that may be added by +.
+ADDED = ("hardship", "label_hz", "max_speed", "family")
+
+
 def test_every_job_has_a_config_and_every_option_a_rule(configs):
     assert {*OF_JOB} <= {*JOBS}
     used: set[str] = set()
@@ -46,7 +50,7 @@ def test_every_job_has_a_config_and_every_option_a_rule(configs):
                 used |= {path, ".".join([*path.split(".")[:2], "*", *path.split(".")[3:]])}
             assert check_options(job, values) == {}, f"{job}: the defaults are not what they mean"
     missing = {name for name in COMMON if name not in used} - {
-        *(f"data.splits.*.{name}" for name in ("hardship", "label_hz", "max_speed", "family")),  # may be added by +
+        *(f"{data}.splits.*.{name}" for data in ("data", "replay") for name in ADDED),
         *(name for name in COMMON if name.startswith("data.read.")),  # `format` and `stream`, too
     }
     assert not missing, "rules of options that no job has"

@@ -19,22 +19,42 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ["data.splits.train.count=2", "data.splits.train.seconds=0.4", "data.splits.test.count=1", "data.workers=1"]
 TINY += ["data.splits.test.seconds=0.4"]
 STEP = ["fit.iterations=1", "fit.batch_size=2", "fit.warmup=1", "fit.log_every=1", "fit.checkpoint_every=1"]
+SLOW = ["sample/recording.aedat4", "--box", "sample/boxes.csv", "--object", "slow"]
+REPLAY = [option.replace("data.", "replay.") for option in TINY] + ["teacher_checkpoint=teacher/teacher.safetensors"]
+REPLAY += ["least_iou=0"]  # a teacher of one step does not find back
 #: Every job, in an order in which each finds what it needs.
 RUNS = {
     "sample": [],
     "convert": ["blob.npz", "--out", "a=b [1].aedat4"],
-    "track": ["sample/recording.aedat4", "--box", "sample/boxes.csv", "--object", "fast", "out=track"],
+    "track": [*SLOW, "out=track"],
     "replay": ["blob.npz", "speed=0", "out=live.bin"],
     "check-data": ["data=folder", "data.root=example", "example=example"],
     "simulate": ["splits=[train,test]", *TINY],
     "train-teacher": [*TINY, *STEP, "out=teacher"],
     "distill": [*TINY, *STEP, "teacher_checkpoint=teacher/teacher.safetensors", "init=tiny", "out=student"],
+    "adapt": [
+        "sample/recording.aedat4",
+        "--box",
+        "sample/boxes.csv",
+        "--object",
+        "slow",
+        *STEP,
+        *REPLAY,
+        "out=adapted",
+    ],
     "evaluate": [*TINY, "checkpoint=student/student.safetensors", "baselines=[static]", "resamples=0", "out=scores"],
     "profile": [*TINY, "windows=2", "measure=false", "out=energy"],
     "export": ["blob.npz", "--box", "100,75,40,30", "windows=2", "verify=[event_by_event]", "track_in=[]", "out=nir"],
 }
 MADE = ["a=b [1].aedat4", "track/track.mp4", "live.bin", "example/test", "teacher/teacher.safetensors"]
-MADE += ["student/student.safetensors", "scores/metrics.json", "energy/energy.html", "nir/student.nir"]
+MADE += [
+    "student/student.safetensors",
+    "adapted/student.safetensors",
+    "adapted/labels/recording.csv",
+    "scores/metrics.json",
+    "energy/energy.html",
+    "nir/student.nir",
+]
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ def test_scenes_are_hard_but_the_target_is_mostly_in_sight():
     assert all(d.visible_share[0] > 0.9 for d in drawn)
 
 
-@pytest.mark.parametrize("family", ["train", "test_shifted"])
+@pytest.mark.parametrize("family", ["train", "shifted"])
 def test_fast_targets_get_short_render_steps(family: str):
     for seed in (1, 2):
         labelled = sample_scene([2, seed], FAMILIES[family], seconds=0.3, max_speed=5000.0, label_hz=250.0)

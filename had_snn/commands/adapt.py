@@ -1,0 +1,191 @@
+"""Adapts a student to recordings of which nothing is known but each target's first box.
+
+had-snn adapt FILE --box 42,225,44,17 --teacher-checkpoint runs/teacher/teacher.safetensors
+had-snn adapt data.root=recordings teacher_checkpoint=runs/teacher/teacher.safetensors
+
+A teacher follows every target forwards and backwards; where both ways agree, their boxes are the student's labels, at
+any time between them too. Half of the clips are simulated ones, so that nothing is forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from had_snn.checkpoint import load_student, load_teacher, released
+from had_snn.commands.first_box import first_box, moment
+from had_snn.commands.progress import progress
+from had_snn.commands.reading import read_options
+from had_snn.commands.sources import clip_sampler, sequences, training_sequences
+from had_snn.commands.training import best_validation, train
+from had_snn.data.lazy import LazyFrames, RecordingPool
+from had_snn.data.mixed import MixedClips
+from had_snn.data.sequence import TrackingSequence
+from had_snn.errors import InputError
+from had_snn.evaluate.one_pass import run_one_pass
+from had_snn.files import atomic_file
+from had_snn.geometry import check_box
+from had_snn.models import SpikingTracker
+from had_snn.processes import in_forks, rank
+from had_snn.recordings.readers import open_recording
+from had_snn.threads import available
+from had_snn.tracking import OnlineTracker
+from had_snn.train.agreement import Follow, agreeing, first_box_only, runs_of_labels
+from had_snn.train.guards import RateGuard
+from had_snn.train.tasks import StudentTask
+from had_snn.train.unlabelled import TOGETHER, follow_together
+
+log = logging.getLogger("had_snn")
+
+
+def targets(cfg: DictConfig) -> list[TrackingSequence]:
+    """The targets of the recording, or of the training split of the data, that the config names."""
+    if cfg.recording is None:
+        if cfg.data.root is None:
+            raise InputError("nothing to adapt to: give a recording and --box x,y,w,h, or data.root=FOLDER")
+        return list(training_sequences(cfg))
+    recording = open_recording(cfg.recording, **read_options(cfg.read))
+    events = recording.events
+    given = moment(cfg.start_us, cfg.start_s, "start", events.t_start)
+    box, start = first_box(cfg.box, start_us=given, target=cfg.object)
+    if box is None:
+        raise InputError("box=draw needs had-snn track; give box=[x,y,w,h] or a file with t_us,x,y,w,h lines")
+    frames = None
+    if recording.frames is not None and len(recording.frames):
+        frames = LazyFrames(RecordingPool(), "", lambda: recording, np.arange(len(recording.frames)))
+    return [
+        TrackingSequence(
+            name=Path(cfg.recording).stem,
+            events=events,
+            label_times_us=np.array([events.t_start if start is None else start], np.int64),
+            boxes_xywh=check_box(box, events.sensor_hw)[None],
+            visible=np.ones(1, bool),
+            frames=frames,
+            frame_times_us=None if frames is None or recording.frames is None else recording.frames.end_us,
+        )
+    ]
+
+
+def follower_of(cfg: DictConfig, student: SpikingTracker) -> Follow:
+    """Who follows the targets: the teacher, or without one the student itself."""
+    if cfg.labels_from == "student":
+        tracker = OnlineTracker(student)
+
+        def by_student(found: Sequence[TrackingSequence]) -> list[np.ndarray]:
+            boxes: dict[int, np.ndarray] = {}
+            with progress("follow", unit="passes") as bar:
+                for number, result in in_forks(lambda s: run_one_pass(tracker, s), found, min(available(), len(found))):
+                    boxes[number] = result.boxes_xywh
+                    bar(len(boxes), len(found), found[number].name)
+            return [boxes[number] for number in range(len(found))]
+
+        return by_student
+    if cfg.teacher_checkpoint is None:
+        raise InputError(
+            "adaptation needs a teacher: give teacher_checkpoint=PATH (made by had-snn train-teacher); with "
+            "labels_from=student the student teaches itself, which gains less"
+        )
+    teacher, modalities = load_teacher(cfg.teacher_checkpoint), tuple(cfg.modalities)
+
+    def by_teacher(found: Sequence[TrackingSequence]) -> list[np.ndarray]:
+        boxes: list[np.ndarray] = []
+        with progress("follow", unit="passes") as bar:
+            for begin in range(0, len(found), TOGETHER):
+                some = found[begin : begin + TOGETHER]
+                boxes += [track for track, _ in follow_together(teacher, some, modalities=modalities)]
+                bar(len(boxes), len(found), some[-1].name)
+        return boxes
+
+    return by_teacher
+
+
+def labels_for(cfg: DictConfig, student: SpikingTracker, found: Sequence[TrackingSequence]) -> list[TrackingSequence]:
+    """The targets with the labels that the student learns from; kept in the folder `tracks`, as they take a while."""
+    if cfg.labels_from == "truth":
+        return list(found)
+    follow = follower_of(cfg, student)
+    asked = [first_box_only(sequence, period_us=cfg.period_us) for sequence in found]
+    path = Path(cfg.tracks) / f"{_digest(cfg, asked)}.npz"
+    if not path.is_file():
+        labelled = agreeing(follow, asked, segment_us=cfg.segment_us, least_iou=cfg.least_iou)
+        arrays = {f"boxes_{i}": s.boxes_xywh for i, s in enumerate(labelled)}
+        arrays |= {f"visible_{i}": s.visible for i, s in enumerate(labelled)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    with np.load(path) as kept:
+        return [
+            replace(sequence, boxes_xywh=kept[f"boxes_{i}"], visible=kept[f"visible_{i}"])
+            for i, sequence in enumerate(asked)
+        ]
+
+
+def _digest(cfg: DictConfig, asked: Sequence[TrackingSequence]) -> str:
+    """Of everything that the labels depend on."""
+    by_student = cfg.labels_from == "student"
+    weights = released(cfg.checkpoint) if by_student else Path(cfg.teacher_checkpoint)
+    digest = hashlib.sha256(weights.read_bytes())
+    options = [cfg.labels_from, *([] if by_student else cfg.modalities), cfg.period_us, cfg.segment_us, cfg.least_iou]
+    digest.update(repr(options).encode())
+    for sequence in asked:
+        digest.update(f"{sequence.name} {len(sequence.events)} {sequence.events.t_end}".encode())
+        digest.update(np.ascontiguousarray(sequence.boxes_xywh[0]).tobytes() + sequence.label_times_us.tobytes())
+        digest.update(b"" if sequence.frame_times_us is None else sequence.frame_times_us.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def clips_for(cfg: DictConfig, student: SpikingTracker, labelled: Sequence[TrackingSequence]) -> MixedClips:
+    """Clips of the targets wherever there are labels, and simulated ones."""
+    # True labels say where a target is absent; what both ways do not agree on, nobody knows.
+    runs = labelled if cfg.labels_from == "truth" else [run for one in labelled for run in runs_of_labels(one)]
+    if not runs:
+        raise InputError(
+            f"both ways agree nowhere for long enough in {len(labelled)} targets, so there is nothing to learn from; "
+            "check the first boxes with had-snn track, or lower least_iou"
+        )
+    new = clip_sampler(cfg, student.config, ("events",), sequences=runs)
+    old = clip_sampler(cfg, student.config, ("events",), sequences=sequences(cfg.replay, "train"))
+    return MixedClips(new, old, share=cfg.replay_share)
+
+
+def write_labels(folder: Path, labelled: Sequence[TrackingSequence]) -> None:
+    """Writes what was learnt from as `labels/NAME.csv`: to be looked at, corrected, and used as `boxes.csv`."""
+    (folder / "labels").mkdir(exist_ok=True)
+    for sequence in labelled:
+        lines = [
+            f"{t_us},{','.join(f'{value:.2f}' for value in box)}\n"
+            for t_us, box, kept in zip(sequence.label_times_us, sequence.boxes_xywh, sequence.visible, strict=True)
+            if kept
+        ]
+        with atomic_file(folder / "labels" / f"{sequence.name.replace('/', '_')}.csv") as temporary:
+            temporary.write_text("t_us,x,y,w,h\n" + "".join(lines))
+
+
+def run(cfg: DictConfig) -> Path:
+    """Adapts and writes `student.safetensors` and the labels into the run folder; returns the path of the weights."""
+    torch.manual_seed(cfg.seed)
+    student = load_student(cfg.checkpoint)
+    labelled = labels_for(cfg, student, targets(cfg))
+    shares = [float(sequence.visible.mean()) for sequence in labelled]
+    log.info("labels at %.0f %% of the times of %d targets", 100 * float(np.mean(shares)), len(labelled))
+    told: dict[str, Any] = {"targets": len(labelled), "share_labelled": round(float(np.mean(shares)), 4)}
+    task = StudentTask(student, rate_guard=RateGuard(cfg.rate_weight, *cfg.rate_range))
+    clips = clips_for(cfg, student, labelled)
+    path, _ = train(cfg, "adapt", task, clips, part="student", tracker_of=lambda t: OnlineTracker(t.student), told=told)
+    if rank() == 0:
+        write_labels(path.parent, labelled)
+    return path
+
+
+def main(cfg: DictConfig) -> float | None:
+    path = run(cfg)
+    print(f"wrote {path}")
+    return best_validation(path.parent)
