@@ -33,8 +33,12 @@ class MixedClips(Dataset[Clip]):
         return len(self.new)
 
     def __getitem__(self, index: int) -> Clip:
+        return self.source(index)[index]
+
+    def source(self, index: int) -> ClipSampler:
+        """Where a clip is from."""
         is_old = int((index + 1) * self.share + 1e-9) > int(index * self.share + 1e-9)
-        return (self.old if is_old else self.new)[index]
+        return self.old if is_old else self.new
 
     def collate(self, clips: list[Clip]) -> Any:
         """Joins clips into a batch."""

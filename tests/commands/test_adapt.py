@@ -1,0 +1,83 @@
+"""`had-snn adapt`: from a first box to an adapted student, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from had_snn.checkpoint import load_student, save_weights
+from had_snn.data.sample import sample_recording
+from had_snn.models import teacher_tiny
+
+STEP = [f"fit.{name}=1" for name in ("iterations", "warmup", "log_every", "checkpoint_every")] + ["fit.batch_size=4"]
+SAMPLE = sample_recording()
+SLOW = [f"recording={SAMPLE.path}", f"box={SAMPLE.boxes_path}", "object=slow"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder with an untrained teacher; simulated data are kept in it, too."""
+    folder = tmp_path_factory.mktemp("adapt")
+    torch.manual_seed(0)
+    save_weights(folder / "teacher.safetensors", teacher_tiny())
+    return folder
+
+
+@pytest.fixture
+def adapt(made, start):
+    replay = [f"replay.root={made / 'data'}", "replay.splits.train.count=2", "replay.splits.train.seconds=0.4"]
+    common = [*STEP, *replay, f"teacher_checkpoint={made / 'teacher.safetensors'}", f"tracks={made / 'tracks'}"]
+    return lambda *options: start("adapt", *common, *options)
+
+
+def test_one_recording_and_a_first_box(adapt, tmp_path):
+    done = adapt(*SLOW, "least_iou=0", "out=run")
+    assert done.returncode == 0, done.stderr
+    assert "labels at 100 % of the times of 1 targets" in done.stderr
+    shipped, adapted = load_student("tiny"), load_student(tmp_path / "run" / "student.safetensors")
+    assert any(not torch.equal(a, b) for a, b in zip(shipped.parameters(), adapted.parameters(), strict=True))
+    card = json.loads((tmp_path / "run" / "student.json").read_text())
+    assert (card["made_by"], card["targets"], card["share_labelled"]) == ("experiments/adapt.py", 1, 1.0)
+    with (tmp_path / "run" / "labels" / "recording.csv").open(newline="") as file:
+        rows = [[float(value) for value in row] for row in list(csv.reader(file))[1:]]
+    assert rows[0] == pytest.approx([SAMPLE.times_us[0], *SAMPLE.boxes["slow"][0]], abs=0.01)
+    assert 20_000 <= np.diff([row[0] for row in rows]).min()
+    assert rows[-1][0] > 900_000
+
+
+def test_it_goes_on_where_it_was_and_only_with_the_same_options(adapt, tmp_path):
+    assert adapt(*SLOW, "least_iou=0", "out=run").returncode == 0
+    again = adapt(*SLOW, "least_iou=0", "out=run", "fit.iterations=2")
+    assert again.returncode == 0, again.stderr
+    assert len((tmp_path / "run" / "losses.csv").read_text().splitlines()) == 3
+    other = adapt(*SLOW, "least_iou=0", "out=run", "fit.iterations=2", "replay_share=0.25")
+    assert other.returncode == 2
+    assert "replay_share=0.5 (now 0.25)" in other.stderr
+
+
+@pytest.mark.parametrize("whose", ["student", "truth"])
+def test_the_two_that_it_is_measured_between(adapt, start, tmp_path, whose):
+    assert start("sample", "out=recordings/train/one").returncode == 0
+    done = adapt("data.root=recordings", f"labels_from={whose}", "least_iou=0", "out=run")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "run" / "labels").iterdir()} == {"one-fast.csv", "one-slow.csv"}
+
+
+def test_what_it_cannot_do_is_one_line(adapt, start):
+    for options, says in (
+        (["out=run"], "give a recording and --box x,y,w,h, or data.root=FOLDER"),
+        ([*SLOW, "out=run", "teacher_checkpoint=null"], "labels_from=student the student teaches itself"),
+        ([*SLOW, "out=run", "least_iou=1"], "both ways agree nowhere for long enough in 1 targets"),
+        ([f"recording={SAMPLE.path}", "out=run"], "no first box"),
+        ([f"recording={SAMPLE.path}", "box=draw", "out=run"], "box=draw needs had-snn track"),
+    ):
+        done = adapt(*options)
+        assert done.returncode == 2, says
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert says in line
+    assert not Path("run").exists()
