@@ -48,6 +48,12 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         ),
         "steps": COUNT,
     },
+    "adaptation": {
+        "adapt_options": TEXTS,
+        "arms": Many(Word(("teacher", "events", "student", "truth")), 1),
+        "train_split": Text(),
+        "original_split": Maybe(Text()),
+    },
     "adapt": {"data.root": Maybe(FOLDER), "period_us": Maybe(PERIOD_US)},
     "bench_evaluate": {"out": MADE_FILE, "sequences": COUNT, "frames": COUNT},
     "bench_export": {
