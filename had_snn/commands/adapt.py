@@ -116,7 +116,7 @@ def labels_for(cfg: DictConfig, student: SpikingTracker, found: Sequence[Trackin
     path = Path(cfg.tracks) / f"{_digest(cfg, asked)}.npz"
     if not path.is_file():
         labelled = agreeing(follow, asked, segment_us=cfg.segment_us, least_iou=cfg.least_iou)
-        arrays = {f"boxes_{i}": s.boxes_xywh for i, s in enumerate(labelled)}
+        arrays: dict[str, Any] = {f"boxes_{i}": s.boxes_xywh for i, s in enumerate(labelled)}
         arrays |= {f"visible_{i}": s.visible for i, s in enumerate(labelled)}
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as temporary, temporary.open("wb") as file:
