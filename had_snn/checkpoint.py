@@ -139,14 +139,14 @@ def _require_fit(network_class: Any, config: Any, tensors: dict[str, Tensor]) ->
     require_shapes({name: tuple(value.shape) for name, value in tensors.items()}, expected)
 
 
-def released_students() -> list[str]:
-    """Names that `load_student` knows."""
-    return sorted(path.stem.removeprefix("student_") for path in RELEASED.glob("student_*.safetensors"))
+def released_names(kind: str = "student") -> list[str]:
+    """Names of the released networks of a kind, `student` or `teacher`."""
+    return sorted(path.stem.removeprefix(f"{kind}_") for path in RELEASED.glob(f"{kind}_*.safetensors"))
 
 
-def released(name_or_path: str | Path) -> Path:
+def released(name_or_path: str | Path, kind: str = "student") -> Path:
     """The file of a released name, or the path that is none."""
-    path = RELEASED / f"student_{name_or_path}.safetensors"
+    path = RELEASED / f"{kind}_{name_or_path}.safetensors"
     return path if path.is_file() else Path(name_or_path)
 
 
@@ -165,7 +165,7 @@ def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.devic
     """
     path = released(name_or_path)
     if not path.is_file():
-        names = ", ".join(released_students()) or "none"
+        names = ", ".join(released_names()) or "none"
         raise CheckpointError(
             f"no student {str(name_or_path)!r}: neither a file nor a released name (there are: {names})"
         )
@@ -174,11 +174,15 @@ def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.devic
     return student.to(device)
 
 
-def load_teacher(path: str | Path, *, device: str | torch.device = "cpu") -> RGBETeacher:
-    """Loads a teacher; see `load_student`."""
-    path = Path(path)
+def load_teacher(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> RGBETeacher:
+    """Loads a teacher, by a released name or from a file; see `load_student`."""
+    path = released(name_or_path, "teacher")
     if not path.is_file():
-        raise CheckpointError(f"no teacher at {path}; train one with: had-snn train-teacher")
+        names = ", ".join(released_names("teacher")) or "none"
+        raise CheckpointError(
+            f"no teacher {str(name_or_path)!r}: neither a file nor a released name (there are: {names}); "
+            "train one with: had-snn train-teacher"
+        )
     teacher = _load(path, "teacher")
     assert isinstance(teacher, RGBETeacher)
     return teacher.to(device)

@@ -131,7 +131,7 @@ def labels_for(cfg: DictConfig, student: SpikingTracker, found: Sequence[Trackin
 def _digest(cfg: DictConfig, asked: Sequence[TrackingSequence]) -> str:
     """Of everything that the labels depend on."""
     by_student = cfg.labels_from == "student"
-    weights = released(cfg.checkpoint) if by_student else Path(cfg.teacher_checkpoint)
+    weights = released(cfg.checkpoint) if by_student else released(cfg.teacher_checkpoint, "teacher")
     digest = hashlib.sha256(weights.read_bytes())
     options = [cfg.labels_from, *([] if by_student else cfg.modalities), cfg.period_us, cfg.segment_us, cfg.least_iou]
     digest.update(repr(options).encode())

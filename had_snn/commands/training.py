@@ -88,8 +88,10 @@ def made_with(cfg: DictConfig, sequences: list[TrackingSequence]) -> dict[str, A
             labels.update(np.ascontiguousarray(column).tobytes())
     used["labels_sha256"] = labels.hexdigest()[:16]
     used["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
-    for name in ("teacher_checkpoint", "pretrained.weights", "init"):
-        path = released(str(options.get(name))) if name == "init" else Path(str(options.get(name)))
+    for name in ("teacher_checkpoint", "pretrained.weights", "init", "checkpoint"):
+        given = str(options.get(name))
+        kind = "teacher" if name == "teacher_checkpoint" else "student"
+        path = Path(given) if name == "pretrained.weights" else released(given, kind)
         if path.is_file():
             used[f"{name}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return used

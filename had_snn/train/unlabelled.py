@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from had_snn.checkpoint import load_teacher
+from had_snn.checkpoint import load_teacher, released
 from had_snn.data.clips import ClipGeometry
 from had_snn.data.sequence import TrackingSequence, first_label
 from had_snn.errors import InputError
@@ -154,7 +154,7 @@ def followed(
     Returns:
         Sequences whose target counts as visible where the teacher is confident.
     """
-    digest = hashlib.sha256(Path(teacher_checkpoint).read_bytes())
+    digest = hashlib.sha256(released(teacher_checkpoint, "teacher").read_bytes())
     for sequence in found:
         digest.update(sequence.name.encode() + np.asarray(sequence.boxes_xywh[:1]).tobytes())
     path = Path(cache) / f"{digest.hexdigest()[:16]}.npz"

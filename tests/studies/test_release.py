@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments.studies import release_student
-from had_snn.checkpoint import RELEASED, load_student, released_students
+from had_snn.checkpoint import RELEASED, load_student, released_names
 from had_snn.commands.entry import compose
 from had_snn.commands.names import command_of
 from had_snn.errors import InputError
@@ -79,7 +79,7 @@ def test_a_name_that_is_a_path_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", released_students())
+@pytest.mark.parametrize("name", released_names())
 def test_what_is_shipped_says_how_it_was_made(name):
     path = RELEASED / f"student_{name}.safetensors"
     card = json.loads(path.with_suffix(".json").read_text())

@@ -126,7 +126,7 @@ def test_a_run_made_with_other_options_is_refused_and_its_folder_stays_as_it_is(
     ("options", "says"),
     [
         (["distill=full"], "distillation needs a teacher"),
-        (["distill=full", "teacher_checkpoint=nothing.safetensors"], "no teacher at nothing"),
+        (["distill=full", "teacher_checkpoint=nothing.safetensors"], "no teacher 'nothing.safetensors'"),
         (["validation={split: nowhere}"], "no split 'nowhere'"),
     ],
 )
