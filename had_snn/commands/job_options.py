@@ -176,6 +176,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         **dict.fromkeys(("paced_split", "validation_split"), Text()),
     },
     "release_student": {"first_options": TEXTS, "test_options": TEXTS, "train_options": TEXTS},
+    "release_teacher": {"test_options": TEXTS, "train_options": TEXTS},
     "training_curve": {"teacher_steps": Many(COUNT)},
 }
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.studies import release_student
-from had_snn.checkpoint import RELEASED, load_student, released_names
+from experiments.studies import release_student, release_teacher
+from had_snn.checkpoint import RELEASED, load_student, load_teacher, released_names
 from had_snn.commands.entry import compose
 from had_snn.commands.names import command_of
 from had_snn.errors import InputError
@@ -73,10 +73,39 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
     assert json.loads(path.with_suffix(".json").read_text())["seed"] == 0
 
 
+def test_a_teacher_is_released_as_it_is_stored(tmp_path, monkeypatch, one_thread_stays_local):
+    monkeypatch.setattr(release_teacher, "RELEASED", tmp_path)
+    data = ["data=synthetic", f"data.root={tmp_path / 'data'}"]
+    data += ["data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}"]
+    options = [f"out={tmp_path / 'run'}", "name=mini", "install=true", "limit=1", f"test_options={quoted(data)}"]
+    options += [f"train_options={quoted([*data, 'fit.iterations=1', 'fit.batch_size=1'])}"]
+    path = release_teacher.run(compose("release_teacher", options))
+    card = json.loads((tmp_path / "teacher_mini.json").read_text())
+    assert set(card["figures"]) == {"protocol", "sequences", "split", "both", "events", "rgb"}
+    assert str(tmp_path) not in json.dumps(card)
+    trained = tmp_path / "run" / "teacher" / "teacher.safetensors"
+    assert path.stat().st_size < 0.6 * trained.stat().st_size
+    stored = load_teacher(path).state_dict()
+    for name, value in load_teacher(trained).state_dict().items():
+        assert torch.equal(stored[name], value.half().float() if value.ndim >= 2 else value)
+    monkeypatch.setattr(release_teacher.train_teacher, "run", lambda cfg: pytest.fail("trained again"))
+    assert release_teacher.run(compose("release_teacher", options)) == path
+
+
 def test_a_name_that_is_a_path_is_refused(tmp_path):
     with pytest.raises(InputError, match="name='a/b'"):
         release_student.run(compose("release_student", ["name=a/b", f"out={tmp_path / 'run'}"]))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", released_names("teacher"))
+def test_the_shipped_teacher_says_how_it_was_made(name):
+    path = RELEASED / f"teacher_{name}.safetensors"
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert {"data", "command", "seed", "figures", "limits", "versions"} <= set(card)
+    assert card["command"] == command_of("release_teacher")
+    assert card["numbers_stored"] == sum(value.numel() for value in load_teacher(name).state_dict().values())
+    assert path.stat().st_size <= 1 << 20
 
 
 @pytest.mark.parametrize("name", released_names())
