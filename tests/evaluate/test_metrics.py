@@ -83,6 +83,21 @@ def test_dropping_is_decided_per_curve():
     assert (summary.scores["SR"], summary.scores["PR"]) == (pytest.approx(100 * 20 / 21), pytest.approx(50.0))
 
 
+def test_a_curve_that_is_nearly_zero_is_not_dropped():
+    from had_snn.evaluate.metrics import curves_from_errors
+
+    grazed = curves_from_errors(FrameErrors(np.array([0.04, 0, 0, 0]), np.full(4, 60.0), np.full(4, 0.9), divisor=4))
+    assert grazed.success.sum() == pytest.approx(0.25)
+    summary = summarise([shifted(0, protocol="toolkit"), grazed], protocol="toolkit", resamples=0)
+    assert summary.dropped["success"] == 0
+    assert summary.scores["SR"] == pytest.approx((100 * 20 / 21 + 25 / 21) / 2)
+
+
+def test_curves_end_where_the_benchmarks_end_them():
+    curves = shifted(4)
+    assert [len(getattr(curves, name)) for name in ("success", "precision", "norm_precision")] == [21, 51, 51]
+
+
 def test_every_sequence_dropped_scores_zero():
     lost = sequence_curves(TRUTH, TRUTH, protocol="toolkit", visible=np.zeros(4, bool))
     summary = summarise([lost], protocol="toolkit")

@@ -14,6 +14,7 @@ from had_snn.events.batch import EventBatch
 from had_snn.events.stream import EventStream
 from had_snn.profiling.synops import (
     ConvShape,
+    axis_outputs,
     effective_synops,
     event_synops,
     reached,
@@ -150,3 +151,13 @@ def test_named_padding_is_counted_position_by_position(padding):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says that it copies the input where sides differ
             assert found[row, column] == conv(alone).sum()
+
+
+def test_a_kernel_that_does_not_fit_has_no_outputs() -> None:
+    assert axis_outputs(2, 5, 1, (0, 0), 1) == 0
+    assert axis_outputs(5, 5, 1, (0, 0), 1) == 1
+    assert ConvShape.square(2, 3, 5).outputs((2, 7)) == (0, 3)
+
+
+def test_a_square_convolution_has_the_defaults_of_torch() -> None:
+    assert ConvShape.square(2, 3, 5) == ConvShape.of(nn.Conv2d(2, 3, 5))

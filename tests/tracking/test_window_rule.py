@@ -197,3 +197,18 @@ def test_the_band_counts_twice_where_a_target_is_taken_for_gone_or_found():
 def test_surroundings_are_counted_to_the_microsecond_too():
     assert near(1, 1, around=[3]).excess(2.5) == 2
     assert near(1, 1, around=[2]).excess(2.5) == 1.5
+
+
+def test_half_a_microsecond_holds_no_event_around_either():
+    assert not near(*[1] * (MIN_EVENTS - 2), around=[3, 3]).noisy(2.5)
+
+
+def test_a_burst_is_a_rate_and_not_a_count():
+    twelve = near(*np.linspace(1, 1_000, 12).astype(int))  # as many as 120 in the whole window of 10 ms
+    assert RULE.next(0, twelve, travel_per_us=0.0, since_us=1_000) == 0
+
+
+def test_whether_a_target_is_gone_is_asked_of_all_the_time_that_it_was_quiet():
+    before = near(*range(10_100, 20_000, 165))  # 60 of the usual 200, all of them older than the window of 10 ms
+    assert not RULE.gone(0, before, quiet_us=20_000.0)
+    assert RULE.gone(0, before, quiet_us=10_000.0)
