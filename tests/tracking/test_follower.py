@@ -133,3 +133,14 @@ def test_the_place_where_a_lost_target_may_be_is_shown_to_whoever_counts_its_eve
     assert state.lost
     follower.accept(state, [(crop, seen(0.8))], START_US + 2 * WINDOW_US, WINDOW_US)  # nobody counts
     assert not state.lost
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+def test_scores_are_remembered_as_long_as_the_policy_says(follower, windows):
+    state, now = started(follower, 90, 70, 20, 20), START_US + WINDOW_US
+    follower.accept(state, [(follower.regions(state)[0], seen(0.8))], now, WINDOW_US)
+    assert state.recent_score == state.usual_score == pytest.approx(0.8)
+    now += windows * WINDOW_US
+    follower.accept(state, [(follower.regions(state)[0], seen(0.6))], now, WINDOW_US)
+    for found, memory in ((state.recent_score, POLICY.recent_windows), (state.usual_score, POLICY.usual_windows)):
+        assert found == pytest.approx(0.8 - 0.2 * (1 - math.exp(-windows / memory)), abs=1e-4)
