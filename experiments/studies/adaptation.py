@@ -1,6 +1,6 @@
 """What adaptation without labels gains on a domain that training never saw, and what it costs where it was trained.
 
-    python -m experiments.studies adaptation teacher_checkpoint=runs/teacher/teacher.safetensors out=runs/adaptation
+    python -m experiments.studies adaptation out=runs/adaptation
 
 Arms: `none` (the student as it is), `teacher` (`had-snn adapt`: frames and events), `events` (a teacher without
 frames), `student` (it teaches itself) and `truth` (the true labels). All learn from the same recordings, from as many

@@ -1,6 +1,6 @@
 """Adapts a student to recordings of which nothing is known but each target's first box.
 
-had-snn adapt FILE --box 42,225,44,17 --teacher-checkpoint runs/teacher/teacher.safetensors
+had-snn adapt FILE --box 42,225,44,17
 had-snn adapt data.root=recordings teacher_checkpoint=runs/teacher/teacher.safetensors
 
 A teacher follows every target forwards and backwards; where both ways agree, their boxes are the student's labels, at
@@ -90,7 +90,7 @@ def follower_of(cfg: DictConfig, student: SpikingTracker) -> Follow:
         return by_student
     if cfg.teacher_checkpoint is None:
         raise InputError(
-            "adaptation needs a teacher: give teacher_checkpoint=PATH (made by had-snn train-teacher); with "
+            "adaptation needs a teacher: give teacher_checkpoint=tiny, or one that had-snn train-teacher made; with "
             "labels_from=student the student teaches itself, which gains less"
         )
     teacher, modalities = load_teacher(cfg.teacher_checkpoint), tuple(cfg.modalities)

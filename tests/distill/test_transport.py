@@ -231,3 +231,36 @@ def test_as_many_iterations_as_are_needed_and_no_more():
         assert ended.iterations == solve(max_iterations=1000, tolerance=1e-4).iterations
         assert ended.iterations < solve(max_iterations=1000, tolerance=2e-5).iterations
     assert solvers[0](max_iterations=1000).iterations == 12  # over-relaxed; plain iterations need 16
+
+
+def test_defaults_end_what_cannot_be_reached():
+    x, y, a, b = random_problem(8, samples=1, points=(5, 6))
+    assert sinkhorn(squared(x, y), a, b, epsilon=0.1, tolerance=-1.0).iterations == 200
+    assert sinkhorn_self(squared(x, x), a, epsilon=0.1, tolerance=-1.0).iterations == 50
+    costs = (squared(x, y), squared(x, x), squared(y, y))
+    assert sinkhorn_divergence(costs, a, b, epsilon=0.1, tolerance=-1.0)[1].iterations == 200
+
+
+def test_whoever_starts_at_the_solution_is_there_at_the_first_check():
+    x, y, a, b = random_problem(9, samples=2, points=(8, 11), sharpness=3.0)
+    solved = sinkhorn(squared(x, y), a, b, epsilon=0.02, tolerance=1e-10, max_iterations=5000)
+    again = sinkhorn(squared(x, y), a, b, epsilon=0.02, tolerance=1e-9, start=solved.target_potential)
+    assert solved.iterations > again.iterations == transport.CHECK_EVERY
+
+
+def test_a_solution_that_was_stopped_early_has_one_exact_marginal_and_tells_of_the_other():
+    x, y, a, b = random_problem(10, samples=1, points=(8, 11), sharpness=2.0)
+    cost = squared(x, y)
+    stopped = sinkhorn(cost, a, b, epsilon=0.02, max_iterations=6, tolerance=0.0)
+    exponent = stopped.source_potential[:, :, None] + stopped.target_potential[:, None, :] - cost
+    plan = a[:, :, None] * b[:, None, :] * (exponent / 0.02).exp()
+    torch.testing.assert_close(plan.sum(dim=1), b, atol=1e-9, rtol=0)
+    off = (plan.sum(dim=2) - a).abs().sum()
+    assert float(off) == pytest.approx(float(stopped.marginal_error), rel=1e-6)
+    assert float(off) > 1e-4
+
+
+def test_usual_costs_take_the_fast_way(monkeypatch):
+    x, y, a, b = random_problem(11, samples=1, points=(5, 6))
+    monkeypatch.setattr(torch, "logsumexp", lambda *_, **__: pytest.fail("every entry's exponential, every time"))
+    assert torch.isfinite(sinkhorn(squared(x, y), a, b, epsilon=0.05).value).all()
