@@ -137,17 +137,17 @@ def check_box(box_xywh: np.ndarray, sensor_hw: tuple[int, int]) -> np.ndarray:
 
 
 def clip_box(box_xywh: Iterable[float], sensor_hw: tuple[int, int], *, min_side: float = 4.0) -> np.ndarray:
-    """Limits a box: at least `min_side` pixels of each side stay on the sensor, sizes stay sane.
+    """Limits a box: sizes stay sane around its middle, and at least `min_side` pixels of each side stay on the sensor.
 
     In plain numbers, because a tracker does this for every box.
     """
     height, width = sensor_hw
     x, y, w, h = (float(value) for value in box_xywh)
-    w = min(max(w, min_side), 2.0 * width)
-    h = min(max(h, min_side), 2.0 * height)
-    x = min(max(x, min_side - w), width - min_side)
-    y = min(max(y, min_side - h), height - min_side)
-    return np.array([x, y, w, h])
+    limited_w = min(max(w, min_side), 2.0 * width)
+    limited_h = min(max(h, min_side), 2.0 * height)
+    x = min(max(x + (w - limited_w) / 2, min_side - limited_w), width - min_side)
+    y = min(max(y + (h - limited_h) / 2, min_side - limited_h), height - min_side)
+    return np.array([x, y, limited_w, limited_h])
 
 
 def _overlap(boxes_a: Tensor, boxes_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

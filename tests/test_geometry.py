@@ -132,8 +132,8 @@ def test_the_limits_of_a_given_box_belong_to_it():
 def test_clipped_boxes_by_hand():
     cases = {
         (10, 20, 30, 40): (10, 20, 30, 40),
-        (10, 20, 1, 2): (10, 20, 4, 4),
-        (0, 0, 999, 999): (0, 0, 480, 360),
+        (10, 20, 1, 2): (8.5, 19, 4, 4),  # around its middle, or a small target would creep to the lower right
+        (-300, -200, 999, 999): (-40.5, 119.5, 480, 360),
         (-99, -99, 30, 40): (-26, -36, 30, 40),
         (999, 999, 30, 40): (236, 176, 30, 40),
     }

@@ -144,3 +144,34 @@ def test_scores_are_remembered_as_long_as_the_policy_says(follower, windows):
     follower.accept(state, [(follower.regions(state)[0], seen(0.6))], now, WINDOW_US)
     for found, memory in ((state.recent_score, POLICY.recent_windows), (state.usual_score, POLICY.usual_windows)):
         assert found == pytest.approx(0.8 - 0.2 * (1 - math.exp(-windows / memory)), abs=1e-4)
+
+
+def test_a_region_may_be_centred_on_the_first_pixel_and_that_of_the_box_anywhere(follower):
+    state = started(follower, 20, 70, 20, 20)  # half a crop of 60 from the left edge
+    state.lost = True
+    assert len(follower.regions(state)) == 9
+    state = started(follower, 90, 20, 20, 20)
+    state.lost = True
+    assert len(follower.regions(state)) == 9
+    state.motion.centre = (-5.0, 80.0)  # more than its middle has left the sensor
+    assert (-35.0, 50.0) in corners(follower.regions(state))
+
+
+@pytest.mark.parametrize(
+    ("centre", "sides", "box"),
+    [
+        ((100.0, 80.0), (20.0, 10.0), (90, 75, 20, 10)),
+        ((-50.0, 80.0), (20.0, 10.0), (-16, 75, 20, 10)),
+        ((300.0, 250.0), (20.0, 10.0), (236, 176, 20, 10)),
+        ((100.0, 80.0), (300.0, 1.0), (0, 78, 200, 4)),  # ten times the first box at most, and no side below 4 pixels
+        ((-50.0, -60.0), (3.0, 3.0), (0, 0, 4, 4)),
+    ],
+)
+def test_a_box_that_leaves_is_held_at_the_edge_and_goes_on_from_there(centre, sides, box):
+    policy = TrackingPolicy(size_limits=(0.1, 10.0))
+    follower = BoxFollower(search_size=96, search_factor=3.0, grid=GRID, policy=policy)
+    state = started(follower, 90, 75, 20, 10)
+    state.motion.centre, state.motion.log_sides = centre, (math.log(sides[0]), math.log(sides[1]))
+    follower._limit(state)
+    np.testing.assert_allclose(state.motion.box_at(state.motion.t_us), box, atol=1e-9)
+    np.testing.assert_allclose(follower.box_at(state, state.motion.t_us), box, atol=1e-9)
