@@ -175,3 +175,25 @@ def test_a_box_that_leaves_is_held_at_the_edge_and_goes_on_from_there(centre, si
     follower._limit(state)
     np.testing.assert_allclose(state.motion.box_at(state.motion.t_us), box, atol=1e-9)
     np.testing.assert_allclose(follower.box_at(state, state.motion.t_us), box, atol=1e-9)
+
+
+def test_sides_stay_within_their_share_of_the_first_box():
+    follower = BoxFollower(search_size=96, search_factor=3.0, grid=GRID, policy=TrackingPolicy(size_limits=(0.5, 2.0)))
+    state = started(follower, 90, 75, 20, 12)
+    for sides, held in (((6.0, 5.0), (10, 6)), ((50.0, 25.0), (40, 24)), ((15.0, 20.0), (15, 20))):
+        state.motion.log_sides = (math.log(sides[0]), math.log(sides[1]))
+        follower._limit(state)
+        np.testing.assert_allclose(follower.box_at(state, state.motion.t_us)[2:], held)
+
+
+@pytest.mark.parametrize(("cells", "anew"), [(1, False), (2, True)])
+def test_a_lost_target_that_is_found_away_begins_anew_there(follower, cells, anew):
+    state = started(follower, 90, 70, 20, 20)
+    state.lost, state.usual_score = True, 0.8
+    crop = follower.regions(state)[4]
+    found = seen(0.8, cell=(6, 6 + cells))  # a cell is 5 pixels, a quarter of the target's size
+    follower.accept(state, [(crop, found)], START_US + WINDOW_US, WINDOW_US)
+    assert not state.lost
+    middle = follower.box_at(state, state.motion.t_us)[0] + 10
+    exactly = crop.x0 + 60 * (6.5 + cells) / GRID
+    assert (abs(middle - exactly) < 1e-6) == anew
