@@ -264,3 +264,9 @@ def test_usual_costs_take_the_fast_way(monkeypatch):
     x, y, a, b = random_problem(11, samples=1, points=(5, 6))
     monkeypatch.setattr(torch, "logsumexp", lambda *_, **__: pytest.fail("every entry's exponential, every time"))
     assert torch.isfinite(sinkhorn(squared(x, y), a, b, epsilon=0.05).value).all()
+
+
+def test_a_kernel_that_vanishes_in_double_precision_takes_the_slow_way():
+    mass = torch.full((1, 4), 0.25, dtype=torch.float64)
+    found = sinkhorn(torch.full((1, 4, 4), 0.9, dtype=torch.float64), mass, mass, epsilon=1e-3)
+    assert float(found.value) == pytest.approx(0.9)
