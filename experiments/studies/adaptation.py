@@ -101,7 +101,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     load_student(cfg.checkpoint)
     folder = open_run(cfg)
     sequences(cfg.data, cfg.train_split)  # made once, before several ask for them
-    arms = [arm for arm in cfg.arms if arm != "none"]
+    arms = list(cfg.arms)
     jobs = [(arm, int(seed)) for seed in cfg.seeds for arm in arms]
     with ThreadPoolExecutor(cfg.workers) as pool, progress("adapt", unit="runs") as bar:
         paths = {}
