@@ -24,6 +24,7 @@ from experiments.record import write_record
 from experiments.studies import ablation_report
 from experiments.studies.ablation_plan import SHUFFLED, Cost, Job, costs, plan
 from experiments.worker import environment, worker
+from had_snn.checkpoint import released, released_names
 from had_snn.commands import train_teacher
 from had_snn.commands.entry import compose
 from had_snn.commands.progress import progress
@@ -74,6 +75,8 @@ def teachers(cfg: DictConfig, folder: Path, seeds: list[int]) -> dict[int, str]:
     """Each seed's teacher: the given one, `{seed}` filled in, or one of its own, trained now if it is not there."""
     if cfg.teacher_checkpoint is not None:
         given = str(cfg.teacher_checkpoint)
+        if given in released_names("teacher"):
+            return dict.fromkeys(seeds, given)
         return {seed: str(Path(given.replace("{seed}", str(seed))).resolve()) for seed in seeds}
     found = {}
     for seed in seeds:
@@ -95,7 +98,8 @@ def student_options(cfg: DictConfig, mode: str, teacher: str) -> list[str]:
     options = [*data_options(cfg), f"distill={mode}", *map(str, cfg.student_options), *fixed]
     if mode == "none":
         return options
-    return [*options, f"teacher_checkpoint={teacher}", *(f"distill.{name}={v}" for name, v in cfg.distill.items())]
+    how = [f"distill.{name}={'null' if value is None else value}" for name, value in cfg.distill.items()]
+    return [*options, f"teacher_checkpoint={teacher}", *how]
 
 
 def costs_of(cfg: DictConfig, measured: Mapping[str, Mapping[str, float]], follow: float) -> dict[str, Cost]:
@@ -119,10 +123,18 @@ def student_job(cfg: DictConfig, job: Job, folder: Path, teacher: str, test: Map
     }
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
-    """Runs what is missing and writes `ablation.json` and `ablation.png`."""
+def tested(cfg: DictConfig, folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Runs what is missing of the plan.
+
+    Args:
+        cfg: The config.
+        folder: Where it is kept.
+
+    Returns:
+        Results of `ablation_worker.py` by job name, and what beside them makes up a record: seconds of a step by mode,
+        seconds to label all training sequences, and the setting.
+    """
     sets = [entry for entry in OmegaConf.to_container(cfg.sets, resolve=True) if entry]  # pyright: ignore
-    folder = open_run(cfg)
     known = compose("prepare_data", data_options(cfg))
     for split in ("train", cfg.split):
         sequences(known.data, split)
@@ -141,9 +153,22 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         name = "teacher" if len(set(taught_by.values())) == 1 else f"teacher-{Path(path).parent.name}"
         work[name] = {"kind": "teacher", "checkpoint": path, **test}
     results = run_all(folder, work, workers=cfg.workers)
-    record = ablation_report.summarise(results, speed=measured["speed"], resamples=cfg.resamples)
-    record["seconds_to_follow_all"] = round(measured["follow_seconds"], 1)
-    record["setting"] = setting(cfg, taught_by)
+    beside = {
+        "seconds_per_step": {
+            mode: {name: round(value, 4) for name, value in values.items()}
+            for mode, values in measured["speed"].items()
+        },
+        "seconds_to_follow_all": round(measured["follow_seconds"], 1),
+        "setting": setting(cfg, taught_by),
+    }
+    return results, beside
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Runs what is missing and writes `ablation.json` and `ablation.png`."""
+    folder = open_run(cfg)
+    results, beside = tested(cfg, folder)
+    record = ablation_report.summarise(results, resamples=cfg.resamples) | beside
     write_record(folder / "ablation.json", record)
     ablation_report.plot(record, folder / "ablation.png")
     return record
@@ -158,8 +183,9 @@ def setting(cfg: DictConfig, taught_by: Mapping[int, str]) -> dict[str, Any]:
     chosen["weights"] = {m: compose("distill_student", [f"distill={m}"]).distill.weights for m in sorted(modes)}
     chosen["weights"] = {m: dict(weights) for m, weights in chosen["weights"].items() if weights}
     chosen["teachers"] = len(set(taught_by.values()))
-    card = json.loads(Path(next(iter(taught_by.values()))).with_suffix(".json").read_text())
-    chosen["teacher"] = {"seed": card["seed"], **card["config"]["fit"]}
+    card = json.loads(released(next(iter(taught_by.values())), "teacher").with_suffix(".json").read_text())
+    made = card["config"]["fit"] if "config" in card else {"released": card["name"], "options": card["options"]}
+    chosen["teacher"] = {"seed": card["seed"], **made}
     return chosen | {"machine": machine(1, device_for(cfg.accelerator))}
 
 

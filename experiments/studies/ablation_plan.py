@@ -23,7 +23,8 @@ class Job:
         arm: A mode of distillation, or `shuffled`.
         seed: Of weights and clips.
         labels: Share of the training sequences with labels.
-        budget: `time` (all arms the same computing time) or `steps` (all arms the same steps).
+        budget: `time` (all arms the same computing time), `steps` (all arms the steps that `full` takes in the time) or
+            `fixed` (all arms the same steps, whatever that costs).
         iterations: Optimiser steps.
     """
 
@@ -110,7 +111,7 @@ def plan(sets: Iterable[Mapping[str, Any]], seeds: Iterable[int], *, steps: int,
 
     Args:
         sets: `{arms, labels, budget}`, and `seeds` where they are not the usual ones. With `budget: steps`, all arms
-            take the steps that `full` takes in the time.
+            take the steps that `full` takes in the time; with `budget: fixed`, `steps`.
         seeds: Seeds.
         steps: What a student takes without a teacher; the time of these steps is the budget of all.
         cost: Of each mode, `full` included when a set asks for equal steps.
@@ -121,13 +122,14 @@ def plan(sets: Iterable[Mapping[str, Any]], seeds: Iterable[int], *, steps: int,
     jobs: dict[str, Job] = {}
     seconds = steps * cost["none"].per_step
     for entry in sets:
-        if entry["budget"] not in ("time", "steps"):
-            raise InputError(f"budget={entry['budget']!r}: expected time or steps")
+        if entry["budget"] not in ("time", "steps", "fixed"):
+            raise InputError(f"budget={entry['budget']!r}: expected time, steps or fixed")
         labels = float(entry["labels"])
         for arm in check_arms(entry["arms"]):
             mode = "full" if arm == SHUFFLED or entry["budget"] == "steps" else arm
             for seed in entry.get("seeds") or seeds:
-                iterations = cost[mode].iterations_in(seconds, unlabelled=1 - labels)
+                in_time = cost[mode].iterations_in(seconds, unlabelled=1 - labels)
+                iterations = steps if entry["budget"] == "fixed" else in_time
                 job = Job(arm, int(seed), labels, entry["budget"], iterations)
                 jobs.setdefault(job.name, job)
     return list(jobs.values())

@@ -28,6 +28,11 @@ def _table(runs: list[dict[str, Any]], score: str = "SR") -> np.ndarray:
     return np.array([run["per_sequence"][score] for run in runs])
 
 
+def spread_of(runs: list[dict[str, Any]], score: str = "SR", *, resamples: int) -> Spread:
+    """Mean and interval of a score over the runs and their sequences."""
+    return spread(_table(runs, score), resamples=resamples)
+
+
 def _paired(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Two tables of the seeds that both were run with, in the same order."""
     by_seed = [{run["job"].get("seed"): run for run in runs} for runs in (first, second)]
@@ -48,14 +53,11 @@ def difference(first: list[dict[str, Any]], second: list[dict[str, Any]], *, res
     return rounded(paired_spread(*_paired(first, second), resamples=resamples))
 
 
-def summarise(
-    results: Mapping[str, dict[str, Any]], *, speed: Mapping[str, Mapping[str, float]], resamples: int
-) -> dict[str, Any]:
+def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[str, Any]:
     """All figures of an ablation.
 
     Args:
         results: Results of `ablation_worker.py` by job name.
-        speed: Seconds per step by mode.
         resamples: Bootstrap resamples.
 
     Returns:
@@ -97,13 +99,12 @@ def summarise(
         "gain": sets[0]["gain"],
         "gap_closed": sets[0]["gap_closed"].get("full"),
         "sets": sets,
-        "seconds_per_step": {m: {k: round(v, 4) for k, v in values.items()} for m, values in speed.items()},
     }
 
 
 def of_arm(runs: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
     """One arm over its seeds."""
-    found: dict[str, Any] = {score: rounded(spread(_table(runs, score), **options)) for score in SCORES}
+    found: dict[str, Any] = {score: rounded(spread_of(runs, score, **options)) for score in SCORES}
     found["by_attribute"] = {
         name: {score: round(float(np.mean([run["by_attribute"][name][score] for run in runs])), 2) for score in SCORES}
         | {"sequences": runs[0]["by_attribute"][name]["sequences"]}

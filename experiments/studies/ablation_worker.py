@@ -11,6 +11,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from had_snn.commands import distill_student, train_teacher
 from had_snn.commands.entry import compose
 from had_snn.commands.run_folder import device_for, versions
 from had_snn.commands.sources import sequences, training_sequences
+from had_snn.data.sequence import TrackingSequence
 from had_snn.evaluate.baselines import baseline
 from had_snn.evaluate.metrics import SCORES
 from had_snn.evaluate.one_pass import evaluate_tracker
@@ -32,8 +34,9 @@ from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.tracking import OnlineTracker, TeacherTracker
+from had_snn.train.agreement import agreeing, first_box_only
+from had_snn.train.following import TOGETHER, teacher_follows
 from had_snn.train.loop import fit
-from had_snn.train.unlabelled import seconds_to_follow
 
 
 def seconds_on(device: str) -> float:
@@ -144,6 +147,16 @@ def test_baseline(job: dict[str, Any]) -> dict[str, Any]:
     return tested(job, baseline(job["baseline"]))
 
 
+def seconds_to_label(found: Sequence[TrackingSequence], teacher_checkpoint: str) -> float:
+    """Computing seconds that a teacher takes to label all sequences, from some spread among them."""
+    some = [first_box_only(s) for s in found[:: max(1, len(found) // TOGETHER)]][:TOGETHER]
+    follow = teacher_follows(load_teacher(teacher_checkpoint))
+    follow(some[:1])
+    begun = time.process_time()
+    agreeing(follow, some)
+    return (time.process_time() - begun) / len(some) * len(found)
+
+
 def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
     """Seconds of a training step of each mode, clips included: the arms take turns, the median counts.
 
@@ -172,7 +185,7 @@ def measure_speed(job: dict[str, Any]) -> dict[str, Any]:
                 seconds[mode].append(seconds_on(device) - begun)
         for mode, values in seconds.items():
             found[mode][name] = statistics.median(values[1:])
-    return {"speed": found, "follow_seconds": seconds_to_follow(training_sequences(cfg), job["teacher"])}
+    return {"speed": found, "follow_seconds": seconds_to_label(training_sequences(cfg), job["teacher"])}
 
 
 KINDS = {

@@ -9,10 +9,8 @@ any time between them too. Half of the clips are simulated ones, so that nothing
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +36,10 @@ from had_snn.processes import in_forks, rank
 from had_snn.recordings.readers import open_recording
 from had_snn.threads import available
 from had_snn.tracking import OnlineTracker
-from had_snn.train.agreement import Follow, agreeing, first_box_only, runs_of_labels
+from had_snn.train.agreement import Follow, first_box_only, kept_labels, runs_of_labels
+from had_snn.train.following import teacher_follows
 from had_snn.train.guards import RateGuard
 from had_snn.train.tasks import StudentTask
-from had_snn.train.unlabelled import TOGETHER, follow_together
 
 log = logging.getLogger("had_snn")
 
@@ -93,53 +91,24 @@ def follower_of(cfg: DictConfig, student: SpikingTracker) -> Follow:
             "adaptation needs a teacher: give teacher_checkpoint=tiny, or one that had-snn train-teacher made; with "
             "labels_from=student the student teaches itself, which gains less"
         )
-    teacher, modalities = load_teacher(cfg.teacher_checkpoint), tuple(cfg.modalities)
+    teacher = load_teacher(cfg.teacher_checkpoint)
 
-    def by_teacher(found: Sequence[TrackingSequence]) -> list[np.ndarray]:
-        boxes: list[np.ndarray] = []
+    def by_teacher(found: Sequence[TrackingSequence]) -> Sequence[np.ndarray]:
         with progress("follow", unit="passes") as bar:
-            for begin in range(0, len(found), TOGETHER):
-                some = found[begin : begin + TOGETHER]
-                boxes += [track for track, _ in follow_together(teacher, some, modalities=modalities)]
-                bar(len(boxes), len(found), some[-1].name)
-        return boxes
+            return teacher_follows(teacher, modalities=tuple(cfg.modalities), progress=bar)(found)
 
     return by_teacher
 
 
 def labels_for(cfg: DictConfig, student: SpikingTracker, found: Sequence[TrackingSequence]) -> list[TrackingSequence]:
-    """The targets with the labels that the student learns from; kept in the folder `tracks`, as they take a while."""
+    """The targets with the labels that the student learns from."""
     if cfg.labels_from == "truth":
         return list(found)
-    follow = follower_of(cfg, student)
-    asked = [first_box_only(sequence, period_us=cfg.period_us) for sequence in found]
-    path = Path(cfg.tracks) / f"{_digest(cfg, asked)}.npz"
-    if not path.is_file():
-        labelled = agreeing(follow, asked, segment_us=cfg.segment_us, least_iou=cfg.least_iou)
-        arrays: dict[str, Any] = {f"boxes_{i}": s.boxes_xywh for i, s in enumerate(labelled)}
-        arrays |= {f"visible_{i}": s.visible for i, s in enumerate(labelled)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
-    with np.load(path) as kept:
-        return [
-            replace(sequence, boxes_xywh=kept[f"boxes_{i}"], visible=kept[f"visible_{i}"])
-            for i, sequence in enumerate(asked)
-        ]
-
-
-def _digest(cfg: DictConfig, asked: Sequence[TrackingSequence]) -> str:
-    """Of everything that the labels depend on."""
-    by_student = cfg.labels_from == "student"
+    follow, by_student = follower_of(cfg, student), cfg.labels_from == "student"
     weights = released(cfg.checkpoint) if by_student else released(cfg.teacher_checkpoint, "teacher")
-    digest = hashlib.sha256(weights.read_bytes())
-    options = [cfg.labels_from, *([] if by_student else cfg.modalities), cfg.period_us, cfg.segment_us, cfg.least_iou]
-    digest.update(repr(options).encode())
-    for sequence in asked:
-        digest.update(f"{sequence.name} {len(sequence.events)} {sequence.events.t_end}".encode())
-        digest.update(np.ascontiguousarray(sequence.boxes_xywh[0]).tobytes() + sequence.label_times_us.tobytes())
-        digest.update(b"" if sequence.frame_times_us is None else sequence.frame_times_us.tobytes())
-    return digest.hexdigest()[:16]
+    who = weights.read_bytes() + repr([] if by_student else list(cfg.modalities)).encode()
+    asked = [first_box_only(sequence, period_us=cfg.period_us) for sequence in found]
+    return kept_labels(follow, asked, Path(cfg.tracks), who=who, segment_us=cfg.segment_us, least_iou=cfg.least_iou)
 
 
 def clips_for(cfg: DictConfig, student: SpikingTracker, labelled: Sequence[TrackingSequence]) -> MixedClips:

@@ -19,13 +19,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from had_snn.checkpoint import load_student, load_teacher
+from had_snn.checkpoint import load_student, load_teacher, released
 from had_snn.commands.progress import progress
 from had_snn.commands.sources import clip_sampler, training_sequences
 from had_snn.commands.start import differences
 from had_snn.commands.training import best_validation, train
 from had_snn.data.clips import MODALITIES, ClipGeometry, ClipSampler
-from had_snn.data.sequence import TrackingSequence
+from had_snn.data.sequence import TrackingSequence, split_by_label
 from had_snn.distill.hierarchy import MODES, distillation_for
 from had_snn.distill.schedule import DistillSchedule
 from had_snn.errors import InputError
@@ -33,10 +33,11 @@ from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher, SpikingTracker
 from had_snn.processes import rank
 from had_snn.tracking import OnlineTracker
+from had_snn.train.agreement import first_box_only, kept_labels, runs_of_labels
 from had_snn.train.distillation import Distillation
+from had_snn.train.following import teacher_follows
 from had_snn.train.guards import RateGuard
 from had_snn.train.tasks import StudentTask
-from had_snn.train.unlabelled import followed, split_by_label
 
 
 def teacher_for(cfg: DictConfig, student: SpikingTracker) -> RGBETeacher | None:
@@ -95,12 +96,24 @@ def schedule_of(cfg: DictConfig) -> DistillSchedule:
     )
 
 
+def labelled_by(teacher: RGBETeacher, cfg: DictConfig, others: Sequence[TrackingSequence]) -> list[TrackingSequence]:
+    """The parts of sequences that a teacher can label; of each, the first box alone is a true one."""
+    if not others:
+        return []
+    with progress("follow unlabelled targets", unit="passes") as bar:
+        follow = teacher_follows(teacher, progress=bar)
+        weights = released(cfg.teacher_checkpoint, "teacher").read_bytes()
+        found = kept_labels(follow, [first_box_only(s) for s in others], Path(cfg.tracks), who=weights)
+    return [run for sequence in found for run in runs_of_labels(sequence)]
+
+
 def clips_for(cfg: DictConfig, student: SpikingTracker, teacher: RGBETeacher | None) -> ClipSampler:
     """Clips with what the student and its teacher need; windows that touch when membranes are carried.
 
     With `labels` below 1, a student without a teacher sees the labelled sequences only; with one, the distilled clips
     come from all. The response level also learns from the boxes that the teacher followed through the sequences
-    without labels: they count like labels, and cost a teacher's answer a window once instead of one each clip.
+    without labels, where both ways agree: they count like labels, and cost a teacher's answers once instead of for
+    each clip.
     """
     modalities = ("events",) if teacher is None else MODALITIES
     grid = student.grid if cfg.carry is not None else None
@@ -109,8 +122,7 @@ def clips_for(cfg: DictConfig, student: SpikingTracker, teacher: RGBETeacher | N
     options: dict[str, Any] = {"sequences": labelled}
     if teacher is not None:
         options["distill"] = schedule_of(cfg)
-        with progress("follow unlabelled targets", unit="sequences") as bar:
-            taught = followed(others, cfg.teacher_checkpoint, cfg.tracks, progress=bar) if others else []
+        taught = labelled_by(teacher, cfg, others)
         if "response" in MODES[cfg.distill.mode]:
             options["sequences"] = [*labelled, *taught]
         else:

@@ -30,24 +30,26 @@ from had_snn.commands.options import (
 from had_snn.commands.rules import Either, Fields, Flag, Many, Maybe, Number, Place, Rule, Text, Whole, Word
 from had_snn.distill.levels import MODES
 
+_ABLATION: dict[str, Rule] = {
+    **below("teacher", FIT),
+    "sets": Many(
+        Fields(
+            {
+                "labels": COMMON["labels"],
+                "budget": Word(("time", "steps", "fixed")),
+                "arms": Many(Word((*MODES, "shuffled")), 1),
+                "seeds": Maybe(Many(SEED)),
+            },
+            needed=("labels", "budget", "arms"),
+        ),
+        1,
+    ),
+    "steps": COUNT,
+}
+
 #: What is otherwise, or is there alone, in one job.
 OF_JOB: dict[str, dict[str, Rule]] = {
-    "ablation": {
-        **below("teacher", FIT),
-        "sets": Many(
-            Fields(
-                {
-                    "labels": COMMON["labels"],
-                    "budget": Word(("time", "steps")),
-                    "arms": Many(Word((*MODES, "shuffled")), 1),
-                    "seeds": Maybe(Many(SEED)),
-                },
-                needed=("labels", "budget", "arms"),
-            ),
-            1,
-        ),
-        "steps": COUNT,
-    },
+    "ablation": _ABLATION,
     "adaptation": {
         "adapt_options": TEXTS,
         "arms": Many(Word(("teacher", "events", "student", "truth")), 1),
@@ -177,6 +179,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
     },
     "release_student": {"first_options": TEXTS, "test_options": TEXTS, "train_options": TEXTS},
     "release_teacher": {"test_options": TEXTS, "train_options": TEXTS},
+    "label_curve": _ABLATION,
     "training_curve": {"teacher_steps": Many(COUNT)},
 }
 

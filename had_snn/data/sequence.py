@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -110,3 +111,25 @@ def first_label(labelled: Any) -> int:
     if not labelled.usable.any():
         raise InputError(f"{labelled.name}: no label shows a visible box, so there is nothing to start at")
     return int(np.flatnonzero(labelled.usable)[0])
+
+
+def split_by_label(
+    found: Sequence[TrackingSequence], share: float
+) -> tuple[list[TrackingSequence], list[TrackingSequence]]:
+    """The sequences whose labels count, spread evenly over the set, and the others.
+
+    Args:
+        found: All training sequences.
+        share: Share of them that is labelled, in (0, 1].
+
+    Raises:
+        InputError: If the share is out of range or leaves nothing.
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"labels={share}: expected a share of the training sequences in (0, 1]")
+    place = np.floor(np.arange(len(found) + 1) * share + 1e-9)
+    chosen = np.diff(place) > 0
+    if not chosen.any():
+        raise InputError(f"labels={share}: leaves none of {len(found)} training sequences")
+    labelled = [s for s, keep in zip(found, chosen, strict=True) if keep]
+    return labelled, [s for s, keep in zip(found, chosen, strict=True) if not keep]

@@ -12,9 +12,12 @@ of both boxes lags less than either.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ import torch
 from had_snn.data.backwards import backwards
 from had_snn.data.sequence import TrackingSequence, first_label
 from had_snn.errors import InputError
+from had_snn.files import atomic_file
 from had_snn.geometry import box_iou
 
 #: Follows the targets of several sequences from their first usable label; boxes `[L, 4]` at the labels of each.
@@ -30,6 +34,9 @@ Follow = Callable[[Sequence[TrackingSequence]], Sequence[np.ndarray]]
 PERIOD_US = 40_000
 #: Fewer labels in a row than these hold no clip.
 SHORTEST = 4
+#: Length of the pieces that are followed backwards, short as one mistake costs all of its piece, and the overlap of
+#: both ways from which on they agree.
+SEGMENT_US, LEAST_IOU = 400_000, 0.5
 
 
 def first_box_only(sequence: TrackingSequence, *, period_us: int | None = None) -> TrackingSequence:
@@ -66,7 +73,7 @@ def _thinned(times_us: Sequence[int]) -> np.ndarray:
 
 
 def agreeing(
-    follow: Follow, found: Sequence[TrackingSequence], *, segment_us: int, least_iou: float
+    follow: Follow, found: Sequence[TrackingSequence], *, segment_us: int = SEGMENT_US, least_iou: float = LEAST_IOU
 ) -> list[TrackingSequence]:
     """The sequences with labels wherever both ways agree.
 
@@ -95,6 +102,38 @@ def agreeing(
         boxes[0], agree[0] = sequence.boxes_xywh[0], True
         labelled.append(replace(sequence, boxes_xywh=boxes, visible=agree))
     return labelled
+
+
+def kept_labels(
+    follow: Follow, found: Sequence[TrackingSequence], folder: Path, *, who: bytes, **options: Any
+) -> list[TrackingSequence]:
+    """`agreeing`, kept in a folder, as it takes a while: asked again about the same it is read from there.
+
+    Args:
+        follow: The tracker.
+        found: Sequences of which the first label's box is known.
+        folder: Where the labels are kept.
+        who: All that the tracker's boxes depend on beside the sequences, its weights above all.
+        **options: Of `agreeing`.
+    """
+    digest = hashlib.sha256(who + repr(sorted(options.items())).encode())
+    for sequence in found:
+        digest.update(f"{sequence.name} {len(sequence.events)} {sequence.events.t_end}".encode())
+        digest.update(np.ascontiguousarray(sequence.boxes_xywh[0]).tobytes() + sequence.label_times_us.tobytes())
+        digest.update(b"" if sequence.frame_times_us is None else sequence.frame_times_us.tobytes())
+    path = folder / f"{digest.hexdigest()[:16]}.npz"
+    if not path.is_file():
+        labelled = agreeing(follow, found, **options)
+        arrays: dict[str, Any] = {f"boxes_{i}": s.boxes_xywh for i, s in enumerate(labelled)}
+        arrays |= {f"visible_{i}": s.visible for i, s in enumerate(labelled)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    with np.load(path) as kept:
+        return [
+            replace(sequence, boxes_xywh=kept[f"boxes_{i}"], visible=kept[f"visible_{i}"])
+            for i, sequence in enumerate(found)
+        ]
 
 
 def runs_of_labels(sequence: TrackingSequence) -> list[TrackingSequence]:

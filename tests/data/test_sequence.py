@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from had_snn.data.sequence import TrackingSequence
+from had_snn.data.sequence import TrackingSequence, split_by_label
 from had_snn.errors import InputError
 from had_snn.events.stream import EventStream
 
@@ -55,3 +55,13 @@ def test_a_frame_is_used_only_after_its_exposure():
 def test_parts_that_do_not_fit_are_refused(changes: dict, message: str):
     with pytest.raises(InputError, match=message):
         make(**changes)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 4), (0.4, 16), (0.5, 20), (1.0, 40)])
+def test_labelled_sequences_lie_evenly_in_the_set(share, count):
+    labelled, others = split_by_label(list(range(40)), share)
+    assert len(labelled) == count
+    assert sorted(labelled + others) == list(range(40))
+    assert count in (1, 40) or max(np.diff(labelled)) <= np.ceil(1 / share)
+    with pytest.raises(InputError, match="share"):
+        split_by_label([1, 2], 0.0)

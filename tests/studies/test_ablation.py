@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from drifting import drifting_sequence
+from made_up_results import made_up
 
 from experiments.bench import training as bench_training
 from experiments.record import as_text
@@ -18,13 +18,8 @@ from experiments.studies.ablation_plan import Cost, costs, plan
 from experiments.studies.ablation_worker import ShuffledTeacher
 from had_snn.commands import distill_student
 from had_snn.commands.entry import compose
-from had_snn.data.sequence import TrackingSequence, first_label
 from had_snn.errors import HadError, InputError
-from had_snn.evaluate.one_pass import run_one_pass
-from had_snn.events.stream import EventStream
 from had_snn.models import student_tiny, teacher_tiny
-from had_snn.tracking import TeacherTracker, TrackingPolicy
-from had_snn.train.unlabelled import follow_together, split_by_label
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +36,11 @@ def test_equal_time_counts_what_distillation_costs_and_equal_steps_do_not():
     jobs = plan(sets, [0, 1], steps=100, cost=COST)
     steps = {job.name: job.iterations for job in jobs}
     assert len(jobs) == len(steps) == 12
+    fixed = plan([{"labels": 0.1, "budget": "fixed", "arms": ["none", "full"]}], [0], steps=100, cost=COST)
+    assert [(job.name, job.iterations) for job in fixed] == [
+        ("none-labels0.1-fixed-seed0", 100),
+        ("full-labels0.1-fixed-seed0", 100),
+    ]
     assert steps["none-labels1-time-seed0"] == 100
     assert steps["full-labels1-time-seed1"] == steps["shuffled-labels1-time-seed0"] == 50
     assert steps["plain-labels1-time-seed0"] == 60
@@ -70,7 +70,7 @@ def test_following_targets_without_labels_is_part_of_the_time():
 def test_unknown_arms_and_budgets_are_refused():
     with pytest.raises(InputError, match="unknown arm fuller"):
         plan([{"labels": 1, "budget": "time", "arms": ["fuller"]}], [0], steps=1, cost=COST)
-    with pytest.raises(InputError, match="expected time or steps"):
+    with pytest.raises(InputError, match="expected time, steps or fixed"):
         plan([{"labels": 1, "budget": "joules", "arms": ["full"]}], [0], steps=1, cost=COST)
 
 
@@ -99,27 +99,11 @@ def test_a_finished_job_is_not_run_again_and_a_changed_one_is(tmp_path, monkeypa
 def test_a_given_teacher_is_shared_or_each_seed_has_its_own(tmp_path):
     shared = compose("ablation", ["teacher_checkpoint=teacher.safetensors"])
     assert set(ablation.teachers(shared, tmp_path, [0, 1]).values()) == {str(Path("teacher.safetensors").resolve())}
+    released = compose("ablation", ["teacher_checkpoint=tiny"])
+    assert ablation.teachers(released, tmp_path, [0, 1]) == {0: "tiny", 1: "tiny"}
     own = compose("ablation", ["teacher_checkpoint='runs/seed{seed}/teacher.safetensors'"])
     assert ablation.teachers(own, tmp_path, [0, 2]) == {
         seed: str(Path(f"runs/seed{seed}/teacher.safetensors").resolve()) for seed in (0, 2)
-    }
-
-
-def made_up(arm: str, seed: int, level: float, *, labels: float = 1.0) -> dict:
-    rng = np.random.default_rng(5)
-    scores = (level + seed + rng.normal(0, 10, 20)).tolist()
-    job = {"kind": "student", "arm": arm, "seed": seed, "labels": labels, "budget": "time", "iterations": 10}
-    job = job if arm not in ("teacher", "static") else {"kind": "teacher" if arm == "teacher" else "baseline"}
-    kinds = ("SR", "PR", "NPR")
-    mean = dict.fromkeys(kinds, float(np.mean(scores)))
-    return {
-        "job": job,
-        "scores": mean,
-        "seconds": 1.0,
-        "seconds_per_step": 0.1,
-        "sequences": [f"s{i}" for i in range(20)],
-        "per_sequence": dict.fromkeys(kinds, scores),
-        "by_attribute": {"blur": {**mean, "sequences": 3}},
     }
 
 
@@ -128,7 +112,7 @@ def test_figures_say_what_the_results_hold(tmp_path):
     results = {f"{arm}-{s}": made_up(arm, s, level) for arm, level in levels.items() for s in range(3)}
     results |= {f"{arm}-few-{s}": made_up(arm, s, v - 9, labels=0.1) for arm, v in levels.items() for s in range(3)}
     results |= {"teacher": made_up("teacher", 0, 51.0), "baseline-static": made_up("static", 0, 20.0)}
-    record = ablation_report.summarise(results, speed={"none": {"fresh": 0.1, "kept": 0.1}}, resamples=50)
+    record = ablation_report.summarise(results, resamples=50)
     assert record["gain"]["full_vs_none"] == {"mean": 5.0, "low": 5.0, "high": 5.0}
     assert record["gain"]["full_vs_plain"]["mean"] == 1.0
     assert record["gap_closed"]["mean"] == pytest.approx(0.5, abs=0.001)
@@ -138,7 +122,7 @@ def test_figures_say_what_the_results_hold(tmp_path):
     assert record["sets"][0]["arms"]["full"]["by_attribute"]["blur"]["sequences"] == 3
     assert json.loads(as_text(record)) == record
     del results["teacher"]
-    assert ablation_report.summarise(results, speed={}, resamples=10)["gap_closed"] is None
+    assert ablation_report.summarise(results, resamples=10)["gap_closed"] is None
     assert "+5.0 [5.0, 5.0]" in ablation_report.table(record)
     ablation_report.plot(record, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
@@ -148,14 +132,14 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
     results = {f"{arm}-{s}": made_up(arm, s, v) for arm, v in {"none": 40.0, "full": 45.0}.items() for s in range(3)}
     results |= {"rate-1": made_up("rate", 1, 42.0)}
     results |= {f"teacher-{s}": made_up("teacher", s, 50.0 + s) for s in range(3)}
-    record = ablation_report.summarise(results, speed={}, resamples=20)
+    record = ablation_report.summarise(results, resamples=20)
     assert record["gain"]["rate_vs_none"]["mean"] == 2.0
     assert record["gain"]["full_vs_rate"]["mean"] == 3.0
     # Two of the way from 41 + noise to the teachers' mean, 52 + noise.
     assert record["sets"][0]["gap_closed"]["rate"]["mean"] == pytest.approx(2 / 11, abs=0.001)
     results["rate-1"]["job"]["seed"] = 7
     with pytest.raises(InputError, match="no seed in common"):
-        ablation_report.summarise(results, speed={}, resamples=20)
+        ablation_report.summarise(results, resamples=20)
 
 
 def test_equal_steps_compare_with_the_run_of_as_many_steps():
@@ -163,7 +147,7 @@ def test_equal_steps_compare_with_the_run_of_as_many_steps():
     fewer = {f"steps-{s}": made_up("none", s, 39.0) for s in range(3)}
     for run in fewer.values():
         run["job"]["budget"] = "steps"
-    record = ablation_report.summarise({**results, **fewer}, speed={}, resamples=20)
+    record = ablation_report.summarise({**results, **fewer}, resamples=20)
     assert record["sets"][1]["gain"] == {"full_vs_none": {"mean": 6.0, "low": 6.0, "high": 6.0}}
     assert set(record["sets"][1]["arms"]) == {"none"}
 
@@ -173,7 +157,7 @@ def test_the_training_benchmark_takes_the_success_rates_of_a_finished_ablation(t
     names = ("static", "mean_shift", "csrt_events", "kcf_events")
     results |= {f"baseline-{n}": made_up("static", 0, 20.0 + i) for i, n in enumerate(names)}
     path = tmp_path / "ablation.json"
-    record = ablation_report.summarise(results, speed={}, resamples=20)
+    record = ablation_report.summarise(results, resamples=20)
     path.write_text(as_text(record))
     found = bench_training.success_rates(str(path))
     assert found["student"]["mean"] == record["sets"][0]["arms"]["none"]["SR"]["mean"]
@@ -181,7 +165,7 @@ def test_the_training_benchmark_takes_the_success_rates_of_a_finished_ablation(t
     assert named == {name: record["trackers"][key]["SR"]["mean"] for name, key in bench_training.TRACKERS.items()}
     assert (found["student"]["seeds"], found["kcf"]["seeds"]) == (3, 1)
     del results["baseline-kcf_events"]
-    path.write_text(as_text(ablation_report.summarise(results, speed={}, resamples=20)))
+    path.write_text(as_text(ablation_report.summarise(results, resamples=20)))
     with pytest.raises(InputError, match="kcf_events"):
         bench_training.success_rates(str(path))
 
@@ -190,7 +174,7 @@ def test_runs_on_other_sequences_are_not_mixed():
     results = {"a": made_up("none", 0, 40.0), "b": made_up("none", 1, 40.0), "teacher": made_up("teacher", 0, 50.0)}
     results["b"]["sequences"] = ["other"] * 20
     with pytest.raises(InputError, match="different sequences"):
-        ablation_report.summarise(results, speed={}, resamples=10)
+        ablation_report.summarise(results, resamples=10)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 3])
@@ -216,30 +200,12 @@ def test_a_shuffled_teacher_answers_about_another_clip(at_a_time):
         assert not torch.allclose(passed[:, 1:], plain[:, 1:])
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.1, 4), (0.4, 16), (0.5, 20), (1.0, 40)])
-def test_labelled_sequences_lie_evenly_in_the_set(share, count):
-    labelled, others = split_by_label(list(range(40)), share)
-    assert len(labelled) == count
-    assert sorted(labelled + others) == list(range(40))
-    assert count in (1, 40) or max(np.diff(labelled)) <= np.ceil(1 / share)
-    with pytest.raises(InputError, match="share"):
-        split_by_label([1, 2], 0.0)
-
-
-def still_target(name: str) -> TrackingSequence:
-    rng, times = np.random.default_rng(0), np.arange(1, 11) * 40_000
-    t = np.sort(rng.integers(0, times[-1], 2000))
-    events = EventStream.from_arrays(t, rng.integers(40, 60, 2000), rng.integers(30, 50, 2000), t % 2, (90, 120))
-    boxes = np.tile([40.0, 30.0, 20.0, 20.0], (10, 1))
-    return TrackingSequence(name, events, times, boxes, np.ones(10, bool))
-
-
 @pytest.mark.parametrize(("mode", "taught"), [("none", 2), ("rate", 2), ("response", 5), ("full", 5)])
 def test_the_response_level_learns_the_boxes_that_a_teacher_followed(monkeypatch, mode, taught):
     """Other modes ask the teacher about those sequences too, but only on distilled clips and never for a label."""
-    found = [still_target(str(i)) for i in range(5)]
+    found = [drifting_sequence(seed=seed, labels=10) for seed in range(5)]
     monkeypatch.setattr(distill_student, "training_sequences", lambda cfg: found)
-    monkeypatch.setattr(distill_student, "followed", lambda others, *_, **__: others)
+    monkeypatch.setattr(distill_student, "labelled_by", lambda teacher, cfg, others: others)
     cfg = compose("distill_student", [f"distill={mode}", "labels=0.4", "distill.every=2"])
     clips = distill_student.clips_for(cfg, student_tiny(), None if mode == "none" else teacher_tiny())
     assert len(clips.sequences) == (2 if mode == "none" else 5)
@@ -247,22 +213,3 @@ def test_the_response_level_learns_the_boxes_that_a_teacher_followed(monkeypatch
     distilled = [clips[i].labelled for i in range(0, 40, 2)]
     assert all(clips[i].labelled for i in range(1, 40, 2))
     assert all(distilled) == (mode != "rate")
-
-
-def test_following_together_gives_the_boxes_of_following_one_by_one():
-    torch.manual_seed(0)
-    teacher = teacher_tiny().eval()
-    found = [still_target(str(i)) for i in range(3)]
-    found[1] = replace(
-        found[1],
-        label_times_us=found[1].label_times_us[:6],
-        boxes_xywh=found[1].boxes_xywh[:6] + 4,
-        visible=np.arange(6) > 1,
-    )
-    policy = TrackingPolicy(lost_widening=1.0)
-    for sequence, (boxes, scores) in zip(found, follow_together(teacher, found), strict=True):
-        alone = run_one_pass(TeacherTracker(teacher, policy=policy), sequence)
-        np.testing.assert_allclose(boxes, alone.boxes_xywh, atol=1e-3)
-        believed = scores > 0
-        assert believed[first_label(sequence)]
-        np.testing.assert_allclose(scores[believed], alone.scores[believed], atol=1e-5)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from experiments.bench import training as bench_training
-from experiments.studies import ablation, ablation_worker, training_curve
+from experiments.studies import training_curve
 from had_snn.commands.entry import compose
-from had_snn.commands.start import release_folders
 from had_snn.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,24 +65,6 @@ def test_leads_are_those_of_the_longest_trainings(tmp_path):
     assert [point["steps"] for point in record["teachers"]] == [3]
     assert record["lead"]["student_vs_still"]["mean"] == pytest.approx(30)
     assert record["lead"]["teacher_vs_student"]["mean"] == pytest.approx(19)
-
-
-@pytest.fixture
-def mostly_here(monkeypatch):
-    """Jobs run in this process, where the libraries are loaded; that of a baseline in one of its own, as all do."""
-
-    def run(command: list[str], **options):
-        if json.loads(Path(command[3]).read_text())["kind"] == "baseline":
-            return subprocess.run(command, **options)
-        monkeypatch.setattr(sys, "argv", command[2:])
-        ablation_worker.main()
-        release_folders()
-        return subprocess.CompletedProcess(command, 0)
-
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(ablation, "subprocess", SimpleNamespace(run=run))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("mostly_here")

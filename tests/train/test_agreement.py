@@ -14,7 +14,7 @@ from had_snn.data.backwards import AROUND_US
 from had_snn.errors import InputError
 from had_snn.evaluate.baselines import baseline
 from had_snn.evaluate.one_pass import run_one_pass
-from had_snn.train.agreement import SHORTEST, agreeing, first_box_only, runs_of_labels
+from had_snn.train.agreement import SHORTEST, agreeing, first_box_only, kept_labels, runs_of_labels
 
 SEQUENCE = drifting_sequence(labels=25)
 ASKED = first_box_only(SEQUENCE, period_us=20_000)
@@ -140,3 +140,26 @@ def test_no_run_reaches_over_a_gap(flags):
     np.testing.assert_array_equal(covered, longest)
     assert all(run.visible.all() and len(run) >= SHORTEST for run in runs)
     assert len({run.name for run in runs}) == len(runs)
+
+
+def test_labels_are_kept_and_asked_for_anew_where_anything_differs(tmp_path):
+    asked_of: list[int] = []
+
+    def follow(found):
+        asked_of.append(len(found))
+        return [np.stack([Follower.box(0) for _ in one.label_times_us]) for one in found]
+
+    first = kept_labels(follow, [ASKED], tmp_path, who=b"one")
+    assert len(asked_of) == 2, "ahead and back"
+    again = kept_labels(follow, [ASKED], tmp_path, who=b"one")
+    assert len(asked_of) == 2
+    np.testing.assert_array_equal(first[0].boxes_xywh, again[0].boxes_xywh)
+    np.testing.assert_array_equal(first[0].visible, again[0].visible)
+    moved = replace(ASKED, boxes_xywh=ASKED.boxes_xywh + 1)
+    for found, options in (([ASKED], {"who": b"two"}), ([moved], {"who": b"one"}), ([ASKED, ASKED], {"who": b"one"})):
+        before = len(asked_of)
+        kept_labels(follow, found, tmp_path, **options)
+        assert len(asked_of) == before + 2
+    kept_labels(follow, [ASKED], tmp_path, who=b"one", least_iou=0.9)
+    assert len(asked_of) == 10
+    assert len(list(tmp_path.iterdir())) == 5
