@@ -52,24 +52,26 @@ def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[
         `curve`: for each arm a list of `{labels, SR, seconds, gain}`, shares ascending, seconds the slowest seed's;
         `saved`: for each arm with a teacher and each share, its SR minus that of none with the next larger share.
     """
-    runs, options = by_arm_and_share(results), {"resamples": resamples}
+    runs = by_arm_and_share(results)
     alone = runs.get("none", {})
     curve: dict[str, list[dict[str, Any]]] = {}
     saved: dict[str, dict[str, Any]] = {}
     for arm, shares in runs.items():
         for labels, found in shares.items():
-            point: dict[str, Any] = {"labels": labels, "SR": rounded(spread_of(found, **options))}
+            point: dict[str, Any] = {"labels": labels, "SR": rounded(spread_of(found, resamples=resamples))}
             point["seeds"] = [round(run["scores"]["SR"], 3) for run in found]
             point["seconds"] = round(max(run["seconds"] for run in found), 1)
             if arm != "none" and labels in alone:
-                point["gain"] = difference(found, alone[labels], **options)
+                point["gain"] = difference(found, alone[labels], resamples=resamples)
             curve.setdefault(arm, []).append(point)
             more = min((share for share in alone if share > labels), default=None)
             if arm != "none" and more is not None:
-                saved.setdefault(arm, {})[f"{labels:g} against {more:g}"] = difference(found, alone[more], **options)
+                saved.setdefault(arm, {})[f"{labels:g} against {more:g}"] = difference(
+                    found, alone[more], resamples=resamples
+                )
     record: dict[str, Any] = {"curve": curve, "saved": saved}
     if "teacher" in results:
-        record["teacher"] = rounded(spread_of([results["teacher"]], **options))
+        record["teacher"] = rounded(spread_of([results["teacher"]], resamples=resamples))
     return record
 
 

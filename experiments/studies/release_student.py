@@ -12,7 +12,6 @@ weights that are not there.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.record import write_record
-from had_snn.checkpoint import RELEASED, load_student, load_teacher, round_to_half, save_weights
+from experiments.release import install, scored, tell, trained_on
+from had_snn.checkpoint import load_student, load_teacher, round_to_half, save_weights
 from had_snn.commands import distill_student, train_teacher
 from had_snn.commands.entry import compose
 from had_snn.commands.profile_energy import profile
@@ -31,8 +31,7 @@ from had_snn.commands.sources import sequences
 from had_snn.data.sequence import TrackingSequence
 from had_snn.errors import InputError
 from had_snn.evaluate.baselines import baseline
-from had_snn.evaluate.one_pass import Tracker, evaluate_tracker
-from had_snn.files import atomic_file
+from had_snn.evaluate.one_pass import Tracker
 from had_snn.models import SpikingTracker
 from had_snn.profiling import RULES
 from had_snn.tracking import OnlineTracker, TeacherTracker
@@ -83,12 +82,7 @@ def trained(cfg: DictConfig, folder: Path) -> tuple[Path, Path | None]:
 def tested(trackers: Sequence[Tracker], chosen: Sequence[TrackingSequence], cfg: DictConfig) -> dict[str, Any]:
     """Scores of each tracker, SR with its 95 % interval over the sequences."""
     found: dict[str, Any] = {"protocol": cfg.protocol, "sequences": len(chosen), "split": cfg.split}
-    for tracker in trackers:
-        with progress(f"test {tracker.name}", unit="sequences") as bar:
-            result = evaluate_tracker(tracker, chosen, protocol=cfg.protocol, progress=bar)
-        scores = {name: round(float(value), 2) for name, value in result.scores.items()}
-        found[tracker.name] = scores | {"SR_95": [round(v, 2) for v in result.summary.intervals["SR"]]}
-    return found
+    return found | {tracker.name: scored(tracker.name, tracker, chosen, protocol=cfg.protocol) for tracker in trackers}
 
 
 def energy(student: SpikingTracker, chosen: Sequence[TrackingSequence]) -> dict[str, Any]:
@@ -100,7 +94,7 @@ def energy(student: SpikingTracker, chosen: Sequence[TrackingSequence]) -> dict[
 
 
 def card(
-    cfg: DictConfig, student: SpikingTracker, figures: dict[str, Any], spent: dict[str, Any], trained_on: dict[str, Any]
+    cfg: DictConfig, student: SpikingTracker, figures: dict[str, Any], spent: dict[str, Any], made_on: dict[str, Any]
 ) -> dict[str, Any]:
     """What a user should know of the weights."""
     train = compose("distill_student", [*map(str, cfg.train_options), *map(str, cfg.student_options)])
@@ -128,7 +122,7 @@ def card(
         "energy": spent,
         "limits": list(cfg.limits),
         "versions": versions(),
-        "trained_on": trained_on,
+        "trained_on": made_on,
     }
 
 
@@ -154,20 +148,12 @@ def run(cfg: DictConfig) -> Path:
         write_record(kept, record)
     record = json.loads(kept.read_text())
     path = folder / f"student_{cfg.name}.safetensors"
-    made = json.loads(student_path.with_suffix(".json").read_text())
-    trained_on = {name: made.get(name) for name in ("device", "versions")}
-    save_weights(path, student, card=card(cfg, student, record["figures"], record["energy"], trained_on), half=cfg.half)
+    told = card(cfg, student, record["figures"], record["energy"], trained_on(student_path))
+    save_weights(path, student, card=told, half=cfg.half)
     if cfg.install:
-        for made in (path, path.with_suffix(".json")):
-            with atomic_file(RELEASED / made.name) as temporary:
-                shutil.copyfile(made, temporary)
+        install(path)
     return path
 
 
 def main(cfg: DictConfig) -> None:
-    path = run(cfg)
-    figures = json.loads(path.with_suffix(".json").read_text())["figures"]
-    for name, scores in figures.items():
-        if isinstance(scores, dict):
-            print(f"{name:<12} SR {scores['SR']:.1f}  PR {scores['PR']:.1f}  NPR {scores['NPR']:.1f}")
-    print(f"wrote {path}" + (f" and {RELEASED / path.name}" if cfg.install else ""))
+    tell(run(cfg), installed=cfg.install)

@@ -8,21 +8,18 @@ A step whose result is in the run folder is not run again; an interrupted traini
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.record import write_record
-from had_snn.checkpoint import RELEASED, load_teacher, round_to_half, save_weights
+from experiments.release import install, scored, tell, trained_on
+from had_snn.checkpoint import load_teacher, round_to_half, save_weights
 from had_snn.commands import train_teacher
 from had_snn.commands.entry import compose
-from had_snn.commands.progress import progress
 from had_snn.commands.run_folder import open_run, versions
 from had_snn.commands.sources import sequences
-from had_snn.evaluate.one_pass import evaluate_tracker
-from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher
 from had_snn.tracking import TeacherTracker
 
@@ -37,10 +34,7 @@ def tested(cfg: DictConfig, teacher: RGBETeacher) -> dict[str, Any]:
     found: dict[str, Any] = {"protocol": cfg.protocol, "sequences": len(chosen), "split": cfg.split}
     for name, modalities in (("both", ("rgb", "events")), ("events", ("events",)), ("rgb", ("rgb",))):
         tracker = TeacherTracker(teacher, modalities=modalities)
-        with progress(f"test {name}", unit="sequences") as bar:
-            result = evaluate_tracker(tracker, chosen, protocol=cfg.protocol, workers=cfg.workers, progress=bar)
-        scores = {key: round(float(value), 2) for key, value in result.scores.items()}
-        found[name] = scores | {"SR_95": [round(v, 2) for v in result.summary.intervals["SR"]]}
+        found[name] = scored(name, tracker, chosen, protocol=cfg.protocol, workers=cfg.workers)
     return found
 
 
@@ -58,7 +52,6 @@ def run(cfg: DictConfig) -> Path:
     if not kept.is_file():
         write_record(kept, tested(cfg, teacher))
     path = folder / f"teacher_{cfg.name}.safetensors"
-    made = json.loads(trained.with_suffix(".json").read_text())
     card = {
         "name": f"teacher_{cfg.name}",
         "what": "RGB+event transformer, depth-wise matching, centre head; kernels stored as float16",
@@ -70,19 +63,13 @@ def run(cfg: DictConfig) -> Path:
         "figures": json.loads(kept.read_text()),
         "limits": list(cfg.limits),
         "versions": versions(),
-        "trained_on": {name: made.get(name) for name in ("device", "versions")},
+        "trained_on": trained_on(trained),
     }
     save_weights(path, teacher, card=card, half=True)
     if cfg.install:
-        for file in (path, path.with_suffix(".json")):
-            with atomic_file(RELEASED / file.name) as temporary:
-                shutil.copyfile(file, temporary)
+        install(path)
     return path
 
 
 def main(cfg: DictConfig) -> None:
-    path = run(cfg)
-    for name, scores in json.loads(path.with_suffix(".json").read_text())["figures"].items():
-        if isinstance(scores, dict):
-            print(f"{name:<8} SR {scores['SR']:.1f}  PR {scores['PR']:.1f}  NPR {scores['NPR']:.1f}")
-    print(f"wrote {path}" + (f" and {RELEASED / path.name}" if cfg.install else ""))
+    tell(run(cfg), installed=cfg.install)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments import release
 from experiments.studies import release_student, release_teacher
 from had_snn.checkpoint import RELEASED, load_student, load_teacher, released_names
 from had_snn.commands.entry import compose
@@ -29,7 +30,7 @@ def quoted(options: list[str]) -> str:
 
 
 def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
-    monkeypatch.setattr(release_student, "RELEASED", tmp_path)
+    monkeypatch.setattr(release, "RELEASED", tmp_path)
     data = [
         "data=synthetic",
         f"data.root={tmp_path / 'data'}",
@@ -74,7 +75,7 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
 
 
 def test_a_teacher_is_released_as_it_is_stored(tmp_path, monkeypatch, one_thread_stays_local):
-    monkeypatch.setattr(release_teacher, "RELEASED", tmp_path)
+    monkeypatch.setattr(release, "RELEASED", tmp_path)
     data = ["data=synthetic", f"data.root={tmp_path / 'data'}"]
     data += ["data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}"]
     options = [f"out={tmp_path / 'run'}", "name=mini", "install=true", "limit=1", f"test_options={quoted(data)}"]
