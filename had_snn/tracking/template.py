@@ -14,6 +14,10 @@ from had_snn.tracking.window_rule import NearEvents, WindowRule
 
 #: Sides of the region whose events count as near the target, and of that with its surroundings, in sizes.
 NEAR, AROUND = 2.0, 4.0
+#: The second in pixels, the first one's pixels in it, and the first of these.
+_SIDE = 64
+_NEAR_SIDE = round(_SIDE * NEAR / AROUND)
+_NEAR_FIRST = np.uint16((_SIDE - _NEAR_SIDE) // 2)
 
 
 def near_events(
@@ -29,9 +33,10 @@ def near_events(
         longest: As far back as the window of this `n` goes; the longest of all when None.
     """
     longest = rule.longest if longest is None else min(longest, rule.longest)
-    zone, wide = (search_crop(box_xywh, factor=factor, size=64) for factor in (NEAR, AROUND))
+    zone, wide = (search_crop(box_xywh, factor=factor, size=_SIDE) for factor in (NEAR, AROUND))
     events = buffer.window(rule.window(t_us, longest).first_us, t_us, wide)
-    inner = (np.abs(np.stack([events.x, events.y]) - 31.5) < 32 * NEAR / AROUND).all(axis=0)
+    # Places before the first wrap around to large ones, so that one comparison does for both ends.
+    inner = (events.x - _NEAR_FIRST < _NEAR_SIDE) & (events.y - _NEAR_FIRST < _NEAR_SIDE)
     near, both = (crop.area_on(buffer.sensor_hw) for crop in (zone, wide))
     full = rule.full(float(box_xywh[2] * box_xywh[3]))
     return NearEvents(events.t[inner], events.t[~inner], t_us, full, near / max(both - near, 1.0))
