@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from had_snn.data.backwards import backwards
 from had_snn.data.sequence import TrackingSequence, first_label
 from had_snn.errors import InputError
 from had_snn.files import atomic_file
-from had_snn.geometry import box_iou
+from had_snn.geometry import box_iou, check_box
 
 #: Follows the targets of several sequences from their first usable label; boxes `[L, 4]` at the labels of each.
 Follow = Callable[[Sequence[TrackingSequence]], Sequence[np.ndarray]]
@@ -87,13 +86,14 @@ def agreeing(
         As many sequences; `visible` says where both ways agree, and the boxes there are the means of both.
     """
     ahead = follow(found)
-    segments = [(i, rows) for i, sequence in enumerate(found) for rows in _segments(sequence, segment_us)]
+    cut = [_segments(sequence, boxes, segment_us) for sequence, boxes in zip(found, ahead, strict=True)]
+    segments = [(i, rows) for i, slices in enumerate(cut) for rows in slices]
     ends = [_ending(found[i], rows, ahead[i]) for i, rows in segments]
     back = {key: boxes[::-1] for key, boxes in zip(map(_key, segments), follow(ends), strict=True)}
     labelled = []
     for i, sequence in enumerate(found):
         boxes, agree = ahead[i].copy(), np.zeros(len(sequence), bool)
-        for rows in _segments(sequence, segment_us):
+        for rows in cut[i]:
             there, again = ahead[i][rows], back[_key((i, rows))]
             same = box_iou(torch.from_numpy(_cxcywh(there)), torch.from_numpy(_cxcywh(again))).numpy() >= least_iou
             if not same[0]:
@@ -152,14 +152,28 @@ def runs_of_labels(sequence: TrackingSequence) -> list[TrackingSequence]:
     ]
 
 
-def _segments(sequence: TrackingSequence, segment_us: int) -> list[slice]:
-    """Rows of segments; the last of one is the first of the next."""
-    times = sequence.label_times_us
-    cuts = [0]
-    while cuts[-1] < len(times) - 1:
-        following = int(np.searchsorted(times, times[cuts[-1]] + segment_us, side="right")) - 1
-        cuts.append(min(max(following, cuts[-1] + 1), len(times) - 1))
-    return [slice(start, stop + 1) for start, stop in pairwise(cuts)]
+def _segments(sequence: TrackingSequence, ahead: np.ndarray, segment_us: int) -> list[slice]:
+    """Rows of segments; the last of one is the first of the next. Where the target leaves the sensor they end."""
+    times, slices, start = sequence.label_times_us, [], 0
+    while start < len(times) - 1:
+        following = int(np.searchsorted(times, times[start] + segment_us, side="right")) - 1
+        stop = min(max(following, start + 1), len(times) - 1)
+        last = max((row for row in range(start, stop + 1) if _on_sensor(ahead[row], sequence.sensor_hw)), default=start)
+        if last > start:
+            slices.append(slice(start, last + 1))
+        if last < stop:
+            break
+        start = stop
+    return slices
+
+
+def _on_sensor(box_xywh: np.ndarray, sensor_hw: tuple[int, int]) -> bool:
+    """Whether a tracker may begin with a box."""
+    try:
+        check_box(box_xywh, sensor_hw)
+    except InputError:
+        return False
+    return True
 
 
 def _ending(sequence: TrackingSequence, rows: slice, ahead: np.ndarray) -> TrackingSequence:

@@ -98,6 +98,24 @@ def test_whoever_goes_astray_is_not_believed_from_that_segment_on(astray, least_
     np.testing.assert_array_equal(labelled.visible, times <= whole)
 
 
+@pytest.mark.parametrize(("leaves_us", "whole"), [(410_000, 400_000), (80_000, 80_000)])
+def test_a_target_that_leaves_the_sensor_is_labelled_as_far_as_it_is_there(leaves_us, whole):
+    sequence = asked()
+    start = int(sequence.label_times_us[0])
+
+    def follow(found):
+        tracks = []
+        for one in found:
+            boxes = np.stack([Follower.box(0)] * len(one))
+            if not one.name.endswith("backwards"):
+                boxes[one.label_times_us - start > leaves_us, 0] = 232  # its centre lies outside
+            tracks.append(boxes)
+        return tracks
+
+    (labelled,) = agreeing(follow, [sequence], segment_us=200_000, least_iou=0.1)
+    np.testing.assert_array_equal(labelled.visible, labelled.label_times_us - start <= whole)
+
+
 def test_a_lag_both_ways_cancels():
     def late(found):
         tracks = []
