@@ -9,6 +9,7 @@ any time between them too. Half of the clips are simulated ones, so that nothing
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from had_snn.commands.progress import progress
 from had_snn.commands.reading import read_options
 from had_snn.commands.sources import clip_sampler, sequences, training_sequences
 from had_snn.commands.training import best_validation, train
+from had_snn.data.clips import ClipSampler
 from had_snn.data.lazy import LazyFrames, RecordingPool
 from had_snn.data.mixed import MixedClips
 from had_snn.data.sequence import TrackingSequence
@@ -36,7 +38,7 @@ from had_snn.processes import in_forks, rank
 from had_snn.recordings.readers import open_recording
 from had_snn.threads import available
 from had_snn.tracking import OnlineTracker
-from had_snn.train.agreement import Follow, first_box_only, kept_labels, runs_of_labels
+from had_snn.train.agreement import SHORTEST, Follow, Track, first_boxes, kept_labels, runs_of_labels
 from had_snn.train.following import teacher_follows
 from had_snn.train.guards import RateGuard
 from had_snn.train.tasks import StudentTask
@@ -49,11 +51,16 @@ def targets(cfg: DictConfig) -> list[TrackingSequence]:
     if cfg.recording is None:
         if cfg.data.root is None:
             raise InputError("nothing to adapt to: give a recording and --box x,y,w,h, or data.root=FOLDER")
+        if given := [name for name in ("box", "object", "start_us", "start_s") if cfg[name] is not None]:
+            raise InputError(f"{given[0]}={cfg[given[0]]} is of one recording; those of data.root have their boxes.csv")
         return list(training_sequences(cfg))
+    for name, wanted in (("labels_from", cfg.labels_from == "truth"), ("validation", cfg.validation is not None)):
+        if wanted:
+            raise InputError(f"{name}={cfg[name]}: of one recording only the first box is read; give data.root=FOLDER")
     recording = open_recording(cfg.recording, **read_options(cfg.read))
     events = recording.events
     given = moment(cfg.start_us, cfg.start_s, "start", events.t_start)
-    box, start = first_box(cfg.box, start_us=given, target=cfg.object)
+    box, start = first_box(cfg.box, start_us=given, target=cfg.object, zero_us=events.t_start)
     if box is None:
         raise InputError("box=draw needs had-snn track; give box=[x,y,w,h] or a file with t_us,x,y,w,h lines")
     frames = None
@@ -77,13 +84,13 @@ def follower_of(cfg: DictConfig, student: SpikingTracker) -> Follow:
     if cfg.labels_from == "student":
         tracker = OnlineTracker(student)
 
-        def by_student(found: Sequence[TrackingSequence]) -> list[np.ndarray]:
-            boxes: dict[int, np.ndarray] = {}
+        def by_student(found: Sequence[TrackingSequence]) -> list[Track]:
+            tracks: dict[int, Track] = {}
             with progress("follow", unit="passes") as bar:
                 for number, result in in_forks(lambda s: run_one_pass(tracker, s), found, min(available(), len(found))):
-                    boxes[number] = result.boxes_xywh
-                    bar(len(boxes), len(found), found[number].name)
-            return [boxes[number] for number in range(len(found))]
+                    tracks[number] = Track(result.boxes_xywh, result.scores)
+                    bar(len(tracks), len(found), found[number].name)
+            return [tracks[number] for number in range(len(found))]
 
         return by_student
     if cfg.teacher_checkpoint is None:
@@ -93,7 +100,7 @@ def follower_of(cfg: DictConfig, student: SpikingTracker) -> Follow:
         )
     teacher = load_teacher(cfg.teacher_checkpoint)
 
-    def by_teacher(found: Sequence[TrackingSequence]) -> Sequence[np.ndarray]:
+    def by_teacher(found: Sequence[TrackingSequence]) -> Sequence[Track]:
         with progress("follow", unit="passes") as bar:
             return teacher_follows(teacher, modalities=tuple(cfg.modalities), progress=bar)(found)
 
@@ -107,35 +114,59 @@ def labels_for(cfg: DictConfig, student: SpikingTracker, found: Sequence[Trackin
     follow, by_student = follower_of(cfg, student), cfg.labels_from == "student"
     weights = released(cfg.checkpoint) if by_student else released(cfg.teacher_checkpoint, "teacher")
     who = weights.read_bytes() + repr([] if by_student else list(cfg.modalities)).encode()
-    asked = [first_box_only(sequence, period_us=cfg.period_us) for sequence in found]
+    asked = first_boxes(found, period_us=cfg.period_us)
     return kept_labels(follow, asked, Path(cfg.tracks), who=who, segment_us=cfg.segment_us, least_iou=cfg.least_iou)
 
 
-def clips_for(cfg: DictConfig, student: SpikingTracker, labelled: Sequence[TrackingSequence]) -> MixedClips:
+def learnt(cfg: DictConfig, labelled: Sequence[TrackingSequence]) -> list[TrackingSequence]:
+    """What clips are made of: of labels that both ways agree on, the runs that are long enough.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if cfg.labels_from == "truth":  # true labels also say where a target is absent
+        return list(labelled)
+    runs = {sequence.name: runs_of_labels(sequence) for sequence in labelled}
+    cure = (
+        f"a clip needs {SHORTEST} labels in a row; look at the first boxes with had-snn track. What moves by more than "
+        "its size in the teacher's windows of 40 ms gets lost: a shorter period_us and segment_us help, and "
+        "labels_from=student, whose windows follow the target's speed"
+    )
+    if not any(runs.values()):
+        raise InputError(f"both ways agree nowhere for long enough in {len(labelled)} targets: {cure}")
+    if idle := [name for name, found in runs.items() if not found]:
+        shown = ", ".join(idle[:5]) + (f" and {len(idle) - 5} more" if len(idle) > 5 else "")
+        log.warning("%d of %d targets teach nothing (%s): %s", len(idle), len(labelled), shown, cure)
+    return [run for found in runs.values() for run in found]
+
+
+def clips_for(cfg: DictConfig, student: SpikingTracker, runs: Sequence[TrackingSequence]) -> MixedClips | ClipSampler:
     """Clips of the targets wherever there are labels, and simulated ones."""
-    # True labels say where a target is absent; what both ways do not agree on, nobody knows.
-    runs = labelled if cfg.labels_from == "truth" else [run for one in labelled for run in runs_of_labels(one)]
-    if not runs:
-        raise InputError(
-            f"both ways agree nowhere for long enough in {len(labelled)} targets, so there is nothing to learn from; "
-            "check the first boxes with had-snn track, or lower least_iou"
-        )
     new = clip_sampler(cfg, student.config, ("events",), sequences=runs)
+    if cfg.replay_share == 0:
+        return new
     old = clip_sampler(cfg, student.config, ("events",), sequences=sequences(cfg.replay, "train"))
     return MixedClips(new, old, share=cfg.replay_share)
 
 
 def write_labels(folder: Path, labelled: Sequence[TrackingSequence]) -> None:
-    """Writes what was learnt from as `labels/NAME.csv`: to be looked at, corrected, and used as `boxes.csv`."""
+    """Writes the labels as `labels/NAME.csv`, `visible` where they count: to be looked at, corrected, and used as
+    `boxes.csv`."""
     (folder / "labels").mkdir(exist_ok=True)
+    taken: set[str] = set()
     for sequence in labelled:
+        name = plain = sequence.name.replace("/", "_")
+        for number in itertools.count(2):
+            if name not in taken:
+                break
+            name = f"{plain}_{number}"
+        taken.add(name)
         lines = [
-            f"{t_us},{','.join(f'{value:.2f}' for value in box)}\n"
-            for t_us, box, kept in zip(sequence.label_times_us, sequence.boxes_xywh, sequence.visible, strict=True)
-            if kept
+            f"{t_us},{','.join(f'{value:.2f}' for value in box)},{int(counts)}\n"
+            for t_us, box, counts in zip(sequence.label_times_us, sequence.boxes_xywh, sequence.visible, strict=True)
         ]
-        with atomic_file(folder / "labels" / f"{sequence.name.replace('/', '_')}.csv") as temporary:
-            temporary.write_text("t_us,x,y,w,h\n" + "".join(lines))
+        with atomic_file(folder / "labels" / f"{name}.csv") as temporary:
+            temporary.write_text("t_us,x,y,w,h,visible\n" + "".join(lines))
 
 
 def run(cfg: DictConfig) -> Path:
@@ -147,7 +178,7 @@ def run(cfg: DictConfig) -> Path:
     log.info("labels at %.0f %% of the times of %d targets", 100 * float(np.mean(shares)), len(labelled))
     told: dict[str, Any] = {"targets": len(labelled), "share_labelled": round(float(np.mean(shares)), 4)}
     task = StudentTask(student, rate_guard=RateGuard(cfg.rate_weight, *cfg.rate_range))
-    clips = clips_for(cfg, student, labelled)
+    clips = clips_for(cfg, student, learnt(cfg, labelled))
     path, _ = train(cfg, "adapt", task, clips, part="student", tracker_of=lambda t: OnlineTracker(t.student), told=told)
     if rank() == 0:
         write_labels(path.parent, labelled)

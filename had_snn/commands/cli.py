@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 
@@ -11,6 +12,15 @@ from had_snn.commands.names import JOBS, SCREEN
 
 def main() -> None:
     """Runs the job that the first argument names, with the others."""
+    try:
+        run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `had-snn track --help | head`: whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run() -> None:
+    """What `main` does while somebody listens."""
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if word in ("--help", "-h", "help"):
         print(SCREEN, end="")

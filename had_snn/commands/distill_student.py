@@ -33,7 +33,7 @@ from had_snn.files import atomic_file
 from had_snn.models import RGBETeacher, SpikingTracker
 from had_snn.processes import rank
 from had_snn.tracking import OnlineTracker
-from had_snn.train.agreement import first_box_only, kept_labels, runs_of_labels
+from had_snn.train.agreement import first_boxes, kept_labels, runs_of_labels
 from had_snn.train.distillation import Distillation
 from had_snn.train.following import teacher_follows
 from had_snn.train.guards import RateGuard
@@ -103,7 +103,7 @@ def labelled_by(teacher: RGBETeacher, cfg: DictConfig, others: Sequence[Tracking
     with progress("follow unlabelled targets", unit="passes") as bar:
         follow = teacher_follows(teacher, progress=bar)
         weights = released(cfg.teacher_checkpoint, "teacher").read_bytes()
-        found = kept_labels(follow, [first_box_only(s) for s in others], Path(cfg.tracks), who=weights)
+        found = kept_labels(follow, first_boxes(others), Path(cfg.tracks), who=weights)
     return [run for sequence in found for run in runs_of_labels(sequence)]
 
 

@@ -69,7 +69,7 @@ def find_target(cfg: DictConfig, student: SpikingTracker) -> Target:
         if len(events) == 0:
             raise InputError(f"{cfg.recording} holds no events")
         given = moment(cfg.start_us, cfg.start_s, "start", events.t_start)
-        found, start = first_box(cfg.box, start_us=given, target=cfg.object)
+        found, start = first_box(cfg.box, start_us=given, target=cfg.object, zero_us=events.t_start)
         if found is None:
             raise InputError("box=draw: an export is repeated, so its box is given as [x,y,w,h] or as a file")
         box = check_box(found, events.sensor_hw)

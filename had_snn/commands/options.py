@@ -205,7 +205,7 @@ COMMON: dict[str, Rule] = {
     "steps": COUNTS,
     "threads": Whole(1, 1024),
     "track_in": Many(Word(SIMULATORS)),
-    "tracks": FOLDER,
+    "tracks": MADE_FOLDER,
     "validation": Maybe(VALIDATION),
     "verify": Many(Word((*SIMULATORS, *SEPARATE))),
     "window": Maybe(Flag()),

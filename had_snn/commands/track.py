@@ -50,6 +50,7 @@ class Source(NamedTuple):
     Attributes:
         name: The file, the stream or the camera.
         before: The events up to the first box, as far back as the tracker may look.
+        zero_us: The recording's start.
         start_us: The first box's time.
         box: The first box, or None for one that is yet to be drawn.
         rest: What comes after; to be taken once the tracker is initialised.
@@ -57,6 +58,7 @@ class Source(NamedTuple):
 
     name: str
     before: EventStream
+    zero_us: int
     start_us: int
     box: Any
     rest: Callable[[OnlineTracker], Iterator[Chunk]]
@@ -68,7 +70,7 @@ def open_file(cfg: DictConfig, reach_us: int, stopped: Stopped) -> Source:
     if len(events) == 0:
         raise InputError(f"{cfg.recording} holds no events")
     given = moment(cfg.start_us, cfg.start_s, "start", events.t_start)
-    box, start = first_box(cfg.box, start_us=given, target=cfg.object)
+    box, start = first_box(cfg.box, start_us=given, target=cfg.object, zero_us=events.t_start)
     start = events.t_start if start is None else start
     wanted = moment(cfg.end_us, cfg.end_s, "end", events.t_start)
     end = events.t_end if wanted is None else min(wanted, events.t_end)
@@ -87,7 +89,7 @@ def open_file(cfg: DictConfig, reach_us: int, stopped: Stopped) -> Source:
                 yield events.slice_time(t_us - period_us, t_us), [t_us]
                 bar(done, len(times))
 
-    return Source(str(cfg.recording), events.slice_time(start - reach_us, start), start, box, rest)
+    return Source(str(cfg.recording), events.slice_time(start - reach_us, start), events.t_start, start, box, rest)
 
 
 def live_reader(cfg: DictConfig, stopped: Stopped, stack: ExitStack) -> LiveReader | CameraReader:
@@ -106,7 +108,7 @@ def live_reader(cfg: DictConfig, stopped: Stopped, stack: ExitStack) -> LiveRead
 def open_live(cfg: DictConfig, reach_us: int, window_us: int, stopped: Stopped, stack: ExitStack) -> Source:
     """Events that are still coming."""
     moment(cfg.start_us, cfg.start_s, "start", 0)  # refuses both
-    box, start = first_box(cfg.box, start_us=cfg.start_us, target=cfg.object)
+    box, start = first_box(cfg.box, start_us=cfg.start_us, target=cfg.object, zero_us=None)
     counted = cfg.start_s is not None  # from the first event, which has yet to come
     start = None if counted else start
     reader = live_reader(cfg, stopped, stack)
@@ -122,13 +124,14 @@ def open_live(cfg: DictConfig, reach_us: int, window_us: int, stopped: Stopped, 
             start = zero + window_us
             if counted:
                 given = moment(None, cfg.start_s, "start", zero)
-                box, start = first_box(cfg.box, start_us=given, target=cfg.object)
+                box, start = first_box(cfg.box, start_us=given, target=cfg.object, zero_us=zero)
         if start is not None:
             before = before.slice_time(start - reach_us, max(before.t_end, start))
-    end = moment(cfg.end_us, cfg.end_s, "end", start if zero is None else zero)
+    zero = start if zero is None else zero
+    end = moment(cfg.end_us, cfg.end_s, "end", zero)
     rest = before.slice_time(start, before.t_end)
     context = before.slice_time(start - reach_us, start)
-    return Source(reader.name, context, start, box, lambda tracker: live_chunks(chunks, tracker, rest, now, end))
+    return Source(reader.name, context, zero, start, box, lambda tracker: live_chunks(chunks, tracker, rest, now, end))
 
 
 def live_chunks(
@@ -193,6 +196,7 @@ def run(cfg: DictConfig) -> dict:
             if cfg.live
             else open_file(cfg, reach_us, stopped)
         )
+        truth = None if truth is None else truth.on_clock(source.zero_us)
         sensor_hw = source.before.sensor_hw
         box = source.box if source.box is not None else draw_box_by_hand(source.before, cfg.video_window_us)
         box = check_box(box, sensor_hw)

@@ -162,8 +162,11 @@ def label(e: Estimate, cfg: DictConfig) -> str:
 
 
 def truth_at(truth: TimedBoxes | None, t_us: int) -> np.ndarray | None:
-    """The annotated box at a time, interpolated; None outside the annotated span."""
+    """The annotated box at a time, interpolated; None outside the annotated span and where it is out of sight."""
     if truth is None or truth.times_us is None or not truth.times_us[0] <= t_us <= truth.times_us[-1]:
+        return None
+    after = int(np.searchsorted(truth.times_us, t_us))
+    if not truth.visible[after if truth.times_us[after] == t_us else slice(after - 1, after + 1)].all():
         return None
     return np.array([np.interp(t_us, truth.times_us, truth.boxes_xywh[:, k]) for k in range(4)])
 
@@ -206,7 +209,7 @@ def compared(found: Sequence[Estimate], truth: TimedBoxes | None) -> dict[str, A
         return {}
     times = np.array([e.t_us for e in found])
     boxes = np.stack([e.box_xywh for e in found])
-    rows = np.flatnonzero((truth.times_us > times[0]) & (truth.times_us <= times[-1]))
+    rows = np.flatnonzero((truth.times_us > times[0]) & (truth.times_us <= times[-1]) & truth.visible)
     if not len(rows):
         return {"compared_with_truth": 0}
     at = np.stack([np.interp(truth.times_us[rows], times, boxes[:, k]) for k in range(4)], axis=1)

@@ -31,9 +31,12 @@ from had_snn.threads import use_what_is_available
 from had_snn.train.guards import warning_of
 from had_snn.train.loop import fit
 
-#: Options of a training that do not change its result: where it runs, how fast, and what is written when.
+#: Options of a training that do not change its result: where it runs, how fast, what is written when, and where files
+#: are whose labels tell what they hold.
 FREE = (
     "out",
+    "recording",
+    "box",
     "accelerator",
     "devices",
     "num_nodes",
@@ -63,8 +66,9 @@ def validator(cfg: DictConfig, tracker_of: Callable[[Any], Tracker]) -> Callable
     if cfg.validation is None:
         return None
     chosen = validation_sequences(cfg)
-    for sequence in chosen:
-        first_label(sequence)  # refuses one that no box is given of, now and not after hours
+    for sequence in chosen:  # refused now, and not after hours
+        if not sequence.usable[first_label(sequence) + 1 :].any():
+            raise InputError(f"{sequence.name}: validation needs boxes behind the first one, and there is none")
 
     def score(task: nn.Module) -> float:
         return evaluate_tracker(tracker_of(task), chosen, resamples=0).scores["SR"]
@@ -79,7 +83,7 @@ def made_with(cfg: DictConfig, sequences: list[TrackingSequence]) -> dict[str, A
     used = {
         name: value
         for name, value in options.items()
-        if not _free(name) and (not name.startswith("data.splits.") or name.split(".")[2] in splits)
+        if not _free(name) and not _of_another_split(name, {"data": splits, "replay": {"train"}})
     }
     labels = hashlib.sha256()
     for sequence in sequences:
@@ -110,6 +114,11 @@ def refuse_other(weights: Path, cfg: DictConfig) -> None:
 
 def _free(name: str) -> bool:
     return any(name == free or name.startswith(f"{free}.") for free in FREE)
+
+
+def _of_another_split(name: str, used: Mapping[str, set[str]]) -> bool:
+    group, *below = name.split(".")
+    return group in used and below[:1] == ["splits"] and below[1] not in used[group]
 
 
 def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -93,10 +93,18 @@ class TrackingSequence:
 
     def frame_at(self, t_us: int) -> np.ndarray | None:
         """The newest frame `[H, W, 3]` whose exposure ended at or before `t_us`, or None."""
-        if self.frames is None or self.frame_times_us is None:
-            return None
-        index = int(np.searchsorted(self.frame_times_us, t_us, side="right")) - 1
-        return np.asarray(self.frames[index]) if index >= 0 else None
+        index = self._newest_frame(t_us)
+        return None if self.frames is None or index < 0 else np.asarray(self.frames[index])
+
+    def frame_age_us(self, t_us: int) -> int | None:
+        """Microseconds since the exposure of the newest frame ended, or None where there is none."""
+        index = self._newest_frame(t_us)
+        return None if self.frame_times_us is None or index < 0 else t_us - int(self.frame_times_us[index])
+
+    def _newest_frame(self, t_us: int) -> int:
+        if self.frame_times_us is None:
+            return -1
+        return int(np.searchsorted(self.frame_times_us, t_us, side="right")) - 1
 
 
 def first_label(labelled: Any) -> int:

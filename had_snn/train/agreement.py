@@ -3,8 +3,9 @@
 A tracker that has lost its target, or follows another, gives no sign that can be trusted. But from where it ended it
 can be asked to go back: if it was right all the time it comes back to where it began, and if it went astray it follows
 what it went astray to, which came from elsewhere (forward-backward error: Kalal, Mikolajczyk and Matas, ICPR 2010;
-Wang et al., "Unsupervised Deep Tracking", CVPR 2019). A recording is cut into segments, so that one mistake does not
-cost all that was before; behind a segment whose beginning is not found again, nothing is believed any more.
+Wang et al., "Unsupervised Deep Tracking", CVPR 2019). A box that stays where nothing is agrees with itself, too, so
+both ways must also be sure of what they see. A recording is cut into segments, so that one mistake does not cost all
+that was before; behind a segment whose beginning is not found again, nothing is believed any more.
 
 Both ways together also tell more than one: a tracker lags behind, backwards in the other direction, so that the mean
 of both boxes lags less than either.
@@ -13,22 +14,40 @@ of both boxes lags less than either.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from had_snn import __version__
 from had_snn.data.backwards import backwards
 from had_snn.data.sequence import TrackingSequence, first_label
 from had_snn.errors import InputError
 from had_snn.files import atomic_file
 from had_snn.geometry import box_iou, check_box
 
-#: Follows the targets of several sequences from their first usable label; boxes `[L, 4]` at the labels of each.
-Follow = Callable[[Sequence[TrackingSequence]], Sequence[np.ndarray]]
+log = logging.getLogger("had_snn")
+
+
+class Track(NamedTuple):
+    """What a tracker said of a target at the labels of a sequence.
+
+    Attributes:
+        boxes_xywh: `[L, 4]`, sensor pixels.
+        scores: `[L]`, how sure it was, 0 where it had lost the target.
+    """
+
+    boxes_xywh: np.ndarray
+    scores: np.ndarray
+
+
+#: Follows the targets of several sequences from their first usable label.
+Follow = Callable[[Sequence[TrackingSequence]], Sequence[Track]]
 #: Time between labels of a recording without frames, and twice the least time between those of one with frames.
 PERIOD_US = 40_000
 #: Fewer labels in a row than these hold no clip.
@@ -36,6 +55,33 @@ SHORTEST = 4
 #: Length of the pieces that are followed backwards, short as one mistake costs all of its piece, and the overlap of
 #: both ways from which on they agree.
 SEGMENT_US, LEAST_IOU = 400_000, 0.5
+#: The score from which on a tracker's box counts at all: one that is lost and stands still agrees with itself.
+CONFIDENT = 0.3
+#: Pieces that are played backwards at once, as each is a copy of its events.
+AT_ONCE = 64
+#: To be raised with whatever changes the labels of the same recording: kept ones are then made again.
+REVISION = 2
+
+
+def first_boxes(found: Sequence[TrackingSequence], *, period_us: int | None = None) -> list[TrackingSequence]:
+    """`first_box_only` of each sequence; those that there is nothing to follow in are left out, and that is said.
+
+    Raises:
+        InputError: If that is all of them.
+    """
+    kept, refused = [], []
+    for sequence in found:
+        try:
+            kept.append(first_box_only(sequence, period_us=period_us))
+        except InputError as error:
+            refused.append(error)
+    if refused and not kept:
+        raise refused[0]
+    for error in refused[:3]:
+        log.warning("left out: %s", error)
+    if len(refused) > 3:
+        log.warning("left out, too: %d more targets", len(refused) - 3)
+    return kept
 
 
 def first_box_only(sequence: TrackingSequence, *, period_us: int | None = None) -> TrackingSequence:
@@ -44,37 +90,49 @@ def first_box_only(sequence: TrackingSequence, *, period_us: int | None = None) 
     Args:
         sequence: The sequence; of its boxes only the first usable one is read.
         period_us: Time between the labels that are wanted. When None, they are wanted at the ends of its frames, where
-            a teacher sees what is there now, or without frames every `PERIOD_US`.
+            a teacher sees what is there now, and every `PERIOD_US` where there are none.
 
     Raises:
-        InputError: If there is no box, or nothing behind it.
+        InputError: If there is no box, it lies outside the recording, or there is nothing behind it.
     """
     row = first_label(sequence)
-    start, end = int(sequence.label_times_us[row]), int(sequence.events.t_end)
-    if period_us is None and sequence.frame_times_us is not None and len(sequence.frame_times_us):
-        times = _thinned([start, *(t for t in sequence.frame_times_us.tolist() if start < t <= end)])
+    start, begin, end = int(sequence.label_times_us[row]), int(sequence.events.t_start), int(sequence.events.t_end)
+    if not begin - SEGMENT_US <= start < end:
+        raise InputError(f"{sequence.name}: its first box is at {start} us, the recording from {begin} to {end} us")
+    if period_us is None:
+        frames = [] if sequence.frame_times_us is None else sequence.frame_times_us.tolist()
+        times = _times(start, end, [time for time in frames if start < time <= end])
     else:
-        times = np.arange(start, end + 1, period_us or PERIOD_US, dtype=np.int64)
+        times = np.arange(start, end + 1, period_us, dtype=np.int64)
     if len(times) < 2:
-        raise InputError(f"{sequence.name}: nothing to follow behind the first box, from {start} to {end} us")
+        raise InputError(
+            f"{sequence.name}: from its first box, at {start} us, to the end, at {end} us, is less than the "
+            f"{period_us or PERIOD_US} us between two labels; give a shorter period_us"
+        )
     boxes = np.zeros((len(times), 4))
     boxes[0] = sequence.boxes_xywh[row]
     return replace(sequence, label_times_us=times, boxes_xywh=boxes, visible=np.arange(len(times)) == 0)
 
 
-def _thinned(times_us: Sequence[int]) -> np.ndarray:
-    """Times that lie at least half of `PERIOD_US` apart."""
-    kept = [times_us[0]]
-    for time in times_us[1:]:
+def _times(start: int, end: int, frames: Sequence[int]) -> np.ndarray:
+    """Times of labels: at frames, half of `PERIOD_US` apart at least, and in between where it is longer to the next."""
+    kept = [start]
+    for time in frames:
+        kept += _filled(kept[-1], time)
         if time - kept[-1] >= PERIOD_US // 2:
             kept.append(time)
-    return np.array(kept, np.int64)
+    return np.array(kept + _filled(kept[-1], end + PERIOD_US // 2 + 1), np.int64)
+
+
+def _filled(last: int, following: int) -> list[int]:
+    """Times every `PERIOD_US` between two that are much further apart."""
+    return list(range(last + PERIOD_US, following - PERIOD_US // 2, PERIOD_US))
 
 
 def agreeing(
     follow: Follow, found: Sequence[TrackingSequence], *, segment_us: int = SEGMENT_US, least_iou: float = LEAST_IOU
 ) -> list[TrackingSequence]:
-    """The sequences with labels wherever both ways agree.
+    """The sequences with labels wherever both ways agree and are sure.
 
     Args:
         follow: The tracker.
@@ -86,26 +144,42 @@ def agreeing(
         As many sequences; `visible` says where both ways agree, and the boxes there are the means of both.
     """
     ahead = follow(found)
-    cut = [_segments(sequence, boxes, segment_us) for sequence, boxes in zip(found, ahead, strict=True)]
+    cut = [_segments(sequence, track.boxes_xywh, segment_us) for sequence, track in zip(found, ahead, strict=True)]
     segments = [(i, rows) for i, slices in enumerate(cut) for rows in slices]
-    ends = [_ending(found[i], rows, ahead[i]) for i, rows in segments]
-    back = {key: boxes[::-1] for key, boxes in zip(map(_key, segments), follow(ends), strict=True)}
+    back: dict[tuple[int, int], Track] = {}
+    for begin in range(0, len(segments), AT_ONCE):
+        some = segments[begin : begin + AT_ONCE]
+        ends = [_ending(found[i], rows, ahead[i].boxes_xywh) for i, rows in some]
+        back |= {(i, rows.start): track for (i, rows), track in zip(some, follow(ends), strict=True)}
     labelled = []
     for i, sequence in enumerate(found):
-        boxes, agree = ahead[i].copy(), np.zeros(len(sequence), bool)
+        boxes, agree = ahead[i].boxes_xywh.copy(), np.zeros(len(sequence), bool)
         for rows in cut[i]:
-            there, again = ahead[i][rows], back[_key((i, rows))]
-            same = box_iou(torch.from_numpy(_cxcywh(there)), torch.from_numpy(_cxcywh(again))).numpy() >= least_iou
+            same, between = _agreement(ahead[i], rows, back[i, rows.start], least_iou)
             if not same[0]:
                 break
-            agree[rows], boxes[rows] = same, (there + again) / 2
+            agree[rows], boxes[rows] = same, between
         boxes[0], agree[0] = sequence.boxes_xywh[0], True
         labelled.append(replace(sequence, boxes_xywh=boxes, visible=agree))
     return labelled
 
 
+def _agreement(ahead: Track, rows: slice, back: Track, least_iou: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where in a segment both ways agree and are sure, and the means of their boxes."""
+    there, again = ahead.boxes_xywh[rows], back.boxes_xywh[::-1]
+    same = box_iou(torch.from_numpy(_cxcywh(there)), torch.from_numpy(_cxcywh(again))).numpy() >= least_iou
+    sure = np.minimum(ahead.scores[rows], back.scores[::-1]) >= CONFIDENT
+    return same & sure, (there + again) / 2
+
+
 def kept_labels(
-    follow: Follow, found: Sequence[TrackingSequence], folder: Path, *, who: bytes, **options: Any
+    follow: Follow,
+    found: Sequence[TrackingSequence],
+    folder: Path,
+    *,
+    who: bytes,
+    segment_us: int = SEGMENT_US,
+    least_iou: float = LEAST_IOU,
 ) -> list[TrackingSequence]:
     """`agreeing`, kept in a folder, as it takes a while: asked again about the same it is read from there.
 
@@ -114,26 +188,52 @@ def kept_labels(
         found: Sequences of which the first label's box is known.
         folder: Where the labels are kept.
         who: All that the tracker's boxes depend on beside the sequences, its weights above all.
-        **options: Of `agreeing`.
+        segment_us: See `agreeing`.
+        least_iou: Likewise.
     """
-    digest = hashlib.sha256(who + repr(sorted(options.items())).encode())
+    digest = hashlib.sha256(who + repr((REVISION, __version__, segment_us, least_iou)).encode())
     for sequence in found:
-        digest.update(f"{sequence.name} {len(sequence.events)} {sequence.events.t_end}".encode())
-        digest.update(np.ascontiguousarray(sequence.boxes_xywh[0]).tobytes() + sequence.label_times_us.tobytes())
-        digest.update(b"" if sequence.frame_times_us is None else sequence.frame_times_us.tobytes())
+        for part in _content(sequence):
+            digest.update(part)
     path = folder / f"{digest.hexdigest()[:16]}.npz"
-    if not path.is_file():
-        labelled = agreeing(follow, found, **options)
-        arrays: dict[str, Any] = {f"boxes_{i}": s.boxes_xywh for i, s in enumerate(labelled)}
-        arrays |= {f"visible_{i}": s.visible for i, s in enumerate(labelled)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
-    with np.load(path) as kept:
-        return [
-            replace(sequence, boxes_xywh=kept[f"boxes_{i}"], visible=kept[f"visible_{i}"])
-            for i, sequence in enumerate(found)
-        ]
+    if (kept := _read(path, found)) is not None:
+        return kept
+    labelled = agreeing(follow, found, segment_us=segment_us, least_iou=least_iou)
+    arrays: dict[str, Any] = {f"boxes_{i}": s.boxes_xywh for i, s in enumerate(labelled)}
+    arrays |= {f"visible_{i}": s.visible for i, s in enumerate(labelled)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    return labelled
+
+
+def _content(sequence: TrackingSequence) -> Iterator[bytes | memoryview]:
+    """What the labels of a sequence depend on: all its events, its first box, when labels are wanted, its frames' times
+    and, for what they show, the first, the middle and the last."""
+    events, frames, times = sequence.events, sequence.frames, sequence.frame_times_us
+    yield f"{sequence.name} {sequence.sensor_hw} {len(events)}".encode()
+    for column in (events.t, events.x, events.y, events.p, sequence.boxes_xywh[:1], sequence.label_times_us):
+        yield np.ascontiguousarray(column).data.cast("B") if len(column) else b""
+    if frames is not None and times is not None and len(frames):
+        yield np.ascontiguousarray(times).data.cast("B")
+        for place in (0, len(frames) // 2, len(frames) - 1):
+            yield np.ascontiguousarray(frames[place]).data.cast("B")
+
+
+def _read(path: Path, found: Sequence[TrackingSequence]) -> list[TrackingSequence] | None:
+    """Labels that are kept in a file; None where there is none, or it is damaged."""
+    try:
+        # Opened here: numpy leaves a file that is no archive to the garbage.
+        with path.open("rb") as file, np.load(file) as kept:
+            return [
+                replace(sequence, boxes_xywh=kept[f"boxes_{i}"], visible=kept[f"visible_{i}"])
+                for i, sequence in enumerate(found)
+            ]
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, InputError, zipfile.BadZipFile) as error:
+        log.warning("%s cannot be read (%s), so the labels are made again", path, error)
+        return None
 
 
 def runs_of_labels(sequence: TrackingSequence) -> list[TrackingSequence]:
@@ -187,10 +287,6 @@ def _ending(sequence: TrackingSequence, rows: slice, ahead: np.ndarray) -> Track
         visible=np.arange(len(boxes)) == len(boxes) - 1,
     )
     return backwards(segment)
-
-
-def _key(segment: tuple[int, slice]) -> tuple[int, int]:
-    return segment[0], segment[1].start
 
 
 def _cxcywh(boxes_xywh: np.ndarray) -> np.ndarray:

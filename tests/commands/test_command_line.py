@@ -199,3 +199,13 @@ def test_help_and_mistakes_come_before_torch_is_loaded(arguments, tmp_path):
     assert done.stdout.splitlines()[-1] == "False", done.stderr
     assert done.returncode == (0 if "--help" in arguments else 2)
     assert "did you mean" in done.stdout + done.stderr or "--help" in arguments
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["track", "--help"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_mistake(arguments):
+    command = [sys.executable, "-m", "had_snn", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, bufsize=0)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, words = process.communicate()
+    assert (process.returncode, words) == (0, b"")

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from had_snn.commands import track_output
+from had_snn.commands.first_box import first_box, read_timed_boxes
+from had_snn.commands.track_output import compared, truth_at
 from had_snn.errors import InputError
 from had_snn.recordings.readers import read_events
-from had_snn.tracking import OnlineTracker
+from had_snn.tracking import Estimate, OnlineTracker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,18 +103,20 @@ def test_rerun_file(folder, start, tmp_path):
     assert (tmp_path / "run" / "track.rrd").read_bytes()[:3] == b"RRF"
 
 
-def test_first_boxes(folder):
-    from had_snn.commands.first_box import first_box
+def first_of(box, *, start_us=None, target=None, zero_us=None):
+    return first_box(box, start_us=start_us, target=target, zero_us=zero_us)
 
+
+def test_first_boxes(folder):
     file = str(folder / "boxes.csv")
-    box, start = first_box(file, start_us=None, target="blob")
+    box, start = first_of(file, start_us=None, target="blob")
     assert (box.tolist(), start) == ([100, 75, 40, 30], 1_000_000)
-    box, start = first_box(file, start_us=1_030_000, target="blob")
+    box, start = first_of(file, start_us=1_030_000, target="blob")
     assert (box.tolist(), start) == ([102, 75, 40, 30], 1_040_000)
-    box, start = first_box(str(folder / "plain.txt"), start_us=7, target=None)
+    box, start = first_of(str(folder / "plain.txt"), start_us=7, target=None)
     assert (box.tolist(), start) == ([100, 75, 40, 30], 7)
-    assert first_box("1,2,3e1,4", start_us=None, target=None)[0].tolist() == [1, 2, 30, 4]
-    assert first_box("draw", start_us=5, target=None) == (None, 5)
+    assert first_of("1,2,3e1,4", start_us=None, target=None)[0].tolist() == [1, 2, 30, 4]
+    assert first_of("draw", start_us=5, target=None) == (None, 5)
     for given, options, says in (
         (None, {}, r"box=\[x,y,w,h\]"),
         (file, {}, "several objects, blob, other; choose one with object=NAME"),
@@ -122,7 +126,29 @@ def test_first_boxes(folder):
         ("1,2,3", {}, "four numbers"),
     ):
         with pytest.raises(InputError, match=says):
-            first_box(given, **{"start_us": None, "target": None, **options})
+            first_of(given, **{"start_us": None, "target": None, **options})
+
+
+def test_first_boxes_count_from_the_start_and_show_the_target(tmp_path):
+    seconds = tmp_path / "seconds.csv"
+    seconds.write_text("t_s,x,y,w,h,visible\n0.3,1,2,3,4,0\n0.5,5,6,7,8,1\n")
+    box, start = first_of(str(seconds), zero_us=1_000_000)
+    assert (box.tolist(), start) == ([5, 6, 7, 8], 1_500_000)
+    with pytest.raises(InputError, match=r"t_s counts from the recording's start, which a live stream has not yet"):
+        first_of(str(seconds))
+    with pytest.raises(InputError, match=r"no box at or after start_us=1600000 that shows the target"):
+        first_of(str(seconds), start_us=1_600_000, zero_us=1_000_000)
+
+
+def test_truth_is_silent_where_the_target_is_out_of_sight(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("t_us,x,y,w,h,visible\n0,0,0,9,9,1\n10,10,0,9,9,1\n20,20,0,9,9,0\n30,30,0,9,9,1\n40,40,0,9,9,1\n")
+    truth = read_timed_boxes(path, None)
+    known = {t: truth_at(truth, t) for t in (5, 10, 15, 20, 25, 30, 35, 45)}
+    assert {t for t, box in known.items() if box is not None} == {5, 10, 30, 35}
+    assert known[35].tolist() == [35, 0, 9, 9]
+    followed = [Estimate(t, np.array([float(t), 0, 9, 9]), 1.0) for t in (0, 10, 30, 40)]
+    assert compared(followed, truth)["compared_with_truth"] == 3
 
 
 def test_drawing_needs_a_display(folder, monkeypatch):
