@@ -126,18 +126,18 @@ def learnt(cfg: DictConfig, labelled: Sequence[TrackingSequence]) -> list[Tracki
     """
     if cfg.labels_from == "truth":  # true labels also say where a target is absent
         return list(labelled)
-    runs = {sequence.name: runs_of_labels(sequence) for sequence in labelled}
+    runs = [runs_of_labels(sequence) for sequence in labelled]
     cure = (
         f"a clip needs {SHORTEST} labels in a row; look at the first boxes with had-snn track. What moves by more than "
         "its size in the teacher's windows of 40 ms gets lost: a shorter period_us and segment_us help, and "
         "labels_from=student, whose windows follow the target's speed"
     )
-    if not any(runs.values()):
+    if not any(runs):
         raise InputError(f"both ways agree nowhere for long enough in {len(labelled)} targets: {cure}")
-    if idle := [name for name, found in runs.items() if not found]:
+    if idle := [sequence.name for sequence, found in zip(labelled, runs, strict=True) if not found]:
         shown = ", ".join(idle[:5]) + (f" and {len(idle) - 5} more" if len(idle) > 5 else "")
         log.warning("%d of %d targets teach nothing (%s): %s", len(idle), len(labelled), shown, cure)
-    return [run for found in runs.values() for run in found]
+    return [run for found in runs for run in found]
 
 
 def clips_for(cfg: DictConfig, student: SpikingTracker, runs: Sequence[TrackingSequence]) -> MixedClips | ClipSampler:

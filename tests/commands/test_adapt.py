@@ -109,9 +109,9 @@ def test_labels_are_written_with_their_gaps_and_under_names_of_their_own(tmp_pat
 def test_targets_that_teach_nothing_are_named(caplog):
     cfg = compose("adapt", [])
     idle = sequence("idle", visible=np.array([1, 1, 0, 1, 1, 0], bool))
-    runs = learnt(cfg, [idle, sequence("good")])
-    assert [run.name for run in runs] == ["good 0-6"]
-    assert "1 of 2 targets teach nothing (idle)" in caplog.text
+    runs = learnt(cfg, [idle, sequence("good"), sequence("good")])
+    assert [run.name for run in runs] == ["good 0-6", "good 0-6"], "of two splits"
+    assert "1 of 3 targets teach nothing (idle)" in caplog.text
     assert "labels_from=student" in caplog.text
     with pytest.raises(InputError, match="both ways agree nowhere for long enough in 1 targets: a clip needs 4 labels"):
         learnt(cfg, [idle])
