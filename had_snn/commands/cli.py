@@ -14,7 +14,8 @@ def main() -> None:
     """Runs the job that the first argument names, with the others."""
     try:
         run()
-        sys.stdout.flush()
+        if not sys.stdout.closed:
+            sys.stdout.flush()
     except BrokenPipeError:  # as of `had-snn track --help | head`: whoever read has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

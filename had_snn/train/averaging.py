@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from had_snn.train.config import FitConfig
 
@@ -26,23 +25,6 @@ def learning_rate_at(step: int, config: FitConfig) -> float:
         return config.learning_rate * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.iterations - config.warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-@torch.no_grad()
-def go_back(module: nn.Module, before: Mapping[str, Tensor], *, share: float) -> None:
-    """Moves everything in a module's state part of the way back to where it was, running statistics included.
-
-    Weights between those of a network and those that it has after a short training on other data do nearly as well on
-    the new data and lose less on the old (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
-
-    Args:
-        module: What was trained.
-        before: Its `state_dict()` before that; a copy, as training changes the tensors themselves.
-        share: Part of the way, 0 for none.
-    """
-    for name, value in module.state_dict().items():
-        if value.dtype.is_floating_point:
-            value.lerp_(before[name].to(value), share)
 
 
 class WeightAverage:

@@ -6,23 +6,18 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from experiments.studies import adaptation
-from had_snn.checkpoint import save_weights
 from had_snn.commands.entry import compose
-from had_snn.models import teacher_tiny
 
 
 @pytest.mark.slow
 def test_every_arm_is_scored_on_both_splits(tmp_path):
-    torch.manual_seed(0)
-    save_weights(tmp_path / "teacher.safetensors", teacher_tiny())
     splits = ("train_shifted", "test_shifted", "test")
     small = [f"data.splits.{split}.{name}" for split in splits for name in ("count=2", "seconds=0.4")]
     replay = [f"replay.root={tmp_path / 'data'}", "replay.splits.train.count=2", "replay.splits.train.seconds=0.4"]
     step = ["fit.iterations=1", "fit.batch_size=4", "fit.warmup=1", "fit.log_every=1", "least_iou=0"]
-    options = [f"data.root={tmp_path / 'data'}", *small, f"teacher_checkpoint={tmp_path / 'teacher.safetensors'}"]
+    options = [f"data.root={tmp_path / 'data'}", *small]
     options += ["arms=[teacher,truth]", "seeds=[0]", f"out={tmp_path / 'run'}", "workers=1"]
     cfg = compose("adaptation", [*options, f"adapt_options={json.dumps([*replay, *step])}"])
     record = adaptation.run(cfg)
