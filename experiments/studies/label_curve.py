@@ -107,7 +107,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     axis.minorticks_off()
     axis.set_xlabel("training sequences with labels, %")
     axis.set_ylabel("SR, %")
-    axis.legend(loc="lower right", fontsize=8)
+    axis.legend(loc="best", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
