@@ -31,3 +31,16 @@ def mostly_here(monkeypatch):
     monkeypatch.setattr(ablation, "subprocess", SimpleNamespace(run=run))
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_run(tmp_path) -> list[str]:
+    """Options of a study: two short sequences a split, one clip a step, few resamples."""
+    splits = "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}"
+    quoted = ",".join(f"'{option}'" for option in ("data=synthetic", f"data.root={tmp_path / 'data'}", splits))
+    return [
+        f"out={tmp_path / 'run'}",
+        f"data_options=[{quoted}]",
+        "student_options=['fit.batch_size=1']",
+        "resamples=20",
+    ]

@@ -46,24 +46,15 @@ def test_equal_steps_alone_make_a_curve():
 
 
 @pytest.mark.usefixtures("mostly_here")
-def test_a_small_curve_from_end_to_end(tmp_path, capsys):
-    data = [
-        "data=synthetic",
-        f"data.root={tmp_path / 'data'}",
-        "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}",
-    ]
-    quoted = ",".join(f"'{option}'" for option in data)
+def test_a_small_curve_from_end_to_end(small_run, tmp_path, capsys):
     options = [
-        f"out={tmp_path / 'run'}",
-        f"data_options=[{quoted}]",
+        *small_run,
         "steps=1",
         "seeds=[0]",
         "sets=[{labels: 0.5, budget: fixed, arms: [none, response]}, {labels: 1.0, budget: fixed, arms: [none]}]",
-        "student_options=['fit.batch_size=1']",
         "distill.pool=null",
         "distill.until=null",
         "speed_turns=1",
-        "resamples=20",
     ]
     label_curve.main(compose("label_curve", options))
     record = json.loads((tmp_path / "run" / "label_curve.json").read_text())

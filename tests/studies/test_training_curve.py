@@ -68,22 +68,13 @@ def test_leads_are_those_of_the_longest_trainings(tmp_path):
 
 
 @pytest.mark.usefixtures("mostly_here")
-def test_a_small_curve_from_end_to_end(tmp_path):
-    data = [
-        "data=synthetic",
-        f"data.root={tmp_path / 'data'}",
-        "data.splits={train:{count:2,seconds:0.4},test:{count:2,seconds:0.4}}",
-    ]
-    quoted = ",".join(f"'{option}'" for option in data)
+def test_a_small_curve_from_end_to_end(small_run, tmp_path):
     options = [
-        f"out={tmp_path / 'run'}",
-        f"data_options=[{quoted}]",
+        *small_run,
         "steps=[2,1]",
         "baselines=[static]",
-        "student_options=['fit.batch_size=1']",
         "teacher_steps=[1]",
         "teacher_options=['fit.batch_size=1']",
-        "resamples=20",
     ]
     record = training_curve.run(compose("training_curve", options))
     assert [point["steps"] for point in record["curve"]] == [1, 2]
