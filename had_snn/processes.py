@@ -179,6 +179,6 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 def share_batch_norm(module: nn.Module) -> nn.Module:
     """Turns every `BatchNorm2d` inside into one over all processes; parameters and names in the state stay."""
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
+        if isinstance(child, nn.BatchNorm2d):
             child.__class__ = SharedBatchNorm2d
     return module

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from had_snn.errors import InputError
 from had_snn.models.layers import ClockedLayers
 from had_snn.models.matching import DepthwiseMatching
-from had_snn.models.neurons import LIF, ConvNorm, Sum
+from had_snn.models.neurons import LIF, BatchNorm, ConvNorm, Sum
 
 #: Name of the stem's spike counts: what the graph reads.
 STEM = "stem"
@@ -28,6 +28,7 @@ KINDS: dict[type[nn.Module], str] = {
     nn.Conv2d: "conv",
     ConvNorm: "conv",
     nn.BatchNorm2d: "norm",
+    BatchNorm: "norm",
     LIF: "lif",
     DepthwiseMatching: "match",
     Sum: "sum",

@@ -51,5 +51,5 @@ class ClockedLayers:
         self.features = features
         matched = matching(features, kernel)
         if self.taps is not None:
-            self.taps.matched[self.names[matching]] = matched
+            self.taps.add_match(self.names[matching], matched)
         return matched

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from had_snn.models.micro_steps import MicroSteps
 from had_snn.models.student_config import StudentConfig
 from had_snn.ops import Surrogate, atan, lif_multi_step
+from had_snn.ops.batch_norm import OutputKept
 from had_snn.ops.spiking_conv import conv2d_of_spikes
 
 
@@ -131,6 +132,23 @@ class Sum(nn.Module):
         return sum(others, start=first)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Torch's, which in training in float32 on a CPU keeps its output for the backward instead of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[B, C, H, W]` to the same."""
+        usual = self.momentum is not None and self.affine and input.numel() > input.shape[1]
+        plain = input.dtype == torch.float32 and input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if not (self.training and usual and plain) or torch.compiler.is_compiling():
+            return super().forward(input)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        numbers = (self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps)
+        out = OutputKept.apply(input, *numbers)
+        assert isinstance(out, Tensor)
+        return out
+
+
 class ConvNorm(nn.Module):
     """Convolution and batch norm over micro-steps and samples; `grids.fold` makes one convolution of it.
 
@@ -149,7 +167,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.reads = reads
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = BatchNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, N, C, H, W]` to `[T, N, C', H', W']`."""

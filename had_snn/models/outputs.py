@@ -42,6 +42,10 @@ class Taps:
         if membranes is not None and self.wants_membranes(name):
             self.membranes[name] = membranes
 
+    def add_match(self, name: str, matched: Tensor) -> None:
+        """Takes the correlations of a layer that matches."""
+        self.matched[name] = matched
+
 
 @dataclass
 class TrackerOutput:

@@ -19,7 +19,7 @@ from had_snn.models.graph import STEM, Graph, GraphBuilder
 from had_snn.models.head import READOUT_CHANNELS
 from had_snn.models.layers import ClockedLayers
 from had_snn.models.matching import DepthwiseMatching
-from had_snn.models.neurons import LIF, ConvNorm, LeakyReadout, Sum
+from had_snn.models.neurons import LIF, BatchNorm, ConvNorm, LeakyReadout, Sum
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.models.search import SearchModule
 from had_snn.models.stem import EventLIFStem
@@ -101,7 +101,7 @@ class SpikingTracker(SearchModule):
             config.stem_channels, (stage, deep), strides=config.strides, blocks=config.blocks, tau_us=config.tau_us
         )
         self.matching = DepthwiseMatching(kernel=config.match_kernel)
-        self.match_norm = nn.BatchNorm2d(deep)
+        self.match_norm = BatchNorm(deep)
         self.mix_match = ConvNorm(deep, head, kernel=1)
         self.mix_search = ConvNorm(deep, head, kernel=1, reads="spikes")
         self.mix = Sum()

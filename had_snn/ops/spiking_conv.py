@@ -1,12 +1,13 @@
 """Convolution and correlation of spikes for training on a CPU: differentiable; the first at a cost that follows spikes.
 
-    conv2d_of_spikes     outputs and the gradient of the weight from spike lists, those of inference (`spike_conv.py`);
-                         the gradient of the input dense, by torch
+    conv2d_of_spikes     outputs from spike lists, those of inference (`spike_conv.py`); the gradient of the weight from
+                         lists by channel; the gradient of the input dense, by torch
     match_maps           depth-wise correlation of each sample with a kernel of its own
 
-Memory is channels last throughout. On other devices, for other types than float32 and under autocast, torch's own
-convolutions run. Kernels: `kernels/host/spike_conv.cpp`, `spike_gradient.cpp`, `match.cpp`. Precedents: SparseTrain
-(arXiv 1911.10175), Sparse Spiking Gradient Descent (arXiv 2105.08810).
+Memory is channels last throughout; for the backward a byte is kept of each neuron and micro-step. On other devices, for
+other types than float32 and under autocast, torch's own convolutions run. Kernels: `kernels/host/spike_conv.cpp`,
+`spike_gradient.cpp`, `match.cpp`. Precedents: SparseTrain (arXiv 1911.10175), Sparse Spiking Gradient Descent (arXiv
+2105.08810).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class SpikeGradient(Parameters):
     """`SpikeGradient` of `kernels/host/spike_gradient.cpp`."""
 
     _fields_ = (
-        *fields(POINTER, "entry", "start", "value", "g_out", "g_weight"),
+        *fields(POINTER, "fired", "count", "g_out", "g_weight"),
         *fields(INT64, "N", "H", "W", "C", "Ho", "Wo", "K", "Kp", "k", "stride", "padding", "parts"),
         *fields(INT32, "threads"),
     )
@@ -123,91 +124,80 @@ def _sizes(spikes: Tensor, weight: Tensor, stride: int, padding: int) -> dict[st
 
 
 @torch.library.custom_op("had_snn::conv_of_spikes", mutates_args=())
-def conv_forward(
-    spikes: Tensor, weight: Tensor, stride: int, padding: int, counts: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def conv_forward(spikes: Tensor, weight: Tensor, stride: int, padding: int, counts: bool) -> tuple[Tensor, Tensor]:
     dense, sizes = channels_last(spikes), _sizes(spikes, weight, stride, padding)
+    fired = spikes.new_empty(0, dtype=torch.uint8) if counts else dense.movedim(1, -1).to(torch.uint8)
     samples, height, width, channels = sizes["N"], sizes["H"], sizes["W"], sizes["C"]
     # The pool knows no int16; float16 is as wide.
-    entry = memory.empty((samples, height, width * channels), dtype=torch.float16, device=spikes.device).view(
-        torch.int16
-    )
+    shape = (samples, height, width * channels)
+    entry = memory.empty(shape, dtype=torch.float16, device=spikes.device).view(torch.int16)
     start = torch.empty(samples, height, width + 1, dtype=torch.int32)
-    value = memory.empty(entry.shape if counts else (0,), dtype=torch.float32, device=spikes.device)
-    listed = {"entry": entry, "start": start, "value": value if counts else None}
-    listing = build.addresses(dense=dense, **listed)
+    value = memory.empty(shape, dtype=torch.float32, device=spikes.device) if counts else None
+    listed = {"entry": entry, "start": start, "value": value}
     rows = {"rows": samples * height, "W": width, "C": channels, "most": float("inf"), "threads": sizes["threads"]}
-    number = build.bind("spike_list", SpikeListing)(SpikeListing(**listing, **rows))
-    if number > DENSEST * spikes.numel():
-        return F.conv2d(dense, weight, stride=stride, padding=padding), entry, start, value
+    listing = SpikeListing(**build.addresses(dense=dense, **listed), **rows)
+    if build.bind("spike_list", SpikeListing)(listing) > DENSEST * spikes.numel():
+        return F.conv2d(dense, weight, stride=stride, padding=padding), fired
     packed = SpikeWeights.pack(weight, None, stride=stride, padding=padding)
     out = _empty_maps(spikes, *_output_shape(spikes, weight, stride, padding))
     given = build.addresses(**listed, weight=packed.weight, bias=packed.bias, current_out=out)
     if build.bind("spike_conv", SpikeConv)(SpikeConv(**given, **sizes, T=1, threshold=1.0)) < 0:
         raise MemoryError("spike_conv: no memory for a row of spikes")
-    return out, entry, start, value
+    return out, fired
 
 
 @conv_forward.register_fake
 def _(spikes, weight, stride, padding, counts):
     samples, channels, height, width = spikes.shape
     out = spikes.new_empty(_output_shape(spikes, weight, stride, padding)).contiguous(memory_format=torch.channels_last)
-    entry = spikes.new_empty((samples, height, width * channels), dtype=torch.int16)
-    start = spikes.new_empty((samples, height, width + 1), dtype=torch.int32)
-    return out, entry, start, spikes.new_empty(entry.shape if counts else 0)
+    shape = 0 if counts else (samples, height, width, channels)
+    return out, spikes.new_empty(shape, dtype=torch.uint8)
 
 
 @torch.library.custom_op("had_snn::conv_of_spikes_backward", mutates_args=())
 def conv_backward(
-    g_out: Tensor,
-    weight: Tensor,
-    entry: Tensor,
-    start: Tensor,
-    value: Tensor,
-    shape: list[int],
-    stride: int,
-    padding: int,
-    need: list[bool],
+    g_out: Tensor, weight: Tensor, kept: Tensor, shape: list[int], stride: int, padding: int, need: list[bool]
 ) -> tuple[Tensor, Tensor]:
+    """`kept`: what fired, `[B, H, W, C]` in bytes, or counts `[B, C, H, W]`."""
     g_out = channels_last(g_out)
     g_spikes, g_weight = g_out.new_empty(0), weight.new_empty(0)
-    like = g_out.new_empty(1).expand(shape)
     if need[0]:
         # Torch looks at the input's shape and memory order alone here.
         order = torch.empty(shape, memory_format=torch.channels_last)
         sides = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False]
         g_spikes = torch.ops.aten.convolution_backward(g_out, order, weight, None, *sides)[0]
     if need[1]:
-        sizes = _sizes(like, weight, stride, padding)
+        sizes = _sizes(g_out.new_empty(1).expand(shape), weight, stride, padding)
         parts = (PARTS, sizes["k"], sizes["k"], sizes["C"], sizes["Kp"])
         sums = memory.empty(parts, dtype=torch.float32, device=g_out.device)
-        listed = {"entry": entry, "start": start, "value": value if value.numel() else None}
-        given = build.addresses(**listed, g_out=g_out, g_weight=sums)
-        build.bind("spike_gradient", SpikeGradient, returns=None)(SpikeGradient(**given, **sizes, parts=PARTS))
+        spikes = {"fired": kept} if kept.dtype == torch.uint8 else {"count": channels_last(kept)}
+        given = build.addresses(**spikes, g_out=g_out, g_weight=sums)
+        if build.bind("spike_gradient", SpikeGradient)(SpikeGradient(**given, **sizes, parts=PARTS)) < 0:
+            raise MemoryError("spike_gradient: no memory for the lists of a sample")
         g_weight = sums.sum(0)[..., : len(weight)].permute(3, 2, 0, 1).contiguous()
     return g_spikes, g_weight
 
 
 @conv_backward.register_fake
-def _(g_out, weight, entry, start, value, shape, stride, padding, need):
+def _(g_out, weight, kept, shape, stride, padding, need):
     g_spikes = g_out.new_empty(shape).contiguous(memory_format=torch.channels_last)
     return g_spikes if need[0] else g_out.new_empty(0), weight.new_empty(weight.shape if need[1] else 0)
 
 
 def _keep(ctx, inputs, output) -> None:
-    spikes, weight, ctx.stride, ctx.padding, _counts = inputs
+    spikes, weight, ctx.stride, ctx.padding, counts = inputs
     ctx.shape = list(spikes.shape)
-    ctx.save_for_backward(weight, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(weight, spikes if counts else output[1])
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _conv_gradients(ctx, g_out, *_):
+def _conv_gradients(ctx, g_out, _):
     need = list(ctx.needs_input_grad[:2])
     if g_out is None:
         return (None,) * 5
-    given = [g_out, *ctx.saved_tensors, ctx.shape, ctx.stride, ctx.padding, need]
-    grads = conv_backward(*given)
+    weight, kept = ctx.saved_tensors
+    grads = conv_backward(g_out, weight, kept, ctx.shape, ctx.stride, ctx.padding, need)
     return (*(g if n else None for g, n in zip(grads, need, strict=True)), *(None,) * 3)
 
 

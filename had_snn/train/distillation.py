@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from had_snn.data.clip_batch import ClipBatch
 from had_snn.distill.schedule import EVERY_CLIP, DistillSchedule
 from had_snn.distill.signals import StudentSignals, TeacherSignals
-from had_snn.models import Taps, TrackerOutput
+from had_snn.models import TrackerOutput
+from had_snn.train.guards import RateTaps
 
 #: The layer whose membranes and spike rates are distilled: the first behind the matching. The teacher's features know
 #: the template, and what lies before the matching cannot.
@@ -82,9 +83,9 @@ class Distillation(nn.Module):
         super().__init__()
         self.levels, self.answers, self.schedule = levels, TeacherAnswers(teacher), schedule
 
-    def taps(self) -> Taps:
-        """Collects spikes, and membranes where a level wants them."""
-        return Taps(traces=bool(self.levels.needs_membranes), only=DISTILLED_LAYER)
+    def taps(self) -> RateTaps:
+        """Collects rates, the distilled layer's spikes, and its membranes where a level wants them."""
+        return RateTaps(traces=bool(self.levels.needs_membranes), only=DISTILLED_LAYER, kept=DISTILLED_LAYER)
 
     def forward(self, batch: ClipBatch, output: TrackerOutput, step: int) -> dict[str, Tensor]:
         """Named losses of the distilled clips.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from had_snn.errors import HadError
 from had_snn.files import atomic_file
+from had_snn.models import Taps
 from had_snn.processes import shared_mean
 
 #: A layer with fewer spikes per neuron and micro-step is dead; it passes on next to nothing and hardly learns.
@@ -40,16 +42,15 @@ class RateGuard:
     low: float = 0.01
     high: float = 0.4
 
-    def penalty(self, spikes: dict[str, Tensor], rates: dict[str, Tensor]) -> Tensor:
+    def penalty(self, rates: dict[str, Tensor]) -> Tensor:
         """Squared distance of each layer's rate from the range, relative to its nearer end; unweighted.
 
         Args:
-            spikes: `[T, N, C, H, W]` by layer.
-            rates: Their `mean_rates`, without gradient.
+            rates: Mean spikes per neuron and micro-step by layer, with their gradient.
         """
-        penalty = self._distance(rates)
+        penalty = self._distance({name: rate.detach() for name, rate in rates.items()})
         # Only now, as the gradient of a mean is as large as the spikes, and most of the time it is zero.
-        return self._distance(mean_rates(spikes)) if penalty > 0 else penalty
+        return self._distance(rates) if penalty > 0 else penalty
 
     def _distance(self, rates: dict[str, Tensor]) -> Tensor:
         below = [F.relu(self.low - rate) / self.low for rate in rates.values()]
@@ -57,15 +58,52 @@ class RateGuard:
         return torch.stack(below + above).square().sum()
 
 
-def mean_rates(spikes: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Mean spikes per neuron and micro-step of each layer, over all processes."""
-    return {name: shared_mean(train.mean()) for name, train in spikes.items()}
+@dataclass
+class RateTaps(Taps):
+    """Taps for training: of a layer's spikes they take what it looks at, at once, and let them go.
 
+    All layers' spikes together are as large as what is kept for the backward.
 
-@torch.no_grad()
-def silent_channels(spikes: Tensor) -> Tensor:
-    """Share of the channels of `[T, N, C, H, W]` without a single spike."""
-    return (spikes.amax(dim=(0, 1, 3, 4)) == 0).float().mean()
+    Attributes:
+        kept: The layer whose spikes stay, or None.
+        rates: Mean spikes per neuron and micro-step by layer, over all processes, with their gradient.
+        silence: Whether `loudest` is wanted, which costs a pass over all spikes.
+        loudest: The most spikes of a neuron in a micro-step by layer, for each channel `[C]`.
+    """
+
+    kept: str | None = None
+    rates: dict[str, Tensor] = field(default_factory=dict)
+    silence: bool = False
+    loudest: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, spikes: Tensor, membranes: Tensor | None) -> None:
+        super().add(name, spikes, membranes)
+        self.rates[name] = shared_mean(spikes.mean())
+        if self.silence:
+            self.loudest[name] = spikes.detach().amax(dim=(0, 1, 3, 4))
+        if name != self.kept:
+            del self.spikes[name]
+
+    def add_match(self, name: str, matched: Tensor) -> None:
+        """Nobody looks at these in training."""
+
+    def silent_channels(self) -> dict[str, Tensor]:
+        """Share of the channels of each layer without a single spike."""
+        return {name: (most == 0).float().mean() for name, most in self.loudest.items()}
+
+    @staticmethod
+    def joined(parts: list[RateTaps]) -> RateTaps:
+        """Those of windows of as many samples each, as of all at once, window-major."""
+
+        def over(name: str, join: Callable[[list[Tensor]], Tensor]) -> dict[str, Tensor]:
+            return {layer: join([getattr(part, name)[layer] for part in parts]) for layer in getattr(parts[0], name)}
+
+        return RateTaps(
+            membranes=over("membranes", lambda maps: torch.cat(maps, dim=1)),
+            spikes=over("spikes", lambda maps: torch.cat(maps, dim=1)),
+            rates=over("rates", lambda rates: torch.stack(rates).mean()),
+            loudest=over("loudest", lambda most: torch.stack(most).amax(dim=0)),
+        )
 
 
 def verdict(layer: str, rate: float) -> str:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from had_snn.data.clip_batch import ClipBatch
 from had_snn.errors import InputError
-from had_snn.models import RGBETeacher, SpikingTracker, Taps, TrackerOutput
+from had_snn.models import RGBETeacher, SpikingTracker, TrackerOutput
 from had_snn.train.distillation import Distillation
-from had_snn.train.guards import RateGuard, mean_rates, silent_channels
+from had_snn.train.guards import RateGuard, RateTaps
 from had_snn.train.losses import tracking_losses
 from had_snn.train.truncated import Piece, cut, run_carried
 
@@ -90,11 +90,9 @@ class StudentTask(nn.Module):
         else:
             output = run_carried(self.student, batch, carried, self._taps)
         losses = _supervised(batch, output)
-        assert output.taps is not None
-        spikes = output.taps.spikes
-        with torch.no_grad():
-            rates = mean_rates(spikes)
-        losses["rate_guard"] = self.rate_guard.penalty(spikes, rates)
+        taps = output.taps
+        assert isinstance(taps, RateTaps)
+        losses["rate_guard"] = self.rate_guard.penalty(taps.rates)
         losses["total"] = losses["total"] + self.rate_guard.weight * losses["rate_guard"]
         step = int(self.steps)
         self.steps += 1
@@ -103,13 +101,14 @@ class StudentTask(nn.Module):
             if taught:
                 losses["total"] = losses["total"] + taught.pop("weighted")
             losses |= {f"distill/{name}": value for name, value in taught.items()}
-        losses |= {f"rate/{name}": rate for name, rate in rates.items()}
-        if step % SILENCE_EVERY == 0:
-            losses |= {f"silent/{name}": silent_channels(train) for name, train in spikes.items()}
+        losses |= {f"rate/{name}": rate.detach() for name, rate in taps.rates.items()}
+        losses |= {f"silent/{name}": share for name, share in taps.silent_channels().items()}
         return losses
 
-    def _taps(self) -> Taps:
-        return Taps(traces=False) if self.distillation is None else self.distillation.taps()
+    def _taps(self) -> RateTaps:
+        taps = RateTaps(traces=False) if self.distillation is None else self.distillation.taps()
+        taps.silence = int(self.steps) % SILENCE_EVERY == 0
+        return taps
 
 
 def _supervised(batch: ClipBatch, output: TrackerOutput) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from had_snn.data.clip_batch import ClipBatch
 from had_snn.errors import InputError
-from had_snn.models import SearchState, SpikingTracker, Taps, TrackerOutput
+from had_snn.models import SearchState, SpikingTracker, TrackerOutput
+from had_snn.train.guards import RateTaps
 
 
 @dataclass
@@ -54,7 +55,9 @@ def cut(batch: ClipBatch, windows: int) -> Iterator[Piece]:
         yield Piece(part, len(part.boxes) / total, carried)
 
 
-def run_carried(student: SpikingTracker, batch: ClipBatch, carried: Carried, taps: Callable[[], Taps]) -> TrackerOutput:
+def run_carried(
+    student: SpikingTracker, batch: ClipBatch, carried: Carried, taps: Callable[[], RateTaps]
+) -> TrackerOutput:
     """Runs window after window with carried state; the template is encoded again.
 
     Args:
@@ -87,10 +90,6 @@ def _touching(begin: Tensor, end: Tensor, windows: int) -> bool:
 
 def _joined(outputs: list[TrackerOutput]) -> TrackerOutput:
     """Outputs of successive windows as one, window-major."""
-    taps = [output.taps for output in outputs if output.taps is not None]
-    joined = Taps(
-        membranes={name: torch.cat([part.membranes[name] for part in taps], dim=1) for name in taps[0].membranes},
-        spikes={name: torch.cat([part.spikes[name] for part in taps], dim=1) for name in taps[0].spikes},
-    )
+    joined = RateTaps.joined([output.taps for output in outputs if isinstance(output.taps, RateTaps)])
     maps = [torch.cat([getattr(o, name) for o in outputs]) for name in ("score_logits", "offsets", "sizes")]
     return TrackerOutput(*maps, taps=joined)

@@ -143,8 +143,11 @@ def test_operators_pass_torchs_own_checks():
     torch.library.opcheck(spiking_conv.conv_forward, (spikes, weight, 2, 1, True), test_utils=checks)
     maps, kernel = numbers(2, 2, 3, 6, 6, counts=False).requires_grad_(), torch.randn(2, 3, 3, 3, requires_grad=True)
     torch.library.opcheck(spiking_conv.match_forward, (maps, kernel), test_utils=checks)
-    out, *lists = spiking_conv.conv_forward(spikes.detach(), weight.detach(), 1, 1, False)
-    given = (torch.randn(out.shape), weight.detach(), *lists, list(spikes.shape), 1, 1, [True, True])
-    torch.library.opcheck(spiking_conv.conv_backward, given, test_utils=checks)
+    for counts in (False, True):
+        fired = spikes.detach() if counts else (spikes.detach() > 0).float()
+        out, kept = spiking_conv.conv_forward(fired, weight.detach(), 1, 1, counts)
+        kept = fired if counts else kept
+        given = (torch.randn(out.shape), weight.detach(), kept, list(spikes.shape), 1, 1, [True, True])
+        torch.library.opcheck(spiking_conv.conv_backward, given, test_utils=checks)
     given = (maps.detach(), kernel.detach(), torch.randn(maps.shape), [True, False])
     torch.library.opcheck(spiking_conv.match_backward, given, test_utils=checks)

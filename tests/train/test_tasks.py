@@ -7,7 +7,7 @@ import torch
 
 from had_snn.models.head import score_target
 from had_snn.models.outputs import TrackerOutput
-from had_snn.train.guards import RateGuard, mean_rates, silent_channels
+from had_snn.train.guards import RateGuard, RateTaps
 from had_snn.train.losses import box_losses, focal_loss, tracking_losses
 
 BOXES = torch.tensor([[0.42, 0.55, 0.25, 0.2], [0.7, 0.3, 0.1, 0.3]])
@@ -70,9 +70,10 @@ def test_the_rate_guard_punishes_dead_and_saturated_layers_only():
     def penalty(**rates: float) -> tuple[float, dict[str, torch.Tensor | None]]:
         """The penalty, and the gradient that reaches each layer's spikes."""
         spikes = {name: torch.full((2, 1, 3, 4, 4), rate, requires_grad=True) for name, rate in rates.items()}
-        with torch.no_grad():
-            known = mean_rates(spikes)
-        found = RateGuard(low=0.02, high=0.4).penalty(spikes, known)
+        taps = RateTaps()
+        for name, train in spikes.items():
+            taps.add(name, train, None)
+        found = RateGuard(low=0.02, high=0.4).penalty(taps.rates)
         if found.requires_grad:
             found.backward()
         return float(found.detach()), {name: train.grad for name, train in spikes.items()}
@@ -86,7 +87,29 @@ def test_the_rate_guard_punishes_dead_and_saturated_layers_only():
         assert not gradients["stem"].any()
 
 
+def taps_of(spikes: torch.Tensor, *, kept: str | None = None, silence: bool = True) -> RateTaps:
+    taps = RateTaps(kept=kept, silence=silence)
+    taps.add("lif", spikes, None)
+    return taps
+
+
 def test_the_share_of_silent_channels_is_counted_over_steps_samples_and_places():
     spikes = torch.zeros(2, 3, 4, 5, 5)
     spikes[1, 2, 1, 4, 4] = spikes[0, 0, 3] = 1
-    assert silent_channels(spikes) == 0.5
+    assert taps_of(spikes).silent_channels() == {"lif": 0.5}
+    assert taps_of(spikes, silence=False).silent_channels() == {}
+
+
+def test_taps_of_training_let_spikes_go_that_nobody_asks_for():
+    spikes = torch.rand(2, 3, 4, 5, 5)
+    assert taps_of(spikes).spikes == {}
+    assert taps_of(spikes, kept="lif").spikes["lif"] is spikes
+
+
+def test_taps_of_windows_are_joined_as_if_they_had_come_at_once():
+    spikes = (torch.rand(2, 6, 4, 5, 5) < 0.01).float()
+    joined = RateTaps.joined([taps_of(part, kept="lif") for part in spikes.split(3, dim=1)])
+    whole = taps_of(spikes, kept="lif")
+    assert torch.equal(joined.spikes["lif"], spikes)
+    assert torch.equal(joined.loudest["lif"], whole.loudest["lif"])
+    torch.testing.assert_close(joined.rates["lif"], whole.rates["lif"])
