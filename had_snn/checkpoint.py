@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from had_snn.errors import CheckpointError, first_line
 from had_snn.files import atomic_file, flush
-from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherConfig
+from had_snn.models import RGBETeacher, SpikingTracker, StudentConfig, TeacherConfig, step_norms
 from had_snn.models.stored import require_finite, require_shapes
 
 #: Folder of the weights that come with the package.
@@ -48,6 +48,8 @@ def save_weights(
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if half:
         tensors = {name: value.half() if _is_kernel(value) else value for name, value in tensors.items()}
+    if isinstance(network, SpikingTracker):
+        tensors |= step_norms.pack(network.norms_at)
     metadata, written = require_saveable(network, card)
     with ExitStack() as stack:  # both are written before the card takes its place, and then the weights
         temporary = stack.enter_context(atomic_file(path))
@@ -119,13 +121,16 @@ def _load(path: Path, kind: str) -> SpikingTracker | RGBETeacher:
         if unknown:
             raise CheckpointError(f"{path}: unknown numbers {sorted(unknown)}; it was made by a newer version")
         config = config_class(**_numbers(numbers))
+        fitted = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(step_norms.PREFIX)}
         _require_fit(network_class, config, tensors)
         network = network_class(config)
         network.load_state_dict(tensors)
+        if isinstance(network, SpikingTracker):
+            network.norms_at = step_norms.unpack(fitted, network)
     # A number of the wrong kind or size fails wherever it is first used.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: weights and configuration do not fit together ({first_line(error)})") from error
-    require_finite(path, network.state_dict())
+    require_finite(path, {**network.state_dict(), **fitted})
     return network.eval()
 
 
@@ -150,11 +155,14 @@ def released(name_or_path: str | Path, kind: str = "student") -> Path:
     return path if path.is_file() else Path(name_or_path)
 
 
-def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.device = "cpu") -> SpikingTracker:
+def load_student(
+    name_or_path: str | Path = "tiny", *, n_steps: int | None = None, device: str | torch.device = "cpu"
+) -> SpikingTracker:
     """Loads a student, ready for tracking.
 
     Args:
         name_or_path: A released name (`"tiny"`) or a `.safetensors` file.
+        n_steps: Micro-steps of a window, if others than it was trained with (see `SpikingTracker.at_steps`).
         device: Where to put it.
 
     Returns:
@@ -171,7 +179,7 @@ def load_student(name_or_path: str | Path = "tiny", *, device: str | torch.devic
         )
     student = _load(path, "student")
     assert isinstance(student, SpikingTracker)
-    return student.to(device)
+    return student.at_steps(n_steps or student.config.n_steps).to(device)
 
 
 def load_teacher(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> RGBETeacher:

@@ -48,7 +48,7 @@ def variants(cfg: DictConfig, chosen: Sequence[TrackingSequence]) -> Iterator[tu
     for factor in cfg.rates:
         yield "rate", float(factor), student(), with_rate(chosen, float(factor))
     for steps in cfg.steps:
-        yield "steps", int(steps), student(n_steps=int(steps)), chosen
+        yield "steps", int(steps), load_student(cfg.checkpoint, n_steps=int(steps)), chosen
     for window_ms in cfg.windows_ms:
         yield "window_ms", float(window_ms), student(window_us=round(1000 * float(window_ms))), chosen
 

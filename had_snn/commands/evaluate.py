@@ -43,7 +43,7 @@ def trackers(cfg: DictConfig) -> list[Tracker]:
     ours: list[Tracker] = []
     if cfg.checkpoint is not None:
         for carry in (False, True) if cfg.carry == "both" else (cfg.carry,):
-            tracker = OnlineTracker(load_student(cfg.checkpoint), carry=carry)
+            tracker = OnlineTracker(load_student(cfg.checkpoint, n_steps=cfg.n_steps), carry=carry)
             if cfg.protocol == "clock":
                 if cfg.latency_us is None:
                     tracker.budget_us = measured_budget_us(tracker.network, threads=tracker.threads)

@@ -126,8 +126,7 @@ def collect_windows(
 def export_graph(student: SpikingTracker, target: Target, cfg: DictConfig) -> SearchGraph:
     """The body in the number format asked for, or stem and body on one fine clock."""
     rounding = Rounding(**cfg.rounding) if cfg.rounding is not None else None
-    options = {"t_us": target.start_us, "n_steps": cfg.n_steps}
-    body = to_graph(student, target.events, target.box_xywh, rounding=rounding, **options)
+    body = to_graph(student, target.events, target.box_xywh, rounding=rounding, t_us=target.start_us)
     if cfg.part == "body":
         return body
     kernel, seen = template_and_look(student, target.events, target.box_xywh, t_us=target.start_us)
@@ -206,7 +205,7 @@ def rounding_report(student: SpikingTracker, graph: SearchGraph, target: Target,
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Exports, verifies, writes the run folder; returns spikes, mismatches and status by simulator."""
-    student = load_student(cfg.checkpoint)
+    student = load_student(cfg.checkpoint, n_steps=cfg.n_steps)
     target = find_target(cfg, student)
     tracked = export_graph(student, target, cfg)
     times = np.linspace(target.start_us, target.end_us, int(cfg.windows) + 1)[1:].astype(np.int64)

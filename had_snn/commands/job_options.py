@@ -179,6 +179,10 @@ OF_JOB: dict[str, dict[str, Rule]] = {
     },
     "release_student": {"first_options": TEXTS, "test_options": TEXTS, "train_options": TEXTS},
     "release_teacher": {"test_options": TEXTS, "train_options": TEXTS},
+    "fit_steps": {
+        **below("norms", {"statistics": COUNT, "iterations": SOME, "batch_size": COUNT, "learning_rate": POSITIVE}),
+        **dict.fromkeys(("steps", "score_steps"), COUNTS),
+    },
     "label_curve": _ABLATION,
     "training_curve": {"teacher_steps": Many(COUNT)},
 }

@@ -182,7 +182,7 @@ def interruptible(stack: ExitStack) -> Stopped:
 def run(cfg: DictConfig) -> dict:
     """Tracks and writes `boxes.csv`, the video and `summary.json` into the run folder; returns the summary."""
     truth = read_timed_boxes(cfg.truth, cfg.object) if cfg.truth is not None else None
-    student = load_student(cfg.checkpoint).to(cfg.device)
+    student = load_student(cfg.checkpoint, n_steps=cfg.n_steps, device=cfg.device)
     tracker = OnlineTracker(student, output_period_us=cfg.output_period_us, carry=cfg.carry)
     if cfg.budget_us is not None:
         tracker.budget_us = float(cfg.budget_us)

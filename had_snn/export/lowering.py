@@ -22,6 +22,7 @@ from had_snn.models.graph import MATCH, STEM, Graph, Mixing, Node, is_pointwise
 from had_snn.models.grids import fold, scale_and_shift
 from had_snn.models.search import SearchModule
 from had_snn.models.stem import EventLIFStem
+from had_snn.models.student import SpikingTracker
 from had_snn.ops.lif import decay_factor
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.policy import WindowPolicy
@@ -67,6 +68,8 @@ def search_graph(
     Raises:
         ExportError: If the student has a part that the graph cannot express.
     """
+    if n_steps is not None and isinstance(student, SpikingTracker):
+        student = student.at_steps(n_steps)
     graph, config, stem = check_exportable(student), student.config, student.stem
     side = config.search_size // stem.stride
     steps = n_steps or config.n_steps

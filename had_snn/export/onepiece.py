@@ -1,6 +1,7 @@
 """Stem and body in one file on one fine clock: raw event counts in, read-out maps out.
 
-NIR has one time step for all nodes, so the body must follow the stem's clock. Weights stay what they are (a spike adds
+NIR has one time step for all nodes, so the body must follow the stem's clock. A student whose norms were fitted to that
+many micro-steps (`had_snn.models.step_norms`) is made for it. Of any other the weights stay what they are (a spike adds
 its weight whenever it comes); what acted once per trained micro-step is made to act per time instead:
 
 * biases are multiplied by `(1 - alpha') / (1 - alpha)`, which keeps the level that a constant drive settles at;
@@ -9,8 +10,8 @@ its weight whenever it comes); what acted once per trained micro-step is made to
 
 Neurons that fired at most once in a trained micro-step may now fire several times in it, and what they drive fires
 even more. `match_rates` takes that back on average: on windows of events, layer by layer, it finds the factor on each
-channel's input at which the channel fires as often as on the trained clock. The rest cannot be kept, and what it costs
-is measured by tracking with the simulator in the loop.
+channel's input at which the channel fires as often as on the trained clock; with fitted norms, as often as behind the
+event-driven stem. The rest cannot be kept, and what it costs is measured by tracking with the simulator in the loop.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ def fine_graph(student: SpikingTracker, kernel: Tensor, *, dt_us: float) -> Sear
     ratio = trained_us / dt_us
     if ratio < 1 or abs(ratio - round(ratio)) > 1e-9:
         raise ExportError(f"a step of {dt_us:g} us does not divide the trained micro-step of {trained_us:g} us")
-    coarse = search_graph(student, kernel)
     fine = search_graph(student, kernel, n_steps=config.n_steps * round(ratio))
-    nodes = dict(fine.nodes)
+    if student.fits(fine.n_steps):
+        return replace(fine, info={**fine.info, "fine_ratio": ratio})
+    coarse, nodes = search_graph(student, kernel), dict(fine.nodes)
     for group in groups(fine):
         # Layers that share a convolution also share its bias; the first one's decay sets the factor.
         factor = (1 - fine.neurons[group[0]].decay) / (1 - coarse.neurons[group[0]].decay)
@@ -134,10 +136,11 @@ def one_piece(
     front = stem_graph(student.stem, dt_us=dt_us, gain=gain, size=student.config.search_size, n_steps=body.n_steps)
     if seen is not None:
         with torch.no_grad():
-            coarse_input = student.stem(seen, n_steps=student.config.n_steps)[0].cpu()
+            like = body if student.fits(body.n_steps) else search_graph(student, kernel)
+            coarse_input = student.stem(seen, n_steps=like.n_steps)[0].cpu()
             frames = event_frames(seen, dt_us=dt_us, first=0, steps=body.n_steps)
             fine_input = run_graph(front, frames).readout
-        body = match_rates(unshared(body), search_graph(student, kernel), fine_input, coarse_input)
+        body = match_rates(unshared(body), like, fine_input, coarse_input)
     edges = tuple(edge for edge in front.edges if edge[1] != OUTPUT)
     edges += tuple((STEM_LIF if source == INPUT else source, target) for source, target in body.edges)
     notes = {**body.info, **front.info, "part": "one piece", **info}

@@ -10,6 +10,10 @@ convolutions and LIF layers with constant weights, which is what NIR can carry a
 
 from __future__ import annotations
 
+import copy
+import logging
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from had_snn.errors import InputError
@@ -23,7 +27,10 @@ from had_snn.models.neurons import LIF, BatchNorm, ConvNorm, LeakyReadout, Sum
 from had_snn.models.outputs import Taps, TrackerOutput
 from had_snn.models.search import SearchModule
 from had_snn.models.stem import EventLIFStem
+from had_snn.models.step_norms import NormNumbers, norm_numbers, norms_between, set_norms
 from had_snn.models.student_config import StudentConfig
+
+logger = logging.getLogger("had_snn")
 
 STEMS: dict[str, type[EventLIFStem]] = {"events": EventLIFStem, "binned": BinnedStem, "quantised": QuantisedStem}
 
@@ -77,6 +84,10 @@ class SpikingTracker(SearchModule):
     Args:
         config: Its plain numbers.
 
+    Attributes:
+        norms_at: Norms fitted to other numbers of micro-steps, by that number (`models/step_norms.py`); what trains the
+            student empties it.
+
     Example:
         >>> student = SpikingTracker(StudentConfig())
         >>> student.config.n_steps
@@ -111,6 +122,36 @@ class SpikingTracker(SearchModule):
         self.readout = nn.Conv2d(head, READOUT_CHANNELS, 3, padding=1)
         self.integrator = LeakyReadout(tau_us=config.tau_us)
         nn.init.zeros_(self.readout.bias)  # pyright: ignore[reportArgumentType]
+        self.norms_at: dict[int, NormNumbers] = {}
+
+    def fits(self, count: int) -> bool:
+        """Whether the norms were made for windows of so many micro-steps, or for fewer and for more."""
+        known = {self.config.n_steps, *self.norms_at}
+        return min(known) <= count <= max(known)
+
+    def at_steps(self, count: int, *, unfitted: bool = False) -> SpikingTracker:
+        """This student with windows of `count` micro-steps: a copy with the norms for them, or itself.
+
+        Args:
+            count: Micro-steps of a window.
+            unfitted: Leave the norms as they are, to be fitted.
+
+        Returns:
+            The student; a warning is logged where no norms were fitted to that number or to ones around it.
+        """
+        if count == self.config.n_steps and not unfitted:
+            return self
+        other = copy.deepcopy(self)
+        other.config, other.norms_at = replace(self.config, n_steps=count), {}
+        if not unfitted:
+            if not self.fits(count):
+                logger.warning(
+                    "the norms fit windows of %s micro-steps, not %d, and the student will see less; fit them with: "
+                    "python -m experiments.studies fit_steps checkpoint=PATH steps=[%d]",
+                    *(", ".join(map(str, sorted({self.config.n_steps, *self.norms_at}))), count, count),
+                )
+            set_norms(other, norms_between({**self.norms_at, self.config.n_steps: norm_numbers(self)}, count))
+        return other
 
     def features(self, counts: Tensor, layers: ClockedLayers) -> Tensor:
         """See `SearchModule.features`."""

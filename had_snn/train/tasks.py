@@ -75,6 +75,7 @@ class StudentTask(nn.Module):
         if carry is not None and carry < 1:
             raise InputError(f"carry={carry}: the gradient must flow through at least one window")
         self.student, self.distillation = student, distillation
+        student.norms_at = {}  # they fit the weights that training begins with
         self.rate_guard, self.carry = rate_guard or RateGuard(), carry
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
