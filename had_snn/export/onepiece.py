@@ -30,6 +30,7 @@ from had_snn.export.rounding import groups, input_convolutions
 from had_snn.export.search_graph import INPUT, OUTPUT, Conv, Neurons, SearchGraph, decay_times, run_graph
 from had_snn.models import SpikingTracker, Taps, TrackerOutput
 from had_snn.models.head import split_readout
+from had_snn.models.search import SearchModule
 from had_snn.ops import lif_multi_step
 
 #: Factors between exp(-3) and exp(3) are searched, halving the range so many times.
@@ -158,6 +159,11 @@ class OnePieceStudent(DeployedStudent):
         run: Runs event counts `[steps, N, 2, H, W]`, for example `open_norse(path, graph).run`; our own kernels when
             None.
     """
+
+    @staticmethod
+    def like(student: SearchModule, graph: SearchGraph) -> SearchModule:
+        """The student as trained, which reads the template."""
+        return student
 
     @torch.no_grad()
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:

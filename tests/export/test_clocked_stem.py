@@ -22,10 +22,12 @@ from had_snn.export.clocked_stem import (
     stem_convergence,
     stem_graph,
 )
-from had_snn.export.lowering import search_graph, template_kernel
+from had_snn.export.deployed import DeployedStudent, fingerprint
+from had_snn.export.lowering import search_graph, template_kernel, to_graph
 from had_snn.export.nir import write_nir
 from had_snn.export.onepiece import OnePieceStudent, fine_graph, one_piece
 from had_snn.export.search_graph import Neurons, SearchGraph, run_graph
+from had_snn.models.step_norms import norm_numbers
 from had_snn.tracking import OnlineTracker
 
 from .conftest import random_events, search_batch
@@ -202,3 +204,31 @@ def test_matched_rates_are_those_of_the_trained_clock(student, template):
     # A convolution that feeds two layers is scaled for each of them on its own.
     assert "conv2_to_lif_out" in matched.nodes
     assert "conv2_to_lif_out" not in plain.nodes
+
+
+def test_a_student_with_norms_for_the_clock_is_exported_with_them(student, template):
+    """Nothing is scaled then but by the rates behind the event-driven stem."""
+    batch, kernel = search_batch(22, 2, student.config.search_size), template_kernel(student, *template, t_us=40_000)
+    fitted = copy.deepcopy(student)
+    fitted.norms_at = {40: {name: 1.25 * part for name, part in norm_numbers(student).items()}}
+    fine, expected = fine_graph(fitted, kernel, dt_us=1000.0), search_graph(fitted.at_steps(40), kernel)
+    assert fine.n_steps == expected.n_steps == 40
+    assert fine.info["fine_ratio"] == 10
+    for name, conv in expected.convolutions.items():
+        assert torch.equal(fine.convolutions[name].weight, conv.weight)
+    with torch.no_grad():
+        behind = run_graph(fine, fitted.stem(batch, n_steps=40)[0]).spikes
+    whole = one_piece(fitted, kernel, dt_us=1000.0, gain=fixed_gain(student.stem, batch), seen=batch)
+    found = run_graph(whole, event_frames(batch, dt_us=1000.0, first=0, steps=40)).spikes
+    for name, spikes in behind.items():
+        assert abs(found[name].float().sum() / spikes.float().sum() - 1) < 0.1, name
+
+
+def test_a_graph_for_other_micro_steps_is_tracked_with_their_norms(student, template):
+    fitted = copy.deepcopy(student)
+    fitted.norms_at = {8: {name: 1.25 * part for name, part in norm_numbers(student).items()}}
+    graph = to_graph(fitted, *template, t_us=40_000, n_steps=8)
+    deployed, ours = DeployedStudent(fitted, graph), fitted.at_steps(8)
+    assert deployed.config.n_steps == 8
+    kernel = template_kernel(ours, *template, t_us=40_000)
+    assert torch.allclose(fingerprint(kernel), torch.tensor(graph.info["template"]["fingerprint"]))
