@@ -2,6 +2,7 @@
 
     python -m experiments.studies training_curve out=runs/curve
     python -m experiments.studies training_curve out=runs/curve steps=[3500] teacher_steps=[1540] seeds=[0,1,2]
+    python -m experiments.studies training_curve out=runs/curve beside=FOLDER     # beside an earlier version's run
 
 A longer run is not a shorter one gone on, because the learning rate falls over the whole of it. Trackers that are not
 trained stand beside the curves as lines. A job whose result is there is not run again.
@@ -9,6 +10,7 @@ trained stand beside the curves as lines. A job whose result is there is not run
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from experiments.record import write_record
 from experiments.studies import ablation_report
 from experiments.studies.ablation import data_options, run_all
 from had_snn.commands.run_folder import machine, open_run
+from had_snn.errors import InputError
 
 
 def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
@@ -67,8 +70,22 @@ def jobs(cfg: DictConfig, folder: Path) -> dict[str, dict[str, Any]]:
     return found | {f"baseline-{name}": {"kind": "baseline", "baseline": name, **test} for name in cfg.baselines}
 
 
+#: Students of another run of this study, where there is one.
+BESIDE = "beside"
 #: The part of the record that each kind of job goes into.
-CURVES = {"student": "curve", "new_teacher": "teachers"}
+CURVES = {"student": "curve", "new_teacher": "teachers", BESIDE: BESIDE}
+
+
+def beside(folder: Path) -> dict[str, dict[str, Any]]:
+    """Students of another run of this study, of another version for example, by names of their own.
+
+    Raises:
+        InputError: If the folder holds none.
+    """
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("steps*/result.json"))}
+    if not found:
+        raise InputError(f"beside={folder}: expected results of this study, steps*/result.json; found none")
+    return {f"{BESIDE}-{name}": {**result, "job": {**result["job"], "kind": BESIDE}} for name, result in found.items()}
 
 
 def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[str, Any]:
@@ -79,8 +96,9 @@ def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[
         resamples: Bootstrap resamples.
 
     Returns:
-        `curve` (students), `teachers`, `baselines`, and in `lead` the SR of the longest student minus each baseline's
-        and of the longest teacher minus that student's, over seeds and sequences.
+        `curve` (students), `teachers`, `beside` (students of another run), `baselines`, and in `lead` the SR of the
+        longest student minus each baseline's, of the longest teacher minus that student's, and of the students minus
+        those beside them at equal steps, over seeds and sequences.
     """
     options: dict[str, Any] = {"resamples": resamples}
     lengths: dict[str, dict[int, list[dict[str, Any]]]] = {part: {} for part in CURVES.values()}
@@ -100,6 +118,8 @@ def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[
     pairs = {f"student_vs_{name}": (longest["curve"], [line]) for name, line in lines.items()}
     if "teachers" in longest:
         pairs["teacher_vs_student"] = (longest["teachers"], longest["curve"])
+    for steps in sorted(lengths["curve"].keys() & lengths[BESIDE].keys()):
+        pairs[f"steps{steps}_vs_beside"] = (lengths["curve"][steps], lengths[BESIDE][steps])
     record["lead"] = {name: ablation_report.difference(*pair, **options) for name, pair in pairs.items()}
     return record
 
@@ -107,7 +127,9 @@ def summarise(results: Mapping[str, dict[str, Any]], *, resamples: int) -> dict[
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Runs what is missing and writes `curve.json` and `curve.png`."""
     folder = open_run(cfg)
-    record = summarise(run_all(folder, jobs(cfg, folder), workers=cfg.workers), resamples=cfg.resamples)
+    others = {} if cfg.beside is None else beside(Path(cfg.beside))
+    results = run_all(folder, jobs(cfg, folder), workers=cfg.workers)
+    record = summarise({**results, **others}, resamples=cfg.resamples)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     names = ("seeds", "split", "limit", "protocol", "resamples")
     record["setting"] = {name: plain[name] for name in names}
@@ -128,7 +150,12 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure, axis = plt.subplots(figsize=(5.6, 3.6))
-    for part, fmt, label in (("curve", "o-", "student, no teacher"), ("teachers", "s--", "teacher, RGB + events")):
+    drawn = (
+        ("curve", "o-", "student, no teacher"),
+        (BESIDE, "d:", "student, before"),
+        ("teachers", "s--", "teacher, RGB + events"),
+    )
+    for part, fmt, label in drawn:
         seconds, rates = [p["cpu_seconds"] for p in record[part]], [p["SR"] for p in record[part]]
         error = [[sr["mean"] - sr["low"] for sr in rates], [sr["high"] - sr["mean"] for sr in rates]]
         if rates:
@@ -152,7 +179,7 @@ def plot(record: Mapping[str, Any], path: Path) -> None:
 def main(cfg: DictConfig) -> None:
     record = run(cfg)
     text = "SR {mean:.1f} [{low:.1f}, {high:.1f}]"
-    for part, who in (("curve", "student"), ("teachers", "teacher")):
+    for part, who in (("curve", "student"), (BESIDE, "before"), ("teachers", "teacher")):
         for point in record[part]:
             rate = text.format(**point["SR"])
             print(f"{who} {point['steps']:>7} steps {point['cpu_seconds']:>8.0f} s  {rate}")

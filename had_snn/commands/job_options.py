@@ -184,7 +184,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         **dict.fromkeys(("steps", "score_steps"), COUNTS),
     },
     "label_curve": _ABLATION,
-    "training_curve": {"teacher_steps": Many(COUNT)},
+    "training_curve": {"beside": Maybe(FOLDER), "teacher_steps": Many(COUNT)},
 }
 
 

@@ -67,6 +67,23 @@ def test_leads_are_those_of_the_longest_trainings(tmp_path):
     assert record["lead"]["teacher_vs_student"]["mean"] == pytest.approx(19)
 
 
+def test_students_of_another_run_are_compared_at_equal_steps(tmp_path):
+    for name, made in (
+        ("steps2-seed0", result("student", 2, 0, [30, 40])),
+        ("steps3-seed0", result("student", 3, 0, [0, 0])),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps(made))
+    ours = {"steps1-seed0": result("student", 1, 0, [0, 0]), "steps2-seed0": result("student", 2, 0, [40, 50])}
+    record = training_curve.summarise({**ours, **training_curve.beside(tmp_path)}, resamples=50)
+    assert [point["steps"] for point in record["curve"]] == [1, 2]
+    assert [point["steps"] for point in record["beside"]] == [2, 3]
+    assert record["lead"] == {"steps2_vs_beside": {"mean": 10.0, "low": 10.0, "high": 10.0}}
+    training_curve.plot(record, tmp_path / "curve.png")
+    with pytest.raises(InputError, match="expected results of this study"):
+        training_curve.beside(tmp_path / "steps2-seed0")
+
+
 @pytest.mark.usefixtures("mostly_here")
 def test_a_small_curve_from_end_to_end(small_run, tmp_path):
     options = [
