@@ -81,7 +81,8 @@ def run(cfg: DictConfig) -> Path:
     torch.set_num_threads(1)
     student.norms_at |= fitted(student, cfg.steps, list(map(str, cfg.data_options)), NormFit(**cfg.norms), folder)
     path, card = folder / "student.safetensors", released(cfg.checkpoint).with_suffix(".json")
-    save_weights(path, student, card=json.loads(card.read_text()) if card.is_file() else None)
+    told = json.loads(card.read_text()) if card.is_file() else {}
+    save_weights(path, student, card={**told, "fitted_steps": sorted(student.norms_at)})
     record: dict[str, Any] = {"rows": scores(student, cfg.score_steps, cfg)}
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     record |= {name: plain[name] for name in ("checkpoint", "steps", "split", "limit", "protocol", "norms")}

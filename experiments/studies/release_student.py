@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.record import write_record
 from experiments.release import install, scored, tell, trained_on
+from experiments.studies.fit_steps import fitted
 from had_snn.checkpoint import load_student, load_teacher, round_to_half, save_weights
 from had_snn.commands import distill_student, train_teacher
 from had_snn.commands.entry import compose
@@ -35,6 +36,7 @@ from had_snn.evaluate.one_pass import Tracker
 from had_snn.models import SpikingTracker
 from had_snn.profiling import RULES
 from had_snn.tracking import OnlineTracker, TeacherTracker
+from had_snn.train.norm_fitting import NormFit
 
 #: Options that results in a run folder depend on.
 MADE_WITH = (
@@ -43,6 +45,8 @@ MADE_WITH = (
     "first_options",
     "teacher_options",
     "student_options",
+    "fitted_steps",
+    "norms",
     "test_options",
     "baselines",
     "split",
@@ -117,6 +121,7 @@ def card(
         "seed": cfg.seed,
         "data": f"{' and '.join(told)}, {width}x{height}, data.hardship={train.data.hardship:g}; no real recording "
         "was seen",
+        "fitted_steps": sorted(student.norms_at),
         "teacher": None if mode == "none" else f"RGB+event transformer of the same run, distillation mode {mode}",
         "figures": figures,
         "energy": spent,
@@ -137,6 +142,9 @@ def run(cfg: DictConfig) -> Path:
     student = load_student(student_path)
     if cfg.half:
         round_to_half(student)
+    student.norms_at = fitted(
+        student, cfg.fitted_steps, list(map(str, cfg.train_options)), NormFit(**cfg.norms), folder
+    )
     tested_on = compose("evaluate", list(map(str, cfg.test_options))).data
     chosen = list(sequences(tested_on, cfg.split, limit=cfg.limit))
     kept = folder / "figures.json"

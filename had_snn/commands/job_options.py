@@ -30,6 +30,7 @@ from had_snn.commands.options import (
 from had_snn.commands.rules import Either, Fields, Flag, Many, Maybe, Number, Place, Rule, Text, Whole, Word
 from had_snn.distill.levels import MODES
 
+_NORMS = below("norms", {"statistics": COUNT, "iterations": SOME, "batch_size": COUNT, "learning_rate": POSITIVE})
 _ABLATION: dict[str, Rule] = {
     **below("teacher", FIT),
     "sets": Many(
@@ -177,12 +178,13 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         "paced_limit": COUNT,
         **dict.fromkeys(("paced_split", "validation_split"), Text()),
     },
-    "release_student": {"first_options": TEXTS, "test_options": TEXTS, "train_options": TEXTS},
-    "release_teacher": {"test_options": TEXTS, "train_options": TEXTS},
-    "fit_steps": {
-        **below("norms", {"statistics": COUNT, "iterations": SOME, "batch_size": COUNT, "learning_rate": POSITIVE}),
-        **dict.fromkeys(("steps", "score_steps"), COUNTS),
+    "release_student": {
+        **dict.fromkeys(("first_options", "test_options", "train_options"), TEXTS),
+        **_NORMS,
+        "fitted_steps": Many(COUNT),
     },
+    "release_teacher": {"test_options": TEXTS, "train_options": TEXTS},
+    "fit_steps": {**_NORMS, **dict.fromkeys(("steps", "score_steps"), COUNTS)},
     "label_curve": _ABLATION,
     "training_curve": {"beside": Maybe(FOLDER), "teacher_steps": Many(COUNT)},
 }

@@ -47,6 +47,8 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
         f"train_options={quoted(data)}",
         f"test_options={quoted(data)}",
         f"teacher_options={quoted(few)}",
+        "fitted_steps=[2]",
+        "norms={statistics: 1, iterations: 1, batch_size: 1, learning_rate: 0.001}",
         f"first_options={quoted([*few, 'seed=3'])}",
         f"student_options={quoted([*few, 'distill=full', 'distill.pool=2'])}",
     ]
@@ -59,6 +61,7 @@ def test_a_release_in_miniature(tmp_path, monkeypatch, one_thread_stays_local):
     assert card["energy"]["mj_per_output"]["exact"] > 0
     assert card["data"].startswith("2 simulated sequences of 0.4 s, 240x180, data.hardship=1;")
     assert card["numbers_stored"] == sum(v.numel() for v in load_student(path).state_dict().values())
+    assert card["fitted_steps"] == sorted(load_student(path).norms_at) == [2]
     assert str(tmp_path) not in json.dumps(card)
     assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert json.loads((tmp_path / "student_mini.json").read_text()) == card
