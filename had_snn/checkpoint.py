@@ -179,7 +179,7 @@ def load_student(
         )
     student = _load(path, "student")
     assert isinstance(student, SpikingTracker)
-    return student.at_steps(n_steps or student.config.n_steps).to(device)
+    return (student if n_steps is None else student.at_steps(n_steps)).to(device)
 
 
 def load_teacher(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> RGBETeacher:
