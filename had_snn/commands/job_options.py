@@ -138,6 +138,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         "passes": COUNT,
         "table": Maybe(FILE),
     },
+    "bench_training_profile": {"batch_size": COUNT, "out": MADE_FILE, "rounds": COUNT, "windows": COUNT},
     "check_data": {"example": Maybe(FOLDER), "out": Maybe(MADE_FILE)},
     "controls": {
         "stems": Many(STUDENT["stem"], 1),
