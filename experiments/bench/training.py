@@ -1,6 +1,7 @@
 """Measures the student's training step beside the same network on other libraries, and training with carried state.
 
     python -m experiments.bench training                                # speed and memory
+    python -m experiments.bench training job.size=base job.batch_size=4 job.windows=2 carried_windows=null out=FILE
     python -m experiments.bench training measure=false table=runs/ablation/ablation.json    # the SR of a finished run
     python -m experiments.bench training measure=false curve=runs/curve/curve.json          # the student of a curve
 
@@ -73,11 +74,15 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     table = in_turns(cfg, CONTENDERS, windows=cfg.job.windows)
     speed = {name: row["samples_per_second"] for name, row in table.items()}
     best = {name: max(speed[name], speed[name + LAST]) for name in RIVALS}
-    return {
+    found: dict[str, Any] = {
         "samples_per_second": speed,
         "ratio": {name: round(speed["had"] / value, 2) for name, value in best.items()},
         "contenders": table,
-        "carried": in_turns(cfg, CARRIED, windows=cfg.carried_windows) | {"windows_per_clip": cfg.carried_windows},
+    }
+    if cfg.carried_windows is not None:
+        carried = in_turns(cfg, CARRIED, windows=cfg.carried_windows)
+        found["carried"] = carried | {"windows_per_clip": cfg.carried_windows}
+    return found | {
         "job": OmegaConf.to_container(cfg.job, resolve=True),
         "machine": machine(cfg.threads, "cpu"),
     }

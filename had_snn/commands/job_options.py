@@ -132,7 +132,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         **below("job", {"size": Word(("tiny", "base")), "n_steps": COUNT, "batch_size": COUNT, "windows": COUNT}),
         "job.sequences": COUNT,
         "at_most_seconds": POSITIVE,
-        "carried_windows": COUNT,
+        "carried_windows": Maybe(COUNT),
         "curve": Maybe(FILE),
         "out": MADE_FILE,
         "passes": COUNT,
