@@ -23,6 +23,8 @@ from had_snn.ops.spike_conv import LANES, SpikeConv, SpikeListing, SpikeWeights
 
 #: Share of spikes above which torch's dense convolution is the faster one; `python -m experiments.bench spiking_conv`.
 DENSEST = 0.33
+#: Inputs of an output below which it is the faster one however few of them spike.
+FEWEST = 96
 #: The gradient of a weight is summed in so many parts, whatever the number of threads, so that it rounds alike.
 PARTS = 8
 
@@ -66,6 +68,8 @@ def conv2d_of_spikes(
     square = weight.shape[1:] == (channels, weight.shape[2], weight.shape[2]) and padding < weight.shape[2]
     if not _ours(spikes, weight) or not square or row > 1 << 16 or not spikes.numel():
         return F.conv2d(spikes, weight, stride=stride, padding=padding)
+    if weight[0].numel() < FEWEST:
+        return F.conv2d(channels_last(spikes), weight, stride=stride, padding=padding)
     return conv_forward(spikes, weight, stride, padding, counts)[0]
 
 

@@ -53,7 +53,7 @@ class Run:
         self.task, self.config, self.folder, self.fabric = task, config, folder, fabric
         self.optimizer = torch.optim.AdamW(parameter_groups(task, config.weight_decay), lr=config.learning_rate)
         self.average = WeightAverage(task, decay=config.ema_decay)
-        if config.sync_norm:
+        if config.sync_norm and world_size() > 1:
             share_batch_norm(task)
         self.module, self.optimizer = fabric.setup(_Unsealing(task), self.optimizer)
         self.average.module.to(fabric.device)

@@ -25,6 +25,11 @@ SHAPES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def follow_however_few(monkeypatch):
+    monkeypatch.setattr(spiking_conv, "FEWEST", 0)
+
+
 def numbers(*shape: int, counts: bool, rate: float = 0.3) -> torch.Tensor:
     fired = (torch.rand(shape) < rate).float()
     return fired * torch.randint(1, 4, shape) if counts else fired
@@ -111,6 +116,15 @@ def test_what_the_kernels_do_not_take_is_left_to_torch():
     with torch.autocast("cpu", torch.bfloat16):
         assert conv2d_of_spikes(spikes, weight).dtype == torch.bfloat16
     assert conv2d_of_spikes(spikes[:0], weight).shape == (0, 4, 4, 4)
+
+
+def test_outputs_of_few_inputs_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(spiking_conv, "FEWEST", 28)
+    monkeypatch.setattr(spiking_conv, "conv_forward", lambda *given: pytest.fail("followed"))
+    spikes, weight = numbers(2, 3, 6, 6, counts=False), torch.randn(4, 3, 3, 3)
+    out = conv2d_of_spikes(spikes, weight, padding=1)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, F.conv2d(spikes, weight, padding=1))
 
 
 def test_shapes_that_do_not_fit_are_refused_whatever_the_rate():

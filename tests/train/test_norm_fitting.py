@@ -8,8 +8,11 @@ from drifting import drifting_sequence
 
 from had_snn.data.clips import ClipGeometry, ClipSampler
 from had_snn.models import student_tiny
+from had_snn.models.neurons import BatchNorm
 from had_snn.models.step_norms import norm_numbers
+from had_snn.train.loop import FitConfig, fit
 from had_snn.train.norm_fitting import NormFit, fit_norms
+from had_snn.train.tasks import StudentTask
 
 
 @pytest.fixture
@@ -48,3 +51,11 @@ def test_statistics_are_those_of_the_clips_cut_into_that_many_micro_steps(clip_s
     means = torch.stack([current.mean(dim=(0, 2, 3)) for current in currents]).mean(dim=0)
     torch.testing.assert_close(numbers["backbone.conv1.norm.running_mean"], means.detach(), rtol=1e-4, atol=1e-5)
     assert torch.equal(numbers["backbone.conv1.norm.weight"], torch.ones(len(means)))
+
+
+def test_training_by_one_process_runs_the_students_own_norms(clip_sampler, tmp_path):
+    """Norms that keep their output, and not those that many processes share."""
+    student = student_tiny()
+    fit(StudentTask(student), clip_sampler, FitConfig(iterations=1, batch_size=1), run_dir=tmp_path)
+    norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert {type(norm) for norm in norms} == {BatchNorm}
