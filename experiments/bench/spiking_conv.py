@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,17 @@ def layers(student: SpikingTracker) -> dict[str, tuple[ConvNorm, int]]:
     return found
 
 
-def milliseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def milliseconds(
+    calls: Mapping[Any, Callable[[], Any]], rounds: int, *, clock: Callable[[], float] = time.perf_counter
+) -> dict[Any, float]:
     """Median time of each, in turns, after a first one that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[Any, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
-            began = time.perf_counter()
+            began = clock()
             call()
             if turn:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return {name: round(1e3 * statistics.median(values), 2) for name, values in seconds.items()}
 
 

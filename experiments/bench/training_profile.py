@@ -11,7 +11,6 @@ multiplies and adds, so they count one of its two operations each.
 from __future__ import annotations
 
 import copy
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from experiments.bench.spiking_conv import milliseconds
 from experiments.bench.training_worker import one_step
 from experiments.record import write_record
 from had_snn.checkpoint import load_student
@@ -151,18 +151,6 @@ def limits() -> dict[str, tuple[float, Callable[[], Any]]]:
     return {"operations": (2.0 * 768**3, lambda: a @ b), "megabytes": (mb(c, d), lambda: d.copy_(c))}
 
 
-def median_ms(calls: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, float]:
-    """Median processor time of each, in turns, after a first one that does not count."""
-    seconds: dict[Any, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            began = time.process_time()
-            call()
-            if turn:
-                seconds[name].append(time.process_time() - began)
-    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
-
-
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measures and writes the record."""
     torch.set_num_threads(1)
@@ -179,7 +167,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     calls: dict[Any, Callable[[], Any]] = {number: work.call for number, work in enumerate(works)}
     calls |= {name: call for name, (_, call) in rates.items()}
     calls["step"] = lambda: one_step(task, clips, optimizer, 0, size)
-    ms = median_ms(calls, cfg.rounds)
+    ms = milliseconds(calls, cfg.rounds, clock=time.process_time)
     speed = {name: amount / ms[name] for name, (amount, _) in rates.items()}
     rows = []
     for number, work in enumerate(works):

@@ -27,9 +27,9 @@ class NormFit:
     """
 
     statistics: int = 40
-    iterations: int = 150
+    iterations: int = 600
     batch_size: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
 
 
 #: Steps until the full learning rate.
