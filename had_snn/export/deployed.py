@@ -18,7 +18,7 @@ from torch import Tensor
 from had_snn.errors import ExportError
 from had_snn.events.batch import EventBatch
 from had_snn.export.search_graph import SearchGraph, Trace, run_graph
-from had_snn.models import MicroSteps, SpikingTracker, Taps, TrackerOutput
+from had_snn.models import MicroSteps, Taps, TrackerOutput
 from had_snn.models.graph import STEM
 from had_snn.models.head import split_readout
 from had_snn.models.search import AroundStudent, SearchModule
@@ -44,7 +44,7 @@ class DeployedStudent(AroundStudent):
     @staticmethod
     def like(student: SearchModule, graph: SearchGraph) -> SearchModule:
         """The student in the graph's micro-steps: what reads templates and events on the host."""
-        return student.at_steps(graph.n_steps) if isinstance(student, SpikingTracker) else student
+        return student.at_steps(graph.n_steps)
 
     def encode_template(self, events: EventBatch, boxes_cxcywh: Tensor, *, n_steps: int | None = None) -> Tensor:
         """The student's kernel for these events; must be the template that was baked in.

@@ -22,7 +22,6 @@ from had_snn.models.graph import MATCH, STEM, Graph, Mixing, Node, is_pointwise
 from had_snn.models.grids import fold, scale_and_shift
 from had_snn.models.search import SearchModule
 from had_snn.models.stem import EventLIFStem
-from had_snn.models.student import SpikingTracker
 from had_snn.ops.lif import decay_factor
 from had_snn.tracking.buffer import EventBuffer
 from had_snn.tracking.policy import WindowPolicy
@@ -47,11 +46,6 @@ def check_exportable(student: SearchModule) -> Graph:
         raise ExportError(f"{error}; NIR tools cannot express it") from error
 
 
-def at_steps(student: SearchModule, count: int | None) -> SearchModule:
-    """The student with the norms for so many micro-steps, where it has several; None leaves it as it is."""
-    return student.at_steps(count) if count is not None and isinstance(student, SpikingTracker) else student
-
-
 @torch.no_grad()
 def search_graph(
     student: SearchModule, kernel: Tensor, *, n_steps: int | None = None, fuse_matching: bool = True
@@ -73,8 +67,9 @@ def search_graph(
     Raises:
         ExportError: If the student has a part that the graph cannot express.
     """
-    student = at_steps(student, n_steps)
-    graph, config, stem = check_exportable(student), student.config, student.stem
+    check_exportable(student)
+    student = student if n_steps is None else student.at_steps(n_steps)
+    graph, config, stem = student.graph(), student.config, student.stem
     side = config.search_size // stem.stride
     steps = n_steps or config.n_steps
     lowering = _Lowering(graph, config.window_us / steps, (stem.channels, side, side))
@@ -110,7 +105,8 @@ def template_kernel(
     Returns:
         Correlation kernel `[1, C, k, k]`.
     """
-    return _template(at_steps(student, n_steps), events, box_xywh, t_us, n_steps)[0]
+    student = student if n_steps is None else student.at_steps(n_steps)
+    return _template(student, events, box_xywh, t_us, n_steps)[0]
 
 
 def template_and_look(
@@ -177,7 +173,7 @@ def to_graph(
     Returns:
         The graph, ready for `to_nir`, `run_graph` and `DeployedStudent`.
     """
-    student = at_steps(student, n_steps)
+    student = student if n_steps is None else student.at_steps(n_steps)
     kernel, window = _template(student, template_events, box_xywh, t_us, n_steps)
     graph = search_graph(student, kernel, n_steps=n_steps, fuse_matching=fuse_matching)
     if rounding is not None:

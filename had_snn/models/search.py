@@ -58,6 +58,10 @@ class SearchModule(nn.Module):
         """The name of each layer, in `Taps` and `SearchState`."""
         return {module: path for path, module in self.named_modules()}
 
+    def at_steps(self, count: int) -> SearchModule:
+        """This network for windows of `count` micro-steps: itself, where no norms depend on their number."""
+        return self
+
     @property
     def grid(self) -> int:
         """Cells per side of the output maps."""
