@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -129,12 +130,15 @@ def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
             for frame in itertools.chain([first], frames):
                 padding = ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))
                 process.stdin.write(np.pad(frame, padding, mode="edge").tobytes())
-            process.stdin.close()
         except BrokenPipeError:
             pass  # ffmpeg has ended; its message follows
         except BaseException:
             process.kill()
             raise
+        finally:
+            # What is still buffered finds nobody to read it where ffmpeg has ended; that must not hide why it did.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         message = process.stderr.read().decode(errors="replace").strip()
     if process.returncode:
         raise InputError(f"{path.name}: ffmpeg failed: {message.splitlines()[-1] if message else process.returncode}")

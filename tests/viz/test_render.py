@@ -151,7 +151,13 @@ def test_films_are_written_in_one_step(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_nothing_is_left_when_drawing_fails(tmp_path, suffix):
+def test_nothing_is_left_when_drawing_fails(tmp_path, suffix, monkeypatch):
+    def kill_and_wait(process, kill=subprocess.Popen.kill):  # ffmpeg is gone while a picture is still buffered
+        kill(process)
+        process.wait()
+
+    monkeypatch.setattr(subprocess.Popen, "kill", kill_and_wait)
+
     def frames():
         yield blank()
         raise InputError("the recording ends here")
