@@ -122,6 +122,8 @@ def clips_for(cfg: DictConfig, student: SpikingTracker, teacher: RGBETeacher | N
     options: dict[str, Any] = {"sequences": labelled}
     if teacher is not None:
         options["distill"] = schedule_of(cfg)
+        if "membrane_steps" in MODES[cfg.distill.mode]:
+            options["micro_steps"] = student.config.n_steps
         taught = labelled_by(teacher, cfg, others)
         if "response" in MODES[cfg.distill.mode]:
             options["sequences"] = [*labelled, *taught]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from had_snn.commands.rules import Anything, Either, Fields, Flag, Many, Maybe, Number, Place, Rule, Text, Whole, Word
-from had_snn.distill.levels import MODES
+from had_snn.distill.levels import FORMS, LEVELS, MODES
 
 SIMULATORS = ("norse", "snntorch", "spikingjelly", "sinabs")
 SEPARATE = ("event_by_event", "brian2", "nengo", "rockpool", "nengo_own", "rockpool_own", "spyx")
@@ -100,7 +100,7 @@ _CLIPS: dict[str, Rule] = {
 }
 _DISTILL: dict[str, Rule] = {
     "mode": Word(tuple(MODES)),
-    "weights": Maybe(Fields(dict.fromkeys(("membrane", "rate", "response"), Number(0, 1e6)))),
+    "weights": Maybe(Fields(dict.fromkeys((*LEVELS, *FORMS), Number(0, 1e6)))),
     "every": COUNT,
     "until": Maybe(SHARE),
     "pool": Maybe(COUNT),

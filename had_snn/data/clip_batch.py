@@ -26,6 +26,7 @@ class Window:
         events: In crop pixels, or None where not asked for.
         image: float32 `[3, size, size]` in [0, 1], or None.
         voxel: float32 `[bins, size, size]`, or None.
+        step_voxels: float32 `[T, bins, size, size]`, of as long windows that end with each micro-step, or None.
         move_cells: Whole output cells, right and down, that the crop lies from that of the window before.
         scale: Network microseconds in a microsecond.
     """
@@ -37,6 +38,7 @@ class Window:
     events: EventStream | None
     image: np.ndarray | None
     voxel: np.ndarray | None
+    step_voxels: np.ndarray | None = None
     move_cells: tuple[int, int] = (0, 0)
     scale: float = 1.0
 
@@ -74,6 +76,7 @@ class ClipBatch:
         search_image: float32 `[K * G, 3, S, S]`, or None.
         template_voxel: float32 `[G, bins, S, S]`, or None.
         search_voxel: float32 `[K * G, bins, S, S]`, or None.
+        step_voxels: float32 `[K * G, T, bins, S, S]`, see `Window`, or None.
         move_cells: int64 `[K, B, 2]`, see `Window`, or None.
         distilled: int64 `[G]`, the clips with images or voxel grids in order; None when that is all of them or none.
         labelled: bool `[B]`, clips whose boxes are labels; None when all are.
@@ -90,6 +93,7 @@ class ClipBatch:
     search_image: Tensor | None = None
     template_voxel: Tensor | None = None
     search_voxel: Tensor | None = None
+    step_voxels: Tensor | None = None
     move_cells: Tensor | None = None
     distilled: Tensor | None = None
     labelled: Tensor | None = None
@@ -105,7 +109,7 @@ class ClipBatch:
         """Windows `start` to `stop` (exclusive) of every clip, with the same templates."""
         clips = self.boxes.shape[1]
         cut: dict[str, Any] = {"first_window": self.first_window + start}
-        for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel"):
+        for name in ("boxes", "visible", "move_cells", "search_image", "search_voxel", "step_voxels"):
             value = getattr(self, name)
             if value is not None:
                 per_window = len(value) // len(self.boxes)
@@ -140,6 +144,7 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         search_image=_stack([w.image for w in search]),
         template_voxel=_stack([w.voxel for w in template]),
         search_voxel=_stack([w.voxel for w in search]),
+        step_voxels=_stack([w.step_voxels for w in search]),
         move_cells=torch.tensor([w.move_cells for w in search], dtype=torch.int64).view(count, len(clips), 2),
         distilled=torch.tensor(distilled) if 0 < len(distilled) < len(clips) else None,
         labelled=None if all(labelled) else torch.tensor(labelled),
@@ -172,7 +177,7 @@ def _mirror(window: Window) -> Window:
     events = window.events
     if events is not None:
         events = replace(events, x=np.uint16(events.sensor_hw[1] - 1) - events.x)
-    image = None if window.image is None else window.image[..., ::-1].copy()
-    voxel = None if window.voxel is None else window.voxel[..., ::-1].copy()
+    shown = {name: getattr(window, name) for name in ("image", "voxel", "step_voxels")}
+    turned = {name: maps[..., ::-1].copy() for name, maps in shown.items() if maps is not None}
     move = (-window.move_cells[0], window.move_cells[1])
-    return replace(window, box_cxcywh=box, events=events, image=image, voxel=voxel, move_cells=move)
+    return replace(window, box_cxcywh=box, events=events, move_cells=move, **turned)

@@ -99,6 +99,7 @@ class ClipGeometry:
         modalities: Sequence[str],
         *,
         length_us: int | None = None,
+        micro_steps: int = 0,
     ) -> Window:
         """All that a network sees through a crop of the window that ends at a time.
 
@@ -108,6 +109,8 @@ class ClipGeometry:
             crop: The crop.
             modalities: Of `MODALITIES`, what to prepare.
             length_us: Its length; `window_us` when None.
+            micro_steps: Beside the voxel grid, one for each of so many micro-steps: of equally long windows that end
+                where it ends.
         """
         length_us = length_us or self.window_us
         t0 = t1 - length_us
@@ -116,16 +119,22 @@ class ClipGeometry:
         visible = visible and bool((box[:2] > 0).all() and (box[:2] < 1).all())
         if not np.isfinite(box).all():
             box = np.array([0.5, 0.5, 0.25, 0.25], np.float32)
-        events = image = voxel = None
+        events = image = voxel = step_voxels = None
         if "events" in modalities or "voxel" in modalities:
             events = sequence.events.slice_time(t0, t1).crop(crop)
         if "voxel" in modalities and events is not None:
             voxel = voxel_grid(events, t0, t1, bins=self.voxel_bins)
+            if micro_steps:
+                ends = [t0 + length_us * (step + 1) // micro_steps for step in range(micro_steps)]
+                longer = sequence.events.slice_time(ends[0] - length_us, t1).crop(crop)
+                parts = [(longer.slice_time(end - length_us, end), end - length_us, end) for end in ends]
+                step_voxels = np.stack([voxel_grid(*part, bins=self.voxel_bins) for part in parts])
         if "rgb" in modalities:
             frame = sequence.frame_at(t1)
             image = np.zeros((3, crop.size, crop.size), np.float32) if frame is None else crop_image(frame, crop)
         shown = events if "events" in modalities else None
-        return Window(t0, t1, box, visible, shown, image, voxel, scale=self.window_us / length_us)
+        scale = self.window_us / length_us
+        return Window(t0, t1, box, visible, shown, image, voxel, step_voxels=step_voxels, scale=scale)
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,7 @@ class ClipSampler(Dataset[Clip]):
         modalities: Of `MODALITIES`, what to prepare; no `rgb` where no sequence has frames.
         distill: Which clips are distilled: only these hold images and voxel grids.
         unlabelled: Sequences that distilled clips are drawn from as well; their boxes only say where to look.
+        micro_steps: Search windows of distilled clips hold a voxel grid for each of so many micro-steps as well.
         lengths: How long windows are, which then end at any time; when None they are as long as the network's and end
             at labels.
 
@@ -189,6 +199,7 @@ class ClipSampler(Dataset[Clip]):
         modalities: Sequence[str] = MODALITIES,
         distill: DistillSchedule = EVERY_CLIP,
         unlabelled: Sequence[TrackingSequence] = (),
+        micro_steps: int = 0,
         lengths: WindowLengths | None = None,
     ) -> None:
         unknown = set(modalities) - set(MODALITIES)
@@ -199,6 +210,7 @@ class ClipSampler(Dataset[Clip]):
         self.sequences, self.labels = [*sequences, *unlabelled], len(sequences)
         self.geometry, self.windows, self.augmentation = geometry, windows, augmentation or Augmentation()
         self.seed, self.epoch_length, self.distill, self.lengths = seed, epoch_length, distill, lengths
+        self.micro_steps = micro_steps
         pictured = any(s.frames is not None for s in self.sequences)
         self.modalities = tuple(m for m in modalities if m != "rgb" or pictured)
         self._strides = [_label_stride(s, geometry.window_us) if lengths is None else 1 for s in self.sequences]
@@ -261,7 +273,7 @@ class ClipSampler(Dataset[Clip]):
         windows = []
         for k in range(start, start + stride * self.windows, stride):
             crop = self.search_region(sequence, k - stride, rng)
-            windows.append(self.geometry.window(sequence, int(sequence.label_times_us[k]), crop, modalities))
+            windows.append(self.search_window(sequence, int(sequence.label_times_us[k]), crop, modalities))
         return tuple(windows)
 
     def _at_any_time(
@@ -275,8 +287,15 @@ class ClipSampler(Dataset[Clip]):
             looked_at = sequence.box_at(round(end - rng.uniform(*LOOKED_BACK) * length_us))[0]
             box = looked_at if has_area(looked_at[None])[0] else sequence.boxes_xywh[label]
             crop = self.geometry.search_crop(self.augmentation.jittered(box, rng))
-            windows.append(self.geometry.window(sequence, end, crop, modalities, length_us=length_us))
+            windows.append(self.search_window(sequence, end, crop, modalities, length_us))
         return tuple(windows)
+
+    def search_window(
+        self, sequence: TrackingSequence, t1: int, crop: Crop, modalities: Sequence[str], length_us: int | None = None
+    ) -> Window:
+        """One search window; arguments as for `ClipGeometry.window`."""
+        options: dict[str, Any] = {"length_us": length_us, "micro_steps": self.micro_steps}
+        return self.geometry.window(sequence, t1, crop, modalities, **options)
 
     def _end_and_length(self, sequence: TrackingSequence, label: int, rng: np.random.Generator) -> tuple[int, int]:
         """When a window ends between a label and the one before, and how long it is, in microseconds."""

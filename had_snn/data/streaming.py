@@ -47,6 +47,6 @@ class StreamingClips(ClipSampler):
                 x, y, w, h = sequence.box_at(t1)[0]
                 crop, move = crop.moved_by_cells((x + w / 2, y + h / 2), self.grid)
                 t1 += length_us
-            seen = self.geometry.window(sequence, t1, crop, modalities, length_us=length_us)
+            seen = self.search_window(sequence, t1, crop, modalities, length_us)
             windows.append(replace(seen, move_cells=move))
         return tuple(windows)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from had_snn.distill.comparisons import PlainDistillation, PublicCodeDistillation
-from had_snn.distill.levels import LEVELS, MODES
+from had_snn.distill.levels import FORMS, LEVELS, MODES
+from had_snn.distill.localisation import LocalisationAlignment, LocalisationOptions
 from had_snn.distill.membrane import MembraneAlignment
+from had_snn.distill.micro_steps import MicroStepAlignment
 from had_snn.distill.response import ResponseDistillation, ResponseOptions
 from had_snn.distill.signals import StudentSignals, TeacherSignals, check_signals
 from had_snn.distill.spike_rate import SpikeRateAlignment, TransportOptions
@@ -23,23 +25,28 @@ from had_snn.errors import InputError
 __all__ = ["LEVELS", "MODES", "HierarchicalDistillation", "StudentSignals", "TeacherSignals", "distillation_for"]
 
 
+#: The loss that trains a level's own modules beside it.
+TRAINS_ALIGNMENT = {"membrane": "membrane_context", "localisation": "localisation_teacher"}
+
+
 class HierarchicalDistillation(nn.Module):
-    """Distils at up to three levels.
+    """Distils at the levels that are on.
 
     Args:
         student_channels: Channels of the layer whose spike rates are given and, by default, of the membranes.
         teacher_channels: Channels of the teacher's features.
-        levels: Which of `LEVELS` are on.
+        levels: Which of `LEVELS` and `FORMS` are on.
         weights: Weight by level; 1 where absent.
         membrane_channels: Channels of the layer whose membranes are given, when they differ from `student_channels`.
         hidden: Width of the GRUs of the membrane level.
-        grid: Cells per side of the membrane level's common grid.
+        grid: Cells per side of the common grid of both forms of the membrane level.
         context_weight: See `MembraneAlignment`.
         transport: Numbers of the spike-rate level.
         response: Numbers of the response level.
+        localisation: Numbers of the localisation level.
 
     Raises:
-        InputError: If a level or weight is not one of `LEVELS`.
+        InputError: If a level or weight is not one of `LEVELS` and `FORMS`.
 
     Example:
         >>> sorted(HierarchicalDistillation(48, 96, levels=("response",)).state_dict())
@@ -59,13 +66,16 @@ class HierarchicalDistillation(nn.Module):
         context_weight: float = 0.5,
         transport: TransportOptions | None = None,
         response: ResponseOptions | None = None,
+        localisation: LocalisationOptions | None = None,
     ) -> None:
         super().__init__()
-        unknown = sorted({*levels, *(weights or {})} - set(LEVELS))
+        known = (*LEVELS, *FORMS)
+        unknown = sorted({*levels, *(weights or {})} - set(known))
         if unknown:
-            raise InputError(f"unknown distillation level {', '.join(unknown)}; the levels are {', '.join(LEVELS)}")
-        self.levels = tuple(level for level in LEVELS if level in levels)
-        self.needs_membranes = "membrane" in self.levels
+            raise InputError(f"unknown distillation level {', '.join(unknown)}; the levels are {', '.join(known)}")
+        self.levels = tuple(level for level in known if level in levels)
+        self.needs_step_features = "membrane_steps" in self.levels
+        self.needs_membranes = "membrane" in self.levels or self.needs_step_features
         self.weights = {level: float((weights or {}).get(level, 1.0)) for level in self.levels}
         if "membrane" in self.levels:
             self.membrane = MembraneAlignment(
@@ -75,10 +85,15 @@ class HierarchicalDistillation(nn.Module):
                 grid=grid,
                 context_weight=context_weight,
             )
+        if self.needs_step_features:
+            channels = membrane_channels or student_channels
+            self.membrane_steps = MicroStepAlignment(channels, teacher_channels, grid=grid)
         if "rate" in self.levels:
             self.rate = SpikeRateAlignment(student_channels, teacher_channels, options=transport)
         if "response" in self.levels:
             self.response = ResponseDistillation(options=response)
+        if "localisation" in self.levels:
+            self.localisation = LocalisationAlignment(student_channels, teacher_channels, options=localisation)
 
     def forward(
         self, *, student: StudentSignals, teacher: TeacherSignals, boxes: Tensor, visible: Tensor
@@ -93,8 +108,8 @@ class HierarchicalDistillation(nn.Module):
 
         Returns:
             Each level's loss by name, unweighted, with its terms and diagnostics beside it, and `total`, the weighted
-            sum to be added to the supervised loss. `membrane_context` is part of the total, at the membrane level's
-            weight, because it trains the alignment; it does not reach the student.
+            sum to be added to the supervised loss. `membrane_context` and `localisation_teacher` are part of the total,
+            at their level's weight, because they train the alignment; they do not reach the student.
 
         Raises:
             InputError: If shapes disagree.
@@ -105,10 +120,14 @@ class HierarchicalDistillation(nn.Module):
         # Logarithms of plans and small masses need float32 whatever the networks run in.
         with torch.autocast(device_type=boxes.device.type, enabled=False):
             weight = visible.float()
+            if self.needs_membranes and student.membranes is None:
+                raise InputError("the membrane level needs the student's membranes, found none")
             if "membrane" in self.levels:
-                if student.membranes is None:
-                    raise InputError("the membrane level needs the student's membranes, found none")
                 named.update(self.membrane(student.membranes, teacher.features, weight=weight))
+            if self.needs_step_features:
+                if teacher.step_features is None:
+                    raise InputError("this level needs the teacher's features at each micro-step's end, found none")
+                named.update(self.membrane_steps(student.membranes, teacher.step_features, weight=weight))
             if "rate" in self.levels:
                 named.update(self.rate(student.rates, teacher.features, teacher.score_logits, weight=weight))
             if "response" in self.levels:
@@ -123,11 +142,13 @@ class HierarchicalDistillation(nn.Module):
                         visible=visible,
                     )
                 )
+            if "localisation" in self.levels:
+                told = {"boxes": boxes, "visible": visible}
+                named.update(self.localisation(student.rates, teacher.features, **told))
             total = boxes.new_zeros((), dtype=torch.float32)
             for level in self.levels:
-                total = total + self.weights[level] * named[level]
-            if "membrane" in self.levels:
-                total = total + self.weights["membrane"] * named["membrane_context"]
+                own = [named[name] for name in (level, TRAINS_ALIGNMENT.get(level)) if name is not None]
+                total = total + self.weights[level] * torch.stack(own).sum()
         return {**named, "total": total}
 
 

@@ -39,15 +39,18 @@ class TeacherSignals:
         features: Search tokens on their grid, `[K, B, D, H', W']`.
         score_logits: `[K, B, G', G']`.
         boxes: `[K, B, 4]` cx, cy, w, h relative to the crop's side.
+        step_features: The features at each micro-step's own end, `[K, B, T, D, H', W']`; None where nobody asks for
+            them (`needs_step_features` of what distils).
     """
 
     features: Tensor
     score_logits: Tensor
     boxes: Tensor
+    step_features: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TeacherSignals:
         """The signals with each tensor changed."""
-        return TeacherSignals(change(self.features), change(self.score_logits), change(self.boxes))
+        return TeacherSignals(**{name: None if part is None else change(part) for name, part in vars(self).items()})
 
     def detach(self) -> TeacherSignals:
         """The same signals without gradient."""
@@ -57,7 +60,7 @@ class TeacherSignals:
     def stack(cls, clips: Sequence[TeacherSignals]) -> TeacherSignals:
         """Signals of single clips, without the axis of clips, as those of a batch."""
         parts = ([getattr(clip, f.name) for clip in clips] for f in fields(cls))
-        return cls(*(torch.stack(part, dim=1) for part in parts))
+        return cls(*(None if part[0] is None else torch.stack(part, dim=1) for part in parts))
 
 
 def check_signals(student: StudentSignals, teacher: TeacherSignals, boxes: Tensor, visible: Tensor) -> None:
@@ -82,13 +85,14 @@ def check_signals(student: StudentSignals, teacher: TeacherSignals, boxes: Tenso
         "teacher features": (teacher.features, 5),
         "teacher score logits": (teacher.score_logits, 4),
         "teacher boxes": (teacher.boxes, 3),
+        "teacher features of micro-steps": (teacher.step_features, 6),
         "label boxes": (boxes, 3),
         "visible flags": (visible, 2),
     }
     for name, (tensor, ndim) in dims.items():
         if tensor is None:
             continue
-        clip_axis = 2 if ndim == 6 else 1
+        clip_axis = 2 if name == "student membranes" else 1
         if tensor.ndim != ndim or (tensor.shape[0], tensor.shape[clip_axis]) != (windows, clips):
             raise InputError(
                 f"{name} have shape {tuple(tensor.shape)}; expected {ndim} axes with {windows} windows first and "

@@ -57,15 +57,19 @@ class TeacherAnswers:
         def search(maps: Tensor | None) -> Tensor | None:
             return None if maps is None else maps.unflatten(0, (windows, -1))[:, which].flatten(0, 1)
 
-        template = (batch.template_image, batch.template_voxel)
-        output = self.teacher.to(batch.boxes.device)(
-            *(None if maps is None else maps[which] for maps in template),
-            batch.template_box[batch.distilled_clips][which],
-            search(batch.search_image),
-            search(batch.search_voxel),
-            with_taps=True,
-        )
-        parts = (output.taps.features, output.score_logits, output.peak_boxes()[0])
+        template = [None if maps is None else maps[which] for maps in (batch.template_image, batch.template_voxel)]
+        box, image = batch.template_box[batch.distilled_clips][which], search(batch.search_image)
+        teacher, voxels = self.teacher.to(batch.boxes.device), search(batch.step_voxels)
+
+        def looks(voxel: Tensor | None) -> TrackerOutput:
+            return teacher(*template, box, image, voxel, with_taps=True)
+
+        output = looks(search(batch.search_voxel))
+        parts = [output.taps.features, output.score_logits, output.peak_boxes()[0]]
+        if voxels is not None:
+            # The last micro-step ends with the window.
+            earlier = [looks(voxel).taps.features for voxel in voxels.unbind(1)[:-1]]
+            parts.append(torch.stack([*earlier, output.taps.features], dim=1))
         return TeacherSignals(*(part.unflatten(0, (windows, -1)) for part in parts))
 
 

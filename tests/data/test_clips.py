@@ -103,6 +103,25 @@ def test_batches_are_k_major_and_complete():
     assert clips_of(modalities=("rgb",)).collate([sampler[0]]).search_events is not None
 
 
+def test_micro_steps_have_voxel_grids_of_whole_windows_that_end_with_them():
+    sampler = clips_of(windows=2, micro_steps=4, flip=0.5, seed=2)
+    for index in range(6):
+        plain, clip = clips_of(windows=2, flip=0.5, seed=2)[index], sampler[index]
+        for window, other in zip(clip.search, plain.search, strict=True):
+            assert other.step_voxels is None
+            assert window.step_voxels.shape == (4, *window.voxel.shape)
+            np.testing.assert_array_equal(window.voxel, other.voxel)
+            np.testing.assert_array_equal(window.step_voxels[-1], window.voxel)
+    crop = GEOMETRY.search_crop(dot_sequence().boxes_xywh[5])
+    window = GEOMETRY.window(dot_sequence(), 240_000, crop, ("voxel",), micro_steps=4)
+    earlier = GEOMETRY.window(dot_sequence(), 210_000, crop, ("voxel",))
+    np.testing.assert_array_equal(window.step_voxels[0], earlier.voxel)
+    batch = sampler.collate([sampler[0], sampler[1], sampler[2]])
+    assert batch.step_voxels.shape[:2] == (6, 4)
+    assert torch.equal(batch.windows(1, 2).step_voxels, batch.step_voxels[3:])
+    assert clips_of(windows=2, micro_steps=4, modalities=("events",))[0].search[0].step_voxels is None
+
+
 def test_clips_depend_on_seed_and_index_alone():
     def boxes(sampler: ClipSampler, indices: range) -> np.ndarray:
         return np.stack([sampler[i].search[0].box_cxcywh for i in indices])

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from had_snn.distill.hierarchy import (
+    FORMS,
     LEVELS,
     MODES,
+    TRAINS_ALIGNMENT,
     HierarchicalDistillation,
     StudentSignals,
     TeacherSignals,
@@ -36,7 +38,10 @@ def signals(*, requires_grad: bool = False) -> dict:
         box_maps=some_boxes()[..., None, None] + 0.05 * torch.randn(WINDOWS, CLIPS, 4, 8, 8),
     )
     teacher = TeacherSignals(
-        features=torch.randn(WINDOWS, CLIPS, DIM, 4, 4), score_logits=torch.randn(WINDOWS, CLIPS, 4, 4), boxes=labels
+        features=torch.randn(WINDOWS, CLIPS, DIM, 4, 4),
+        score_logits=torch.randn(WINDOWS, CLIPS, 4, 4),
+        boxes=labels,
+        step_features=torch.randn(WINDOWS, CLIPS, STEPS, DIM, 4, 4),
     )
     if requires_grad:
         for record in (student, teacher):
@@ -60,6 +65,8 @@ def test_every_mode_gives_finite_losses_and_trains_the_student(mode):
         "full": {"membranes", "rates", "score_logits", "box_maps"},
         "plain": {"rates", "score_logits"},
         "public": {"rates", "score_logits"},
+        "membrane_steps": {"membranes"},
+        "localisation": {"score_logits", "box_maps", "rates"},
     }
     assert reached == wanted[mode]
     assert all(getattr(given["teacher"], f.name).grad is None for f in dataclasses.fields(TeacherSignals))
@@ -70,13 +77,14 @@ def test_none_is_nothing():
 
 
 def test_total_is_the_weighted_sum():
-    weights = {"membrane": 0.3, "rate": 2.0, "response": 5.0}
-    named = HierarchicalDistillation(CHANNELS, DIM, weights=weights)(**signals())
-    wanted = sum(weights[level] * named[level] for level in LEVELS) + weights["membrane"] * named["membrane_context"]
+    weights = {"membrane": 0.3, "rate": 2.0, "response": 5.0, "membrane_steps": 0.7, "localisation": 0.2}
+    named = HierarchicalDistillation(CHANNELS, DIM, levels=tuple(weights), weights=weights)(**signals())
+    wanted = sum(weight * named[level] for level, weight in weights.items())
+    wanted = wanted + sum(weights[level] * named[name] for level, name in TRAINS_ALIGNMENT.items())
     torch.testing.assert_close(named["total"], wanted)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, *FORMS])
 def test_a_level_brings_its_own_modules_only(level):
     distillation = HierarchicalDistillation(CHANNELS, DIM, levels=(level,))
     assert {name.split(".")[0] for name in distillation.state_dict()} <= {level}
@@ -140,6 +148,10 @@ def test_refuses_unknown_names_and_unfit_shapes():
     with pytest.raises(InputError, match="unknown distillation mode half"):
         distillation_for("half", CHANNELS, DIM)
     given = signals()
+    for name, mode in (("student", "membrane"), ("teacher", "membrane_steps")):
+        lacking = dataclasses.replace(given[name], **{"membranes" if name == "student" else "step_features": None})
+        with pytest.raises(InputError, match="found none"):
+            distillation_for(mode, CHANNELS, DIM)(**{**given, name: lacking})
     swapped = dataclasses.replace(given["student"], membranes=given["student"].membranes.transpose(0, 1))
     with pytest.raises(InputError, match="student membranes have shape"):
         HierarchicalDistillation(CHANNELS, DIM)(**{**given, "student": swapped})

@@ -130,6 +130,26 @@ def test_answers_about_clips_of_a_pool_are_kept(task, asked):
     torch.testing.assert_close(again["distill/total"], task(first)["distill/total"])
 
 
+def test_the_teacher_is_asked_at_the_end_of_every_micro_step(asked, task):
+    torch.manual_seed(0)
+    student = task.student
+    levels = distillation_for("membrane_steps", student.config.channels[2], 96)
+    task.distillation = Distillation(levels, task.distillation.answers.teacher)
+    batch = batch_of(clips(micro_steps=student.config.n_steps), 2)
+    said = task.distillation.answers.about(batch)
+    assert len(asked) == student.config.n_steps
+    assert said.step_features is not None
+    assert said.step_features.shape == (2, 2, student.config.n_steps, *said.features.shape[2:])
+    assert torch.equal(said.step_features[:, :, -1], said.features)
+    assert (said.step_features[:, :, 0] != said.features).any()
+    assert all(torch.equal(given[3], batch.search_image) for given in asked), "the same frame"
+    losses = task(batch)
+    losses["total"].backward()
+    assert losses["distill/membrane_steps"] > 0
+    with pytest.raises(InputError, match="needs the teacher's features at each micro-step's end"):
+        task(batch_of(clips(), 2))
+
+
 def test_answers_about_a_pool_do_not_depend_on_the_batch_they_came_with(task):
     """A run that is gone on with, and the rehearsal of one, ask about a clip in other company."""
     pooled = clips(0, 1, 2, seed=3, distill=DistillSchedule(pool=5))
