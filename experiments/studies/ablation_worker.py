@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from had_snn.checkpoint import load_teacher, save_weights
+from had_snn.checkpoint import load_student, load_teacher, save_weights
 from had_snn.commands import distill_student, train_teacher
 from had_snn.commands.entry import compose
 from had_snn.commands.run_folder import device_for, versions
@@ -105,7 +105,22 @@ def tested(job: dict[str, Any], tracker: Any) -> dict[str, Any]:
 
 
 def train_student(job: dict[str, Any]) -> dict[str, Any]:
-    """Trains one student and evaluates it; the seconds are the computing time of training, all of it."""
+    """Trains one student and evaluates it; the seconds are the computing time of training, all of it.
+
+    A student that was trained in this folder by the same options is tested only: on another split, for example.
+    """
+    folder, training = Path(job["folder"]), {name: job[name] for name in ("overrides", "shuffled")}
+    made = folder / "trained.json"
+    if not made.is_file() or (before := json.loads(made.read_text()))["training"] != training:
+        before = {"training": training, **trained(job)}
+        with atomic_file(made) as temporary:
+            temporary.write_text(json.dumps(before) + "\n")
+    student = load_student(folder / "student.safetensors")
+    return {name: before[name] for name in ("seconds", "seconds_per_step")} | tested(job, OnlineTracker(student))
+
+
+def trained(job: dict[str, Any]) -> dict[str, float]:
+    """Trains one student into the job's folder; returns what that took."""
     cfg = compose("distill_student", job["overrides"])
     torch.manual_seed(cfg.seed)
     student = instantiate(cfg.student)
@@ -115,7 +130,7 @@ def train_student(job: dict[str, Any]) -> dict[str, Any]:
     folder, device = Path(job["folder"]), device_for(cfg.accelerator)
     begun = seconds_on(device)
     numbers = instantiate(cfg.fit, seed=cfg.seed)
-    trained = fit(task, clips, numbers, run_dir=folder, accelerator=cfg.accelerator, resume=False)
+    fitted = fit(task, clips, numbers, run_dir=folder, accelerator=cfg.accelerator, resume=False)
     seconds = seconds_on(device) - begun
     card = {
         "made_by": "experiments/studies/ablation.py",
@@ -123,9 +138,8 @@ def train_student(job: dict[str, Any]) -> dict[str, Any]:
         "versions": versions(),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-    save_weights(folder / "student.safetensors", trained.student, card=card)
-    found = {"seconds": seconds, "seconds_per_step": seconds / cfg.fit.iterations}
-    return found | tested(job, OnlineTracker(trained.student.cpu()))
+    save_weights(folder / "student.safetensors", fitted.student, card=card)
+    return {"seconds": seconds, "seconds_per_step": seconds / cfg.fit.iterations}
 
 
 def train_new_teacher(job: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import pytest
 from made_up_results import made_up
 
-from experiments.studies import label_curve
+from experiments.studies import ablation_worker, label_curve
 from had_snn.commands.entry import compose
 from had_snn.errors import InputError
 
@@ -46,7 +46,7 @@ def test_equal_steps_alone_make_a_curve():
 
 
 @pytest.mark.usefixtures("mostly_here")
-def test_a_small_curve_from_end_to_end(small_run, tmp_path, capsys):
+def test_a_small_curve_from_end_to_end(small_run, tmp_path, capsys, monkeypatch):
     options = [
         *small_run,
         "steps=1",
@@ -64,3 +64,8 @@ def test_a_small_curve_from_end_to_end(small_run, tmp_path, capsys):
     assert record["seconds_to_follow_all"] > 0
     assert (tmp_path / "run" / "label_curve.png").stat().st_size > 1000
     assert "response, labels 0.5 against 1 of none: " in capsys.readouterr().out
+
+    monkeypatch.setattr(ablation_worker, "trained", lambda job: pytest.fail("trained again for another test"))
+    label_curve.main(compose("label_curve", [*options, "limit=1"]))
+    tested = json.loads((tmp_path / "run" / "none-labels1-fixed-seed0" / "result.json").read_text())
+    assert len(tested["per_sequence"]["SR"]) == 1
