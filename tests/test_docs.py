@@ -26,7 +26,18 @@ BOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 BLOCK = re.compile(r"(?:<!-- (not run|options only|setup): (.*?) -->\n)?```(sh|python)\n(.*?)```", re.S)
 INLINE = re.compile(r"(?<!`)`((?:had-snn|python -m experiments\.(?:studies|bench))\s[^`]+)`(?!`)")
 #: Jobs and what is made smaller; an option that is printed is replaced, another one is added.
-SIMULATED = ("train", "val", "test", "train_paced", "val_fast", "test_fast", "train_shifted", "test_shifted")
+SIMULATED = (
+    "train",
+    "val",
+    "test",
+    "train_paced",
+    "val_fast",
+    "test_fast",
+    "train_shifted",
+    "test_shifted",
+    "train_noisy",
+    "test_noisy",
+)
 SPLITS = {f"data.splits.{split}.{key}" for split in SIMULATED for key in ("count", "seconds")}
 DATA = {name: "2" if name.endswith("count") else "0.4" for name in sorted(SPLITS)} | {"data.workers": "1"}
 STEPS = dict.fromkeys(("iterations", "warmup", "log_every", "checkpoint_every", "validate_every"), "1")

@@ -123,7 +123,7 @@ SPLIT: dict[str, Rule] = {
     "label_hz": Number(0, 1e6, above=True),
     "max_speed": Number(0, 1e6, above=True),
     "pace": Many(Number(0, 1e4, above=True), 2, 2, "the smallest and the largest factor, [4,64]"),
-    "family": Word(("train", "val", "test", "shifted")),
+    "family": Word(("train", "val", "test", "shifted", "noisy")),
 }
 _SIMULATED: dict[str, Rule] = {
     "root": FOLDER,

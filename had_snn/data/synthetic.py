@@ -40,6 +40,9 @@ _SPLIT_CODES = {
     "test_fast": 6,
     "train_shifted": 7,
     "val_shifted": 8,
+    "train_noisy": 9,
+    "val_noisy": 10,
+    "test_noisy": 11,
 }
 #: Events a second that a sensor in front of a scene with a pace of its own can send: a DAVIS sends 12 million.
 PACED_READOUT_HZ = 12e6
@@ -73,15 +76,15 @@ def prepare_split(
 
     Args:
         root: Folder of all synthetic data; created when missing.
-        split: `train`, `val`, `test`, each also `_shifted`, or `train_paced`, `val_fast`, `test_fast`; splits share no
-            seeds, and only those of one purpose, or of the shifted domain, share textures.
+        split: `train`, `val`, `test`, each also `_shifted` and `_noisy`, or `train_paced`, `val_fast`, `test_fast`. No
+            two share seeds; only those of one purpose, or of the two other worlds, share textures.
         count: Number of sequences.
         seconds: Length of each; of a pace above 1, shorter by that factor.
         sensor_hw: Height and width in pixels.
         label_hz: Labels a second; frames always come at 25 a second, so choose a multiple or a divisor of it.
         seed: Another one gives another split.
-        family: Key of `simulator.scene.FAMILIES`; by default `shifted`, or the one named like the split's
-            part before `_`.
+        family: Key of `simulator.scene.FAMILIES`; by default the one named like the last part of the split's name that
+            is one.
         max_speed: Highest speed of targets in pixels a second, at pace 1.
         hardship: Factor on the probability of most challenges; see `simulator.scene.sample_scene`.
         pace: Range of factors on all motion, drawn log-uniformly for each sequence; the sensor stays what it is.

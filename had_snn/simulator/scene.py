@@ -72,6 +72,11 @@ FAMILIES = {
             blur_px=(0.7, 1.6),
         ),
     ),
+    "noisy": Family(
+        _COMMON,
+        ("weave", "rings", "glyphs"),
+        camera=Camera(shot_hz=(40.0, 160.0), hot_share=(5e-3, 2e-2)),  # a hot sensor whose gain is turned up
+    ),
 }
 
 

@@ -47,10 +47,12 @@ def test_what_is_out_of_focus_makes_fewer_events():
     assert counts[0] > counts[1] > counts[2]
 
 
-def test_only_the_shifted_family_has_another_camera():
+def test_only_the_families_of_other_worlds_have_another_camera():
     drawn = {name: [sample_scene([2, k], FAMILIES[name], seconds=0.04) for k in range(6)] for name in FAMILIES}
     for name, scenes in drawn.items():
         assert all((s.blur_px > 0) == (name == "shifted") for s in scenes)
     usual, shifted = drawn["train"], drawn["shifted"]
     assert min(s.sensor.theta_on for s in shifted) > max(s.sensor.theta_on for s in usual) * 0.8
     assert max(s.sensor.cutoff_hz for s in shifted) < min(s.sensor.cutoff_hz for s in usual)
+    for name in set(FAMILIES) - {"shifted", "noisy"}:
+        assert max(s.sensor.shot_hz for s in drawn[name]) < min(s.sensor.shot_hz for s in drawn["noisy"])
