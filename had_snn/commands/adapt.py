@@ -4,7 +4,8 @@ had-snn adapt FILE --box 42,225,44,17
 had-snn adapt data.root=recordings teacher_checkpoint=runs/teacher/teacher.safetensors
 
 A teacher follows every target forwards and backwards; where both ways agree, their boxes are the student's labels, at
-any time between them too. Half of the clips are simulated ones, so that nothing is forgotten.
+any time between them too. Half of the clips are simulated ones, and what is written lies between the student that was
+given and the adapted one, so that nothing is forgotten.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from had_snn.recordings.readers import open_recording
 from had_snn.threads import available
 from had_snn.tracking import OnlineTracker
 from had_snn.train.agreement import SHORTEST, Follow, Track, first_boxes, kept_labels, runs_of_labels
+from had_snn.train.averaging import part_of_the_way
 from had_snn.train.following import teacher_follows
 from had_snn.train.guards import RateGuard
 from had_snn.train.tasks import StudentTask
@@ -179,7 +181,15 @@ def run(cfg: DictConfig) -> Path:
     told: dict[str, Any] = {"targets": len(labelled), "share_labelled": round(float(np.mean(shares)), 4)}
     task = StudentTask(student, rate_guard=RateGuard(cfg.rate_weight, *cfg.rate_range))
     clips = clips_for(cfg, student, learnt(cfg, labelled))
-    path, _ = train(cfg, "adapt", task, clips, part="student", tracker_of=lambda t: OnlineTracker(t.student), told=told)
+    given = load_student(cfg.checkpoint)
+
+    def mixed(network: SpikingTracker) -> SpikingTracker:
+        between = part_of_the_way(given.to(network.device), network, cfg.adapted_share)
+        assert isinstance(between, SpikingTracker)
+        return between
+
+    follow = {"tracker_of": lambda t: OnlineTracker(mixed(t.student)), "finish": mixed}
+    path, _ = train(cfg, "adapt", task, clips, part="student", told=told, **follow)
     if rank() == 0:
         write_labels(path.parent, labelled)
     return path

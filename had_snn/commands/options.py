@@ -194,6 +194,7 @@ COMMON: dict[str, Rule] = {
     "rate_weight": Number(0, 1e6),
     "recordings": Many(FILE),
     "replay_share": Number(0, 1, below=True),
+    "adapted_share": SHARE,
     "results": Maybe(Many(FOLDER)),
     "seconds": SPLIT["seconds"],
     "seed": SEED,

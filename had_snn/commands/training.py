@@ -159,6 +159,7 @@ def train(
     *,
     part: str,
     tracker_of: Callable[[Any], Tracker],
+    finish: Callable[[Any], nn.Module] = lambda network: network,
     told: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Any]:
     """Trains a task as the config says and writes its network with a card.
@@ -173,6 +174,7 @@ def train(
         clips: Its clips.
         part: The task's network that is written: `student` or `teacher`.
         tracker_of: Makes a tracker of a task.
+        finish: Makes of the trained network the one that is written.
         told: What else the card says.
 
     Returns:
@@ -198,7 +200,7 @@ def train(
     trained = run_fit(cfg, job.replace("_", " "), task, clips, folder, validate)
     path = folder / f"{part}.safetensors"
     if rank() == 0:
-        network = getattr(trained, part)
+        network = finish(getattr(trained, part))
         card |= {"versions": versions(), "device": device_of(network), "trained_by": noted_versions(folder)}
         save_weights(path, network, card=card)
     return path, trained

@@ -27,6 +27,28 @@ def learning_rate_at(step: int, config: FitConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+@torch.no_grad()
+def part_of_the_way(before: nn.Module, after: nn.Module, share: float) -> nn.Module:
+    """A network between one and what became of it by more training, running statistics included.
+
+    What is learnt on top moves the weights little, and between them lies a network that knows most of the new and has
+    forgotten little of the old (WiSE-FT; Wortsman et al., arXiv 2109.01903).
+
+    Args:
+        before: The network it was.
+        after: The same network, trained on.
+        share: How far to go, from 0 (`before`) to 1 (`after`).
+
+    Returns:
+        A copy of `after` with those weights.
+    """
+    between = copy.deepcopy(after)
+    for value, first in zip(between.state_dict().values(), before.state_dict().values(), strict=True):
+        if value.dtype.is_floating_point:
+            value.copy_(torch.lerp(first.to(value), value, share))
+    return between
+
+
 class WeightAverage:
     """Exponential moving average of everything in a module's state, running statistics included.
 

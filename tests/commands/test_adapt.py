@@ -56,6 +56,21 @@ def test_one_recording_and_a_first_box(adapt, tmp_path):
     assert rows[-1][0] > 900_000
 
 
+def test_what_is_written_lies_between_the_student_that_was_given_and_the_adapted_one(adapt, tmp_path):
+    shares = (0.0, 0.5, 1.0)
+    for share in shares:
+        assert adapt(*SLOW, "least_iou=0", f"adapted_share={share}", f"out=run{share}").returncode == 0
+    first, half, last = (
+        load_student(tmp_path / f"run{share}" / "student.safetensors").state_dict() for share in shares
+    )
+    shipped = load_student("tiny").state_dict()
+    weights = {name: value for name, value in first.items() if value.dtype.is_floating_point}
+    for name, value in weights.items():
+        assert torch.equal(value, shipped[name]), name
+        torch.testing.assert_close(half[name], (value + last[name]) / 2)
+    assert any(not torch.equal(value, last[name]) for name, value in weights.items())
+
+
 def test_it_goes_on_where_it_was_and_only_with_the_same_options(adapt, tmp_path):
     assert adapt(*SLOW, "least_iou=0", "out=run").returncode == 0
     again = adapt(*SLOW, "least_iou=0", "out=run", "fit.iterations=2")

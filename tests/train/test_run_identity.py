@@ -102,6 +102,7 @@ OTHER = [
     "data.seed=5",
     "data.hardship=0.5",
     "data.splits.train.count=3",
+    "coarse=0.5",
     "carry=2",
 ]
 
@@ -237,6 +238,8 @@ SETS = {
     "response": ["distill=response", "labels=0.5"],
     "plain": ["distill=plain"],
     "public": ["distill=public"],
+    "membranes of micro-steps": ["distill=membrane_steps", "coarse=1.0"],
+    "edges": ["distill=localisation"],
 }
 UNTRIED = {
     *(
