@@ -25,7 +25,7 @@ from had_snn.commands.first_box import first_box, moment
 from had_snn.commands.progress import progress
 from had_snn.commands.reading import read_options
 from had_snn.commands.sources import clip_sampler, sequences, training_sequences
-from had_snn.commands.training import best_validation, train
+from had_snn.commands.training import best_validation, refuse_other_run, train
 from had_snn.data.clips import ClipSampler
 from had_snn.data.lazy import LazyFrames, RecordingPool
 from had_snn.data.mixed import MixedClips
@@ -173,6 +173,7 @@ def write_labels(folder: Path, labelled: Sequence[TrackingSequence]) -> None:
 
 def run(cfg: DictConfig) -> Path:
     """Adapts and writes `student.safetensors` and the labels into the run folder; returns the path of the weights."""
+    refuse_other_run(cfg)
     torch.manual_seed(cfg.seed)
     student = load_student(cfg.checkpoint)
     labelled = labels_for(cfg, student, targets(cfg))

@@ -23,7 +23,7 @@ from had_snn.checkpoint import load_student, load_teacher, released
 from had_snn.commands.progress import progress
 from had_snn.commands.sources import clip_sampler, training_sequences
 from had_snn.commands.start import differences
-from had_snn.commands.training import best_validation, train
+from had_snn.commands.training import best_validation, refuse_other_run, train
 from had_snn.data.clips import MODALITIES, ClipGeometry, ClipSampler
 from had_snn.data.sequence import TrackingSequence, split_by_label
 from had_snn.distill.hierarchy import MODES, distillation_for
@@ -101,6 +101,7 @@ def labelled_by(teacher: RGBETeacher, cfg: DictConfig, others: Sequence[Tracking
     """The parts of sequences that a teacher can label; of each, the first box alone is a true one."""
     if not others:
         return []
+    refuse_other_run(cfg)
     with progress("follow unlabelled targets", unit="passes") as bar:
         follow = teacher_follows(teacher, progress=bar)
         weights = released(cfg.teacher_checkpoint, "teacher").read_bytes()

@@ -148,13 +148,16 @@ def release_folders(*, ended: bool = False) -> None:
         os.close(handle)
 
 
-def check_same(folder: Path, made_with: Mapping[str, Any], *, may_grow: tuple[str, ...] = ()) -> None:
+def check_same(
+    folder: Path, made_with: Mapping[str, Any], *, may_grow: tuple[str, ...] = (), later: tuple[str, ...] = ()
+) -> None:
     """Refuses a run folder whose results were made with other options; changes nothing in it.
 
     Args:
         folder: The run folder; need not exist.
         made_with: Options that the results depend on, as plain values.
         may_grow: Names of those that may be larger than they were.
+        later: Names of those that are not known yet, and not compared.
 
     Raises:
         InputError: If the folder notes other ones; the message says which, and the way out.
@@ -166,7 +169,7 @@ def check_same(folder: Path, made_with: Mapping[str, Any], *, may_grow: tuple[st
         return
     now = json.loads(json.dumps(dict(made_with)))
     grown = {name: now[name] for name in may_grow if name in now and before.get(name, now[name]) <= now[name]}
-    told = differences({**before, **grown}, now)
+    told = differences({name: value for name, value in {**before, **grown}.items() if name not in later}, now)
     if told:
         raise InputError(f"{folder} was made with {told}; give the same options, or another out= for a new run")
 

@@ -76,8 +76,23 @@ def validator(cfg: DictConfig, tracker_of: Callable[[Any], Tracker]) -> Callable
     return score
 
 
+def refuse_other_run(cfg: DictConfig) -> None:
+    """Refuses a run folder of other options before a teacher labels for minutes; `train` looks at the labels, too."""
+    check_same(Path(cfg.out), _made_with_options(cfg), may_grow=MAY_GROW, later=("labels_sha256",))
+
+
 def made_with(cfg: DictConfig, sequences: list[TrackingSequence]) -> dict[str, Any]:
     """What the result of a training depends on: options by name, and digests of labels, teacher and first weights."""
+    labels = hashlib.sha256()
+    for sequence in sequences:
+        labels.update(sequence.name.encode())
+        for column in (sequence.label_times_us, sequence.boxes_xywh, sequence.visible):
+            labels.update(np.ascontiguousarray(column).tobytes())
+    return _made_with_options(cfg) | {"labels_sha256": labels.hexdigest()[:16]}
+
+
+def _made_with_options(cfg: DictConfig) -> dict[str, Any]:
+    """The part of `made_with` that is known before any sequence is opened."""
     options = dict(_flat(OmegaConf.to_container(cfg, resolve=True)))
     splits = {*train_splits(cfg.data), (cfg.validation or {}).get("split")}
     used = {
@@ -85,12 +100,6 @@ def made_with(cfg: DictConfig, sequences: list[TrackingSequence]) -> dict[str, A
         for name, value in options.items()
         if not _free(name) and not _of_another_split(name, {"data": splits, "replay": {"train"}})
     }
-    labels = hashlib.sha256()
-    for sequence in sequences:
-        labels.update(sequence.name.encode())
-        for column in (sequence.label_times_us, sequence.boxes_xywh, sequence.visible):
-            labels.update(np.ascontiguousarray(column).tobytes())
-    used["labels_sha256"] = labels.hexdigest()[:16]
     used["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
     for name in ("teacher_checkpoint", "pretrained.weights", "init", "checkpoint"):
         given = str(options.get(name))

@@ -79,6 +79,7 @@ def test_it_goes_on_where_it_was_and_only_with_the_same_options(adapt, tmp_path)
     other = adapt(*SLOW, "least_iou=0", "out=run", "fit.iterations=2", "replay_share=0.25")
     assert other.returncode == 2
     assert "replay_share=0.5 (now 0.25)" in other.stderr
+    assert "labels at" not in other.stderr, "refused before a teacher was asked"
 
 
 @pytest.mark.parametrize("whose", ["student", "truth"])
