@@ -82,8 +82,7 @@ def build_task(cfg: DictConfig, student: SpikingTracker, teacher: nn.Module | No
     )
     taught = None if levels is None or teacher is None else Distillation(levels, teacher, schedule_of(cfg))
     guard = RateGuard(cfg.rate_weight, *cfg.rate_range)
-    coarse_until = round(cfg.coarse * cfg.fit.iterations)
-    return StudentTask(student, distillation=taught, rate_guard=guard, coarse_until=coarse_until, carry=cfg.carry)
+    return StudentTask(student, distillation=taught, rate_guard=guard, carry=cfg.carry)
 
 
 def schedule_of(cfg: DictConfig) -> DistillSchedule:

@@ -154,7 +154,7 @@ OF_JOB: dict[str, dict[str, Rule]] = {
         **below("data.test", {"count": COUNT, "seconds": SPLIT["seconds"]}),
         "simulators": Many(Word(SIMULATORS), 1),
     },
-    "distill_student": {"coarse": SHARE, "carry": Maybe(COUNT)},
+    "distill_student": {"carry": Maybe(COUNT)},
     "evaluate": {
         "baselines": Either((Word(("all",)), COMMON["baselines"])),
         "carry": Either((Flag(), Word(("both",)))),

@@ -41,21 +41,18 @@ class MicroStepAlignment(nn.Module):
 
         Args:
             membranes: Student membranes `[K, T, B, C, H, W]`.
-            features: Teacher features at the micro-steps' ends `[K, B, T', D, H', W']`; where there are some times as
-                many as the student's, those at the ends of the student's count.
+            features: Teacher features at the micro-steps' ends `[K, B, T, D, H', W']`.
             weight: Of each window, `[K, B]`; 1 when None.
 
         Returns:
             `membrane_steps`, in [0, 2].
 
         Raises:
-            InputError: If not every one of the student's micro-steps ends with one of the teacher's.
+            InputError: If the teacher was asked about another number of micro-steps.
         """
         windows, steps, clips = membranes.shape[:3]
-        finer, rest = divmod(features.shape[2], steps)
-        if rest or not finer:
+        if features.shape[2] != steps:
             raise InputError(f"features of {features.shape[2]} micro-steps; the student's membranes have {steps}")
-        features = features[:, :, finer - 1 :: finer]
         ours = to_grid(membranes.transpose(1, 2), self.grid).flatten(4).mT.float()
         theirs = self.target(to_grid(features, self.grid).flatten(4).mT)
         apart = 1 - F.cosine_similarity(self.predict(ours), theirs, dim=-1)

@@ -180,13 +180,7 @@ class SpikingTracker(SearchModule):
         return build.graph(add(self.readout, spikes), outside=(self.stem, self.integrator))
 
     def forward(
-        self,
-        template: EventBatch,
-        template_boxes: Tensor,
-        search: EventBatch,
-        *,
-        n_steps: int | None = None,
-        taps: Taps | None = None,
+        self, template: EventBatch, template_boxes: Tensor, search: EventBatch, *, taps: Taps | None = None
     ) -> TrackerOutput:
         """Template and search in one call, for training.
 
@@ -194,15 +188,14 @@ class SpikingTracker(SearchModule):
             template: `B` template windows.
             template_boxes: `[B, 4]` cx, cy, w, h relative to the template crop's side.
             search: `K * B` search windows, window-major (`index = k * B + b`).
-            n_steps: Micro-steps of a window; the configured number when None.
             taps: Where the inner signals go, or None.
 
         Returns:
             Maps for the `K * B` windows.
         """
-        kernel = self.encode_template(template, template_boxes, n_steps=n_steps)
+        kernel = self.encode_template(template, template_boxes)
         repeats = len(search) // len(template)
-        return self.read_window(search, kernel.repeat(repeats, 1, 1, 1), n_steps=n_steps, taps=taps)
+        return self.read_window(search, kernel.repeat(repeats, 1, 1, 1), taps=taps)
 
 
 def student_tiny(**overrides: object) -> SpikingTracker:

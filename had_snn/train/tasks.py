@@ -59,9 +59,6 @@ class StudentTask(nn.Module):
         student: The network.
         distillation: The losses against a teacher, or None to train on labels alone.
         rate_guard: The penalty on layers that are silent or never rest; as `RateGuard()` when None.
-        coarse_until: Up to this step of the training windows have half as many micro-steps, which takes about half the
-            time, and the network then goes on from what it learnt (Time Inheritance Training; Deng et al., "Temporal
-            Efficient Training", arXiv 2202.11946). Not with `carry`.
         carry: Windows that the gradient flows through with carried state (`had_snn.train.truncated`; the clips must
             come from `StreamingClips`), or None for windows that each start from rest.
     """
@@ -72,17 +69,14 @@ class StudentTask(nn.Module):
         *,
         distillation: Distillation | None = None,
         rate_guard: RateGuard | None = None,
-        coarse_until: int = 0,
         carry: int | None = None,
     ) -> None:
         super().__init__()
         if carry is not None and carry < 1:
             raise InputError(f"carry={carry}: the gradient must flow through at least one window")
-        if carry is not None and coarse_until:
-            raise InputError(f"carry={carry} with half as many micro-steps at first: give coarse=0 or carry=null")
         self.student, self.distillation = student, distillation
         student.norms_at = {}  # they fit the weights that training begins with
-        self.rate_guard, self.coarse_until, self.carry = rate_guard or RateGuard(), coarse_until, carry
+        self.rate_guard, self.carry = rate_guard or RateGuard(), carry
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def pieces(self, batch: ClipBatch) -> Iterator[Piece]:
@@ -93,8 +87,7 @@ class StudentTask(nn.Module):
         """Named losses of clips; spike rates by layer as `rate/LAYER`, their silent channels as `silent/LAYER`."""
         batch, carried = (piece.batch, piece.carried) if isinstance(piece, Piece) else (piece, None)
         if carried is None:
-            options = {"n_steps": self._micro_steps(), "taps": self._taps()}
-            output = self.student(batch.template_events, batch.template_box, batch.search_events, **options)
+            output = self.student(batch.template_events, batch.template_box, batch.search_events, taps=self._taps())
         else:
             output = run_carried(self.student, batch, carried, self._taps)
         losses = _supervised(batch, output)
@@ -112,11 +105,6 @@ class StudentTask(nn.Module):
         losses |= {f"rate/{name}": rate.detach() for name, rate in taps.rates.items()}
         losses |= {f"silent/{name}": share for name, share in taps.silent_channels().items()}
         return losses
-
-    def _micro_steps(self) -> int:
-        """Of a window, at this step of the training."""
-        count = self.student.config.n_steps
-        return max(1, count // 2) if int(self.steps) < self.coarse_until else count
 
     def _taps(self) -> RateTaps:
         taps = RateTaps(traces=False) if self.distillation is None else self.distillation.taps()

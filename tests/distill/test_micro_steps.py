@@ -48,13 +48,6 @@ def test_grids_may_differ_and_windows_that_do_not_count_teach_nothing():
     assert (reached > 0).tolist() == [[True, False], [True, True]]
 
 
-def test_a_coarser_student_meets_the_ends_of_its_own_micro_steps():
-    level = MicroStepAlignment(5, 7, grid=4).eval()
-    membranes, features = torch.randn(1, 2, 2, 5, 4, 4), torch.randn(1, 2, 6, 7, 4, 4)
-    coarse = level(membranes, features[:, :, [2, 5]])["membrane_steps"]
-    assert torch.equal(level(membranes, features)["membrane_steps"], coarse)
-
-
 def test_another_number_of_micro_steps_is_refused():
     with pytest.raises(InputError, match="features of 4 micro-steps; the student's membranes have 3"):
         MicroStepAlignment(5, 7)(torch.randn(2, 3, 2, 5, 8, 8), torch.randn(2, 2, 4, 7, 8, 8))

@@ -189,19 +189,3 @@ def test_the_schedule_counts_the_clips_of_all_processes_and_refuses_nonsense():
     for name in ("every", "until", "pool", "clips_per_step"):
         with pytest.raises(InputError, match=f"{name}=0 must be at least 1"):
             DistillSchedule(**{name: 0})
-
-
-def test_a_coarse_beginning_has_half_as_many_micro_steps(task):
-    task.coarse_until = 2
-    seen = []
-    task.student.stem.register_forward_pre_hook(
-        lambda module, given, options: seen.append(options["n_steps"]), with_kwargs=True
-    )
-    batch = batch_of(clips())
-    for _ in range(3):
-        task(batch)["total"].backward()
-    assert seen == [2, 2, 2, 2, 4, 4], "template and search, step by step"
-    with pytest.raises(InputError, match="give coarse=0 or carry=null"):
-        StudentTask(student_tiny(), coarse_until=1, carry=2)
-    single = StudentTask(student_tiny(n_steps=1), coarse_until=1)
-    single(batch)["total"].backward()

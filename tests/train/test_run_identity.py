@@ -102,7 +102,6 @@ OTHER = [
     "data.seed=5",
     "data.hardship=0.5",
     "data.splits.train.count=3",
-    "coarse=0.5",
     "carry=2",
 ]
 
@@ -238,7 +237,7 @@ SETS = {
     "response": ["distill=response", "labels=0.5"],
     "plain": ["distill=plain"],
     "public": ["distill=public"],
-    "membranes of micro-steps": ["distill=membrane_steps", "coarse=1.0"],
+    "membranes of micro-steps": ["distill=membrane_steps"],
     "edges": ["distill=localisation"],
 }
 UNTRIED = {
