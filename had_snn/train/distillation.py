@@ -61,15 +61,16 @@ class TeacherAnswers:
         box, image = batch.template_box[batch.distilled_clips][which], search(batch.search_image)
         teacher, voxels = self.teacher.to(batch.boxes.device), search(batch.step_voxels)
 
-        def looks(voxel: Tensor | None) -> TrackerOutput:
-            return teacher(*template, box, image, voxel, with_taps=True)
+        def look(voxel: Tensor | None) -> tuple[TrackerOutput, Tensor]:
+            said = teacher(*template, box, image, voxel, with_taps=True)
+            return said, said.taps.features
 
-        output = looks(search(batch.search_voxel))
-        parts = [output.taps.features, output.score_logits, output.peak_boxes()[0]]
+        output, features = look(search(batch.search_voxel))
+        parts = [features, output.score_logits, output.peak_boxes()[0]]
         if voxels is not None:
             # The last micro-step ends with the window.
-            earlier = [looks(voxel).taps.features for voxel in voxels.unbind(1)[:-1]]
-            parts.append(torch.stack([*earlier, output.taps.features], dim=1))
+            earlier = [look(voxel)[1] for voxel in voxels.unbind(1)[:-1]]
+            parts.append(torch.stack([*earlier, features], dim=1))
         return TeacherSignals(*(part.unflatten(0, (windows, -1)) for part in parts))
 
 
