@@ -238,7 +238,8 @@ def test_its_export_fires_alike(student, search, kernel, fuse):
     assert graph.sources("lif_mix") == (["match", "side_mix"] if fuse else ["mix_match", "side_mix", "mix_search"])
     assert graph.sources("side_lif") == graph.sources("late_lif") == ["side_conv", "side_features"]
     for name, tap in graph.taps.items():
-        assert (trace.spikes[name] != (taps.spikes[tap] > 0)).float().mean() < 1e-5, name
+        # Sums in another order flip single spikes at the threshold, and those flip others behind them.
+        assert (trace.spikes[name] != (taps.spikes[tap] > 0)).float().mean() < 5e-4, name
 
 
 def test_simulators_agree_with_its_file(student, search, tmp_path):
