@@ -21,6 +21,7 @@ from had_snn.errors import CheckpointError, InputError
 from had_snn.processes import WorkerDiedError
 from had_snn.train.averaging import WeightAverage, learning_rate_at
 from had_snn.train.config import clip_indices
+from had_snn.train.logs import RunLogs
 from had_snn.train.loop import FitConfig, NonFiniteLossError, fit
 
 CONFIG = FitConfig(iterations=60, batch_size=4, learning_rate=1e-2, warmup=5, log_every=1, checkpoint_every=10)
@@ -249,6 +250,26 @@ def test_a_loader_that_is_killed_is_told_and_the_run_goes_on(tmp_path, monkeypat
     assert torch.load(tmp_path / "cut" / "resume.pt", weights_only=True)["iteration"] == 10
     fit(Task(), Clips(), processes, run_dir=tmp_path / "cut")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("said", ["DataLoader worker (pid 7) is killed by signal: Killed.", "out of paper"])
+def test_news_of_a_death_does_not_keep_logs_from_being_closed(tmp_path, monkeypatch, said):
+    close, calls = RunLogs.close, []
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise RuntimeError(said)
+        close(self)
+
+    monkeypatch.setattr(RunLogs, "close", interrupted)
+    if said == "out of paper":
+        with pytest.raises(RuntimeError, match=said):
+            fit(Task(), Clips(), replace(CONFIG, iterations=1), run_dir=tmp_path)
+        close(calls[0])
+    else:
+        fit(Task(), Clips(), replace(CONFIG, iterations=1), run_dir=tmp_path)
+        assert len(calls) == 2
 
 
 def test_a_checkpoint_with_a_state_of_chance_that_is_none_is_refused(tmp_path):
