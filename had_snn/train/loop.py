@@ -8,6 +8,8 @@ half-finished log lines restored, the curve is the same to the bit on one device
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -172,13 +174,15 @@ def _tells_of_a_death(error: Exception) -> bool:
 
 
 def _close(logs: RunLogs) -> None:
-    """Closes them, also where the news of a process that has ended, known or not, comes meanwhile."""
+    """Closes them without being told of ended processes meanwhile: torch's handler raises wherever the run is."""
+    if threading.current_thread() is not threading.main_thread():
+        logs.close()
+        return
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
     try:
         logs.close()
-    except RuntimeError as error:
-        if not _tells_of_a_death(error):
-            raise
-        logs.close()
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _train(
