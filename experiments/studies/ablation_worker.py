@@ -112,6 +112,7 @@ def train_student(job: dict[str, Any]) -> dict[str, Any]:
     folder, training = Path(job["folder"]), {name: job[name] for name in ("overrides", "shuffled")}
     made = folder / "trained.json"
     if not made.is_file() or (before := json.loads(made.read_text()))["training"] != training:
+        made.unlink(missing_ok=True)  # it speaks of the weights that are replaced now
         before = {"training": training, **trained(job)}
         with atomic_file(made) as temporary:
             temporary.write_text(json.dumps(before) + "\n")

@@ -154,7 +154,7 @@ def fit(
         _train(run, clips, logs, progress, validate)
     except (RuntimeError, ConnectionError, EOFError) as error:  # wherever the run is when a process ends
         cut_off = bool(config.loader_processes) and not isinstance(error, RuntimeError)
-        if not cut_off and not _tells_of_a_death(error):
+        if not cut_off and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise WorkerDiedError(
             f"a process that prepares batches was ended, as a rule by lack of memory ({error}); the same command "
@@ -166,11 +166,6 @@ def fit(
     if run.best:
         run.average.module.load_state_dict(run.best["weights"])
     return run.average.module
-
-
-def _tells_of_a_death(error: Exception) -> bool:
-    """Whether torch's signal handler raised it, which it does wherever the run is, about a process that has ended."""
-    return str(error).startswith("DataLoader worker (pid")
 
 
 def _close(logs: RunLogs) -> None:
